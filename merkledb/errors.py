@@ -1,0 +1,189 @@
+"""Everything that can go wrong in ``merkledb``, as one tree.
+
+::
+
+    MerkleDBError
+    ├── CallerError               the caller asked for what cannot be
+    │   ├── InvalidRange          start lies behind end
+    │   ├── KeyTooLong            a key above the scheme's limit
+    │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
+    │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
+    │   ├── ReadonlyDatabase      a write to a database opened for reading
+    │   └── DatabaseClosed        any use after close()
+    ├── OpenError                 a path that cannot be opened as asked
+    │   ├── NotADatabase          nothing is there, or something else is
+    │   ├── FormatTooNew          a newer merkledb wrote it
+    │   ├── SchemeMismatch        it has another hasher or branch factor
+    │   └── DatabaseInUse         another process, or this one, writes to it
+    ├── InvalidProof              a peer's proof does not hold; ``reason`` says why
+    ├── UnknownRoot               the root is not one that this database can answer for
+    ├── DatabaseFull              disk, quota, or map is exhausted; the last commit stands
+    └── CorruptDatabase           what is on disk contradicts itself
+
+Every class carries its facts as fields and a sentence that says what to do next.  A bare ``lmdb.Error`` never reaches a
+user: ``store`` translates it, ``from`` its cause.
+"""
+
+from enum import StrEnum
+
+
+class MerkleDBError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class CallerError(MerkleDBError):
+    """The caller asked for something that cannot be done; nothing was changed."""
+
+
+class InvalidRange(CallerError):
+    """The start of a range lies behind its end."""
+
+    def __init__(self, start: bytes, end: bytes) -> None:
+        super().__init__(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}: swap them")
+        self.start = start
+        self.end = end
+
+
+class KeyTooLong(CallerError):
+    """A key has more bytes than a database of this branch factor can hold."""
+
+    def __init__(self, length: int, limit: int, branch_factor: int) -> None:
+        super().__init__(
+            f"a key of {length} bytes is over the limit of {limit} at branch factor {branch_factor}: "
+            "shorten it, or create the store with a larger branch factor"
+        )
+        self.length = length
+        self.limit = limit
+
+
+class ValueTooLong(CallerError):
+    """A value has more bytes than any database holds."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"a value of {length} bytes is over the limit of {limit}: split it over several keys")
+        self.length = length
+        self.limit = limit
+
+
+class LimitTooSmall(CallerError):
+    """Not even the smallest proof that makes progress fits into ``max_bytes``."""
+
+    def __init__(self, max_bytes: int, needed_bytes: int) -> None:
+        super().__init__(
+            f"a proof of at most {max_bytes} bytes cannot hold the next pair: ask again with {needed_bytes} bytes"
+        )
+        self.max_bytes = max_bytes
+        self.needed_bytes = needed_bytes
+
+
+class ReadonlyDatabase(CallerError):
+    """A write to a database that was opened for reading."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} was opened for reading: open it with readonly=False to write")
+
+
+class DatabaseClosed(CallerError):
+    """The database, or the snapshot, was closed before this call."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is closed: open it again")
+
+
+class OpenError(MerkleDBError):
+    """A path cannot be opened as a database in the way that was asked; nothing was changed."""
+
+
+class NotADatabase(OpenError):
+    """Nothing is at the path, or something that is no database."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
+
+
+class FormatTooNew(OpenError):
+    """A newer release wrote the database in a format that this one cannot read."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(f"{path} has format {found}, this release reads up to {known}: install a newer merklesync")
+        self.found = found
+        self.known = known
+
+
+class SchemeMismatch(OpenError):
+    """The database was made with another hasher or branch factor than asked for."""
+
+    def __init__(self, path: str, expected: object, found: object) -> None:
+        super().__init__(f"{path} holds {found}, not {expected}: open it with its own scheme, or use another path")
+        self.expected = expected
+        self.found = found
+
+
+class DatabaseInUse(OpenError):
+    """Somebody else has the database open for writing."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is open for writing elsewhere: close it there, or open it here with readonly=True")
+
+
+class Reason(StrEnum):
+    """Why a proof was rejected; the closed list that every verifier chooses from."""
+
+    MALFORMED = "malformed"
+    WRONG_ROOT = "wrong root"
+    KEYS_OUT_OF_ORDER = "keys out of order"
+    KEY_OUTSIDE_RANGE = "key outside the range"
+    STUB_INSIDE_RANGE = "stub inside the range"
+    DIGEST_INSIDE_RANGE = "digest inside the range"
+    ITEM_BELOW_STUB = "item below a stub"
+    STUB_NOT_DIRECT = "stub does not hang directly under its branch"
+    TOKEN_OUT_OF_RANGE = "token out of range"  # noqa: S105 - a reason, not a password
+    TOKENS_OUT_OF_ORDER = "tokens out of order"
+    BOUNDARY_OUT_OF_ORDER = "boundary out of order"
+    BAD_ID = "id is not 32 bytes"
+    BAD_DIGEST = "digest is too long or not of a whole key"
+    KEY_TOO_LONG = "key too long"
+    PATH_TOO_LONG = "path too long"
+    VALUE_TOO_LONG = "value too long"
+    TOO_MANY_KEYS = "more pairs than were asked for"
+    TOO_MANY_BYTES = "more bytes than were asked for"
+    WRONG_END = "end is neither the requested end nor the last key"
+    NO_PROGRESS = "no progress"
+
+
+class InvalidProof(MerkleDBError):
+    """A proof does not show what it claims.
+
+    Attributes:
+        reason: Which rule it breaks, from the closed list.
+        detail: Where, for a person to read.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
+        self.reason = reason
+        self.detail = detail
+
+
+class UnknownRoot(MerkleDBError):
+    """The root is not the one that this database is at."""
+
+    def __init__(self, root: bytes) -> None:
+        super().__init__(f"root {root.hex()} is not known here: ask for the head and use that")
+        self.root = root
+
+
+class DatabaseFull(MerkleDBError):
+    """Disk, quota or map is exhausted.  The transaction was undone; the last committed root stands and is readable."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(f"{path} is full ({cause}): nothing of this change was kept; make room and repeat it")
+
+
+class CorruptDatabase(MerkleDBError):
+    """What is on disk contradicts itself: never written by this package, or damaged since."""
+
+    def __init__(self, path: str, difference: str) -> None:
+        super().__init__(f"{path} is damaged: {difference}; sync or load its content into a new store")
+        self.difference = difference

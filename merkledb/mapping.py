@@ -1,0 +1,29 @@
+"""The root of a mapping, without any store: the first row of the fold's table."""
+
+from collections.abc import Iterable, Mapping
+
+from merkledb.fold import Fold, Items
+from merkledb.scheme import Scheme
+
+
+def root_of(pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], scheme: Scheme | None = None) -> bytes:
+    """Return the root of the trie that holds ``pairs``.
+
+    Args:
+        pairs: A mapping, or (key, value) pairs in any order; of a key that comes twice the last value counts.  Keys may be
+            longer here than a database can hold them.
+        scheme: Scheme() when not given.
+    """
+    scheme = scheme or Scheme()
+    content = dict(pairs)
+    keys = sorted(content)
+    values = [content[key] for key in keys]
+    fold = Fold(scheme)
+    fold.feed(leaves(scheme, keys, values))
+    return fold.finish()[0]
+
+
+def leaves(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> Items:
+    """Return pairs, ascending by key, as the fold's items."""
+    digests = scheme.digests(values)
+    return Items(scheme.codec.paths(keys), list(scheme.leaf_ids(keys, digests)), list(digests), {})

@@ -1,0 +1,89 @@
+"""The record of a branch: its row in the store, and at the same time what its id is hashed over, up to the path.
+
+    uvarint(number of children)                       1 byte, or 2 from 128 children on
+    for each child, ascending:  token ‖ child id      33 bytes each: a child id sits at a fixed stride
+    0x00, or 0x01 ‖ length ‖ digest                   the branch's own value
+
+The hash takes tokens as uvarints, which differ from one byte only for tokens from 128 on; ``preimage`` widens those.  What
+comes from the disk is parsed here, and rejected with ``ValueError`` when it is not a record.
+"""
+
+from typing import Final, NamedTuple
+
+from merkledb.paths import uvarint
+from merkledb.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
+
+CHILD_BYTES: Final = 1 + ID_BYTES
+COUNTS: Final = [uvarint(count) for count in range(257)]
+
+
+class Record(NamedTuple):
+    """A parsed record: tokens of the children, their ids end to end with the tokens, and the digest.
+
+    Attributes:
+        tokens: The tokens of the children, ascending, one a byte.
+        children: token ‖ id for each child, without a separator.
+        digest: The digest of the branch's own value, or None.
+    """
+
+    tokens: bytes
+    children: bytes
+    digest: bytes | None
+
+    def child(self, token: int) -> bytes | None:
+        """Return the id of the child in the slot of ``token``; None when the slot is empty."""
+        index = self.tokens.find(token)
+        return self.child_at(index) if index >= 0 else None
+
+    def child_at(self, index: int) -> bytes:
+        """Return the id of the child number ``index``, counted from zero."""
+        return self.children[CHILD_BYTES * index + 1 : CHILD_BYTES * (index + 1)]
+
+    def pairs(self) -> list[tuple[int, bytes]]:
+        """Return (token, id) of every child, ascending."""
+        return [(token, self.child_at(index)) for index, token in enumerate(self.tokens)]
+
+
+def value_part(digest: bytes | None) -> bytes:
+    """Return what stands behind the children of a record."""
+    return NO_VALUE if digest is None else VALUE_HEADERS[len(digest)] + digest
+
+
+def encode_record(children: bytes, digest: bytes | None) -> bytes:
+    """Return the record of ``children`` (token ‖ id each, ascending) and ``digest``."""
+    return COUNTS[len(children) // CHILD_BYTES] + children + value_part(digest)
+
+
+def parse_record(data: bytes) -> Record:
+    """Return the parts of a record.
+
+    Raises:
+        ValueError: ``data`` is not a record.
+    """
+    if not data:
+        raise ValueError("a record is never empty")
+    at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * int.from_bytes(data[1:2]))
+    middle = at + CHILD_BYTES * count
+    digest = _parse_value_part(data[middle:])
+    tokens = data[at:middle:CHILD_BYTES]
+    if len(tokens) != count:
+        raise ValueError("a record ends inside its children")
+    return Record(tokens, data[at:middle], digest)
+
+
+def _parse_value_part(part: bytes) -> bytes | None:
+    if part == NO_VALUE:
+        return None
+    digest = part[2:]
+    if len(digest) > ID_BYTES or part[:2] != VALUE_HEADERS[len(digest)]:
+        raise ValueError("a record's digest has a wrong length")
+    return digest
+
+
+def preimage(record: bytes) -> bytes:
+    """Return what a record contributes to its branch's id: the record itself, tokens from 128 on as uvarints."""
+    parsed = parse_record(record)
+    if not parsed.tokens or parsed.tokens[-1] < 128:
+        return record
+    children = b"".join(uvarint(token) + node_id for token, node_id in parsed.pairs())
+    return COUNTS[len(parsed.tokens)] + children + value_part(parsed.digest)
