@@ -1,0 +1,398 @@
+"""The rules of a conversation: what may come when, ids matched to requests, limits.
+
+No I/O: bytes go in, messages come out, and the other way round.
+
+Both sides run the same small machine, each side in a state of its own:
+
+::
+
+    BEFORE_HELLO --hello--> OPEN --goodbye--> LEAVING
+          |                  |                   |
+          +-- error 0 -------+------- error 0 ---+--> ENDED      (error 0: an error for request id 0)
+
+=============  ==========================================  ===========================================
+state          a client may send                           a server may send
+=============  ==========================================  ===========================================
+BEFORE_HELLO   hello, error 0                              hello, error 0
+OPEN           requests, cancel, ping, pong, goodbye,      answers, errors, ping, pong, goodbye, error 0
+               error 0
+LEAVING        cancel, ping, pong, error 0                 answers, errors, ping, pong, error 0
+ENDED          nothing                                     nothing
+=============  ==========================================  ===========================================
+
+- A request needs both hellos, and a server that has not said goodbye as far as the client knows.
+- Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
+  Cancelling asks for that answer soon; when it comes, the client's connection swallows it.
+- A frame may be no longer than what can rightfully come at that moment: a hello, a control message, or on the
+  client the largest range that was asked for and is not answered.
+- After the peer's misbehaviour nothing is understood any more: the connection raises the same error for ever.
+
+A connection belongs to one task, or to several that use it only between checkpoints.
+"""
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Final, NoReturn
+
+from syncproto.codec import Frame, encode, kind_of
+from syncproto.errors import (
+    FrameTooLong,
+    NoFreeRequest,
+    NoSuchRequest,
+    NotAllowedNow,
+    OversizedAnswer,
+    RemoteProtocolError,
+    RepeatedRequestId,
+    RequestIdInUse,
+    TooManyRequests,
+    TruncatedStream,
+    UnexpectedMessage,
+    UnsolicitedAnswer,
+)
+from syncproto.framing import LENGTH_BYTES, FrameBuffer
+from syncproto.messages import (
+    MAX_CONTROL_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_REQUEST_ID,
+    RANGE_OVERHEAD_BYTES,
+    Cancel,
+    Error,
+    GetHead,
+    GetRange,
+    Goodbye,
+    Head,
+    Hello,
+    Kind,
+    Message,
+    Ping,
+    Pong,
+    Range,
+    Request,
+)
+
+# More pings without a pong tell nothing new of the peer.
+MAX_PINGS: Final = 8
+# A server refuses the requests above its limit one by one; a peer that goes on is not confused but hostile.
+EXCESS_REQUESTS_FACTOR: Final = 2
+
+
+class Role(Enum):
+    """Which side of the conversation a connection speaks for."""
+
+    CLIENT = auto()
+    SERVER = auto()
+
+
+class State(Enum):
+    """How far one side of the conversation is."""
+
+    BEFORE_HELLO = auto()
+    OPEN = auto()
+    LEAVING = auto()
+    ENDED = auto()
+
+
+_REQUESTS: Final = frozenset({Kind.GET_HEAD, Kind.GET_RANGE})
+_ANSWERS: Final = frozenset({Kind.HEAD, Kind.RANGE, Kind.ERROR})
+_ANSWER_OF: Final = {GetHead: Head, GetRange: Range}
+_EITHER: Final = frozenset({Kind.PING, Kind.PONG})
+_ALLOWED: Final = {
+    (Role.CLIENT, State.BEFORE_HELLO): frozenset({Kind.HELLO}),
+    (Role.SERVER, State.BEFORE_HELLO): frozenset({Kind.HELLO}),
+    (Role.CLIENT, State.OPEN): _EITHER | _REQUESTS | {Kind.CANCEL, Kind.GOODBYE},
+    (Role.SERVER, State.OPEN): _EITHER | _ANSWERS | {Kind.GOODBYE},
+    (Role.CLIENT, State.LEAVING): _EITHER | {Kind.CANCEL},
+    (Role.SERVER, State.LEAVING): _EITHER | _ANSWERS,
+}
+
+
+def _refusal(role: Role, state: State, kind: Kind, request_id: int) -> str | None:
+    """Returns why a side may not send a message of this kind, or None where it may."""
+    if state is State.ENDED:
+        return "an error for request id 0 ended the connection"
+    if kind is Kind.ERROR and request_id == 0:
+        return None
+    if kind in _ALLOWED[role, state]:
+        return None
+    if state is State.BEFORE_HELLO:
+        return "hello comes first"
+    if kind in _ALLOWED[role, State.OPEN]:
+        return "goodbye was said"
+    return "hello was said already" if kind is Kind.HELLO else f"it is not a {role.name.lower()}'s to send"
+
+
+class Connection:
+    """One side of a conversation.
+
+    Args:
+        role: whether we ask or answer.
+        hello: what we shall say first; its limits are what we hold the peer to.
+    """
+
+    def __init__(self, role: Role, hello: Hello) -> None:
+        self.role: Final = role
+        self.hello: Final = hello
+        self.peer: Hello | None = None
+        self.our_state = State.BEFORE_HELLO
+        self.their_state = State.BEFORE_HELLO
+        self._buffer = FrameBuffer()
+        self._in_flight: dict[int, Request] = {}
+        self._cancelled: set[int] = set()
+        self._pings: set[int] = set()
+        self._pongs_owed: set[int] = set()
+        self._last_request_id = 0
+        self._failure: RemoteProtocolError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer, cancelled ones included."""
+        return len(self._in_flight)
+
+    @property
+    def free_requests(self) -> int:
+        """How many requests a client may make now without waiting for an answer."""
+        if self.peer is None or State.OPEN is not self.our_state or State.OPEN is not self.their_state:
+            return 0
+        return max(0, self.peer.max_requests - len(self._in_flight))
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """The longest proof that the peer accepts in one frame, 0 before its hello."""
+        return 0 if self.peer is None else self.peer.max_frame_bytes - RANGE_OVERHEAD_BYTES
+
+    def is_in_flight(self, request_id: int) -> bool:
+        """Whether a request waits for its answer; on a client, whether somebody still wants it."""
+        return request_id in self._in_flight and request_id not in self._cancelled
+
+    def next_request_id(self) -> int:
+        """Returns an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
+        candidate = self._last_request_id
+        while True:
+            candidate = candidate % MAX_REQUEST_ID + 1
+            if candidate not in self._in_flight:
+                self._last_request_id = candidate
+                return candidate
+
+    # Sending.
+
+    def send(self, message: Message) -> bytes:
+        """Notes that a message is sent.
+
+        Returns:
+            The bytes to send.
+
+        Raises:
+            LocalProtocolError: as a rule or a limit forbids it; nothing has changed then.
+        """
+        frame = encode(message)
+        self._check_sending(frame)
+        if isinstance(message, GetHead | GetRange):
+            self._check_request(message)
+            self._in_flight[message.request_id] = message
+        elif isinstance(message, Cancel):
+            if not self.is_in_flight(message.request_id):
+                raise NoSuchRequest(message.request_id)
+            self._cancelled.add(message.request_id)
+        elif isinstance(message, Ping):
+            self._note_ping(message)
+        elif isinstance(message, Pong):
+            self._note_pong(message)
+        else:
+            self._note_sent(frame)
+        return frame.data
+
+    def send_frame(self, frame: Frame) -> bytes:
+        """Notes that an answer is sent which another thread encoded.
+
+        Args:
+            frame: of a ``Head``, ``Range`` or ``Error``, as ``encode`` made it.
+
+        Returns:
+            The bytes to send.
+
+        Raises:
+            LocalProtocolError: as ``send``.
+        """
+        if frame.kind not in _ANSWERS:
+            raise NotAllowedNow(frame.name, "only answers are sent as frames")
+        self._check_sending(frame)
+        self._note_sent(frame)
+        return frame.data
+
+    def _check_sending(self, frame: Frame) -> None:
+        reason = _refusal(self.role, self.our_state, frame.kind, frame.request_id)
+        # The last word is always ours to say: it tells the peer what was wrong with its own.
+        if reason is None and self.their_state is State.ENDED and not frame.ends_connection:
+            reason = "the peer has ended the connection, or it was ended for its misbehaviour"
+        if reason is not None:
+            raise NotAllowedNow(frame.name, reason)
+        length = len(frame.data) - LENGTH_BYTES
+        # Every hello allows a control message, so an error for request id 0 may go out before the peer's.
+        limit = MAX_CONTROL_BYTES if self.peer is None else self.peer.max_frame_bytes
+        if length > limit:
+            raise FrameTooLong(length, limit)
+
+    def _check_request(self, request: Request) -> None:
+        name = type(request).__name__
+        if self.peer is None or self.their_state is not State.OPEN:
+            raise NotAllowedNow(name, "the server has not said hello, or has said goodbye")
+        if request.request_id in self._in_flight:
+            raise RequestIdInUse(request.request_id)
+        if len(self._in_flight) >= self.peer.max_requests:
+            raise NoFreeRequest(self.peer.max_requests)
+        longest = self.hello.max_frame_bytes - RANGE_OVERHEAD_BYTES
+        if isinstance(request, GetRange) and request.max_bytes > longest:
+            raise NotAllowedNow(name, f"our hello allows no answer above {longest} bytes")
+
+    def _note_ping(self, ping: Ping) -> None:
+        if ping.request_id in self._pings:
+            raise RequestIdInUse(ping.request_id)
+        if len(self._pings) >= MAX_PINGS:
+            raise NoFreeRequest(MAX_PINGS)
+        self._pings.add(ping.request_id)
+
+    def _note_pong(self, pong: Pong) -> None:
+        if pong.request_id not in self._pongs_owed:
+            raise NoSuchRequest(pong.request_id)
+        self._pongs_owed.remove(pong.request_id)
+
+    def _note_sent(self, frame: Frame) -> None:
+        if frame.kind is Kind.HELLO:
+            self.our_state = State.OPEN
+        elif frame.kind is Kind.GOODBYE:
+            self.our_state = State.LEAVING
+        elif frame.ends_connection:
+            self.our_state = State.ENDED
+        elif frame.kind in _ANSWERS and self._in_flight.pop(frame.request_id, None) is None:
+            raise NoSuchRequest(frame.request_id)
+
+    # Receiving.
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> Iterator[Message]:
+        """Takes bytes in and returns the messages that they complete.
+
+        Iterate to the end before the next call: each message is read only when it is asked for, so that what
+        came before a misbehaviour is delivered and the error follows it, however the bytes were cut into
+        pieces.
+
+        Args:
+            data: any number of bytes, as they came; 64 KiB at a time is a good measure.
+
+        Returns:
+            An iterator of messages.  Answers to cancelled requests and cancels of answered requests are left
+            out.
+
+        Raises:
+            RemoteProtocolError: from the iterator, or at once where the connection failed before.
+        """
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        self._buffer.feed(data)
+        return self._messages()
+
+    def receive_end(self) -> None:
+        """Notes that the stream has ended.
+
+        Raises:
+            TruncatedStream: inside a frame, or before the peer's hello.  Requests in flight are lost anyway.
+        """
+        if self._failure is None and (len(self._buffer) or self.their_state is State.BEFORE_HELLO):
+            self._fail(TruncatedStream(len(self._buffer)))
+
+    def _messages(self) -> Iterator[Message]:
+        while True:
+            try:
+                message = self._buffer.next_message(self._limit_bytes())
+                wanted = message is not None and self._receive(message)
+            except RemoteProtocolError as error:
+                self._fail(error)
+            if message is None:
+                return
+            if wanted:
+                yield message
+
+    def _fail(self, error: RemoteProtocolError) -> NoReturn:
+        self._failure = error
+        self.their_state = State.ENDED
+        self._buffer.clear()
+        raise error
+
+    def _limit_bytes(self) -> int:
+        """Returns the longest frame that the peer may rightfully send now."""
+        if self.their_state is State.BEFORE_HELLO:
+            return MAX_HELLO_BYTES
+        if self.role is Role.SERVER:
+            return MAX_CONTROL_BYTES
+        asked = (request.max_bytes for request in self._in_flight.values() if isinstance(request, GetRange))
+        return max(MAX_CONTROL_BYTES, max(asked, default=0) + RANGE_OVERHEAD_BYTES)
+
+    def _receive(self, message: Message) -> bool:
+        """Applies the rules to a message of the peer and says whether our side should see it."""
+        self._check_receiving(message)
+        if isinstance(message, Hello):
+            self.peer = message
+            self.their_state = State.OPEN
+        elif isinstance(message, Goodbye):
+            self.their_state = State.LEAVING
+        elif isinstance(message, Error) and message.request_id == 0:
+            self.their_state = State.ENDED
+        elif isinstance(message, Head | Range | Error):
+            return self._receive_answer(message)
+        elif isinstance(message, GetHead | GetRange):
+            self._receive_request(message)
+        elif isinstance(message, Cancel):
+            # The answer and the cancel crossed on their way: nothing is left to do.
+            return message.request_id in self._in_flight
+        elif isinstance(message, Ping):
+            self._receive_ping(message)
+        elif isinstance(message, Pong):
+            self._receive_pong(message)
+        return True
+
+    def _check_receiving(self, message: Message) -> None:
+        theirs = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
+        kind = kind_of(message)
+        reason = _refusal(theirs, self.their_state, kind, getattr(message, "request_id", 0))
+        if reason is not None:
+            raise UnexpectedMessage(type(message).__name__, reason)
+
+    def _receive_request(self, request: Request) -> None:
+        if self.our_state is State.BEFORE_HELLO:
+            raise UnexpectedMessage(type(request).__name__, "we have not said hello")
+        if request.request_id in self._in_flight:
+            raise RepeatedRequestId(request.request_id)
+        limit = EXCESS_REQUESTS_FACTOR * self.hello.max_requests
+        if len(self._in_flight) >= limit:
+            raise TooManyRequests(limit)
+        self._in_flight[request.request_id] = request
+
+    def _receive_answer(self, answer: Head | Range | Error) -> bool:
+        name, request_id = type(answer).__name__, answer.request_id
+        request = self._in_flight.get(request_id)
+        if request is None:
+            raise UnsolicitedAnswer(name, request_id)
+        if not isinstance(answer, Error | _ANSWER_OF[type(request)]):
+            raise UnexpectedMessage(name, f"request {request_id} was a {type(request).__name__}")
+        if (
+            isinstance(answer, Range)
+            and isinstance(request, GetRange)
+            and len(answer.proof) > request.max_bytes
+        ):
+            raise OversizedAnswer(request_id, len(answer.proof), request.max_bytes)
+        del self._in_flight[request_id]
+        if request_id in self._cancelled:
+            self._cancelled.remove(request_id)
+            return False
+        return True
+
+    def _receive_ping(self, ping: Ping) -> None:
+        if ping.request_id in self._pongs_owed:
+            raise RepeatedRequestId(ping.request_id)
+        if len(self._pongs_owed) >= MAX_PINGS:
+            raise TooManyRequests(MAX_PINGS)
+        self._pongs_owed.add(ping.request_id)
+
+    def _receive_pong(self, pong: Pong) -> None:
+        if pong.request_id not in self._pings:
+            raise UnsolicitedAnswer("Pong", pong.request_id)
+        self._pings.remove(pong.request_id)

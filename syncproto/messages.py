@@ -1,0 +1,188 @@
+"""The messages of the protocol as immutable values, and the limits that every peer keeps.
+
+What travels is ``docs/protocol.md``; how it is encoded is ``codec``; in which order it may come is
+``connection``.  A proof is opaque bytes here: this package knows nothing of tries.
+
+Kinds 20 to 23 are reserved for change proofs and for subscriptions to the head.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+PROTOCOL_VERSION: Final = 1
+
+ROOT_BYTES: Final = 32
+MAX_REQUEST_ID: Final = 2**32 - 1
+MAX_REVISION: Final = 2**64 - 1
+# The longest key has 510 bytes, and what follows a key in order is that key and one byte more; the rest is
+# air.
+MAX_BOUND_BYTES: Final = 1024
+# A sentence for a log or a terminal needs no more, and a control frame must hold it.
+MAX_TEXT_BYTES: Final = 512
+MAX_USER_AGENT_BYTES: Final = 128
+# A delay above an hour says "go away", which is what ``SHUTTING_DOWN`` is for.
+MAX_RETRY_AFTER_MILLISECONDS: Final = 3_600_000
+
+# The hello of any version is short, and before it the peer deserves no memory at all.  An error that refuses
+# the connection must fit too.
+MAX_HELLO_BYTES: Final = 1024
+# Every message but ``range`` fits into a control frame, so no peer may announce less: the largest is a
+# get_range with two bounds.
+MAX_CONTROL_BYTES: Final = 4096
+# The frame of a range is its proof and so many bytes at most: array 1, kind 1, request id 5, length of the
+# proof 5.
+RANGE_OVERHEAD_BYTES: Final = 12
+MAX_FRAME_BYTES: Final = 2**32 - 1
+MAX_PROOF_BYTES: Final = MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES
+
+
+class Kind(IntEnum):
+    """The first element of every frame."""
+
+    HELLO = 0
+    GOODBYE = 1
+    PING = 2
+    PONG = 3
+    ERROR = 4
+    CANCEL = 5
+    GET_HEAD = 16
+    HEAD = 17
+    GET_RANGE = 18
+    RANGE = 19
+
+
+class ErrorCode(IntEnum):
+    """Why a request, or with request id 0 the whole connection, is refused: a closed list."""
+
+    UNKNOWN_ROOT = 1  # the root is not one that the server can answer for
+    HISTORY_GONE = 2  # the root was known, and is retained no longer
+    LIMIT_TOO_SMALL = 3  # the first pair does not fit; detail: max_bytes that would do
+    BAD_REQUEST = 4  # the request makes no sense, such as a start behind its end
+    SCHEME_MISMATCH = 5  # hasher or branch factor differ
+    OVERLOADED = 6  # detail: milliseconds after which to try again
+    SHUTTING_DOWN = 7  # the server answers what is in flight and leaves
+    INTERNAL = 8  # the server failed; it knows why
+    CANCELLED = 9  # the client cancelled the request before it was worked on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Opens a connection, from both sides.
+
+    Attributes:
+        hasher: the name of the hash function, such as ``blake3``.
+        branch_factor: slots of a branch, 2 to 65,536.
+        root: the head's root, 32 bytes.
+        revision: the head's number.
+        max_frame_bytes: the longest frame that the sender accepts, at least ``MAX_CONTROL_BYTES``.
+        max_keys: pairs that one answer of the sender holds at most; 0 where it serves nothing.
+        max_bytes: bytes of a proof that one answer of the sender holds at most; 0 where it serves nothing.
+        max_requests: requests in flight that the sender accepts; 0 where it serves nothing.
+        user_agent: program and version, for logs.
+        version: of the protocol; the same on both sides or the connection ends.
+    """
+
+    hasher: str
+    branch_factor: int
+    root: bytes
+    revision: int
+    max_frame_bytes: int
+    max_keys: int = 0
+    max_bytes: int = 0
+    max_requests: int = 0
+    user_agent: str = ""
+    version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The sender leaves: no more requests from a client, none taken by a server; the rest is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a pong with the same number, to show that both sides live."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answers a ping."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Ends a request without its answer, or with request id 0 the connection.
+
+    Attributes:
+        request_id: of the request that is refused, or 0.
+        code: from the closed list.
+        message: a sentence for people, without control characters, at most ``MAX_TEXT_BYTES``.
+        detail: the bytes needed with ``LIMIT_TOO_SMALL``, milliseconds with ``OVERLOADED``, else None.
+    """
+
+    request_id: int
+    code: ErrorCode
+    message: str
+    detail: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Says that the answer is not wanted any more; the request is still answered, once and soon."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetHead:
+    """Asks for the root and the revision of the head."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Answers ``GetHead``."""
+
+    request_id: int
+    root: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetRange:
+    """Asks for a proof of the pairs in [start, end] at a root.
+
+    Attributes:
+        request_id: chosen by the client, 1 to ``MAX_REQUEST_ID``, not in flight.
+        root: 32 bytes.
+        start: first key wanted, at most ``MAX_BOUND_BYTES``; None: from the first.
+        end: last key wanted; None: up to the last.
+        max_keys: pairs wanted at most, at least 1; the server may send fewer.
+        max_bytes: bytes of the encoded proof at most, at least 1; the server may send fewer.
+    """
+
+    request_id: int
+    root: bytes
+    start: bytes | None
+    end: bytes | None
+    max_keys: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Answers ``GetRange`` with a proof, in the bytes that the prover encoded it to."""
+
+    request_id: int
+    proof: bytes
+
+
+Request: TypeAlias = GetHead | GetRange
+Answer: TypeAlias = Head | Range | Error
+Message: TypeAlias = Hello | Goodbye | Ping | Pong | Error | Cancel | GetHead | Head | GetRange | Range
