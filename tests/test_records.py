@@ -1,0 +1,119 @@
+"""JSON Lines, CSV and sorting: what is written reads back, and a bad line is named with its reason."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merklesync.records import BadRecord, read_csv, read_json_lines, write_csv, write_json_lines
+from merklesync.sorting import PAIR_OVERHEAD_BYTES, SortedPairs
+
+LIMITS = {"max_key_bytes": 8, "max_value_bytes": 16}
+FORMATS = {"json lines": (read_json_lines, write_json_lines), "csv": (read_csv, write_csv)}
+
+some_bytes = st.binary(max_size=40) | st.text(max_size=20).map(lambda text: text.encode("utf-8", "replace"))
+awkward_bytes = st.sampled_from(
+    [b"", b"0x", b"0xzz", b'"', b",", b"\n", b"\r\n", b" a ", b"\xff", b"\0", b"key", b"value"]
+)
+pairs_lists = st.lists(st.tuples(some_bytes | awkward_bytes, some_bytes | awkward_bytes), max_size=8)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(pairs=pairs_lists)
+def test_any_pairs_read_back_as_written(name: str, pairs: list[tuple[bytes, bytes]]) -> None:
+    read, write = FORMATS[name]
+    file = io.BytesIO()
+    write(file, pairs)
+    file.seek(0)
+    assert list(read(file, max_key_bytes=100, max_value_bytes=100)) == pairs
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.binary(max_size=80))
+def test_any_bytes_give_pairs_or_a_bad_record(name: str, data: bytes) -> None:
+    sentence = ""
+    try:
+        list(FORMATS[name][0](io.BytesIO(data), **LIMITS))
+    except BadRecord as error:
+        sentence = str(error)
+    assert sentence.isprintable()
+
+
+def test_json_forms_are_read_for_keys_and_values() -> None:
+    lines = b'\xef\xbb\xbf{"key": {"base64": "/wA="}, "value": {"hex": "00FF"}}\n\n  \n'
+    lines += b'{"value": "\xc3\xa9", "key": "0x61"}'
+    assert list(read_json_lines(io.BytesIO(lines), **LIMITS)) == [
+        (b"\xff\0", b"\0\xff"),
+        (b"0x61", "é".encode()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"[1]", 'must be an object with "key" and "value"'),
+        (b"{}", 'must be an object with "key" and "value"'),
+        (b'{"key": "a", "value": "b", "extra": 1}', "and nothing else"),
+        (b'{"key": "a", "key": "b", "value": "c"}', "a field is named twice"),
+        (b'{"key": "a", "value": 1}', '"value" must be a string'),
+        (b'{"key": null, "value": "b"}', '"key" must be a string'),
+        (b'{"key": {"hex": "0g"}, "value": "b"}', '"key" 0g is not valid hex'),
+        (b'{"key": {"hex": "\xd9\xa1\xd9\xa1"}, "value": "b"}', "is not valid hex"),
+        (b'{"key": "a", "value": {"base64": "a"}}', '"value" a is not valid base64'),
+        (b'{"key": "a", "value": {"base64": "YQ==\\n"}}', "is not valid base64"),
+        (b'{"key": {"hex": "00", "base64": ""}, "value": "b"}', '"key" must be a string'),
+        (b'{"key": "\\ud800", "value": "b"}', '"key" holds bytes or half characters'),
+        (b'{"key": "\xff", "value": "b"}', "is not UTF-8"),
+        (b'{"key": "a"', "is not JSON"),
+        (b"[" * 20_000, "is nested too deeply"),
+        (b'{"key": "a", "value": ' + b"1" * 5_000 + b"}", "is not JSON"),
+        (b'{"key": "123456789", "value": "b"}', "the key has 9 bytes, the store's limit is 8"),
+        (b'{"key": "a", "value": "12345678901234567"}', "the value has 17 bytes, the limit is 16"),
+        (b" " * 70_000, "is longer than 65568 bytes"),
+    ],
+)
+def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
+    good = b'{"key": "a", "value": "b"}\n'
+    with pytest.raises(BadRecord, match=r"^line 3: ") as caught:
+        list(read_json_lines(io.BytesIO(good + good + line + b"\n" + good), **LIMITS))
+    assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"a", "has 1 columns"),
+        (b"a,b,c", "has 3 columns"),
+        (b"0x1,b", "0x1 is not 0x and an even number"),
+        (b"a,\xff", "is not UTF-8"),
+        (b'a,"b"c', "is not CSV"),
+        (b'a,"b', "is not CSV"),
+        (b"123456789,b", "the key has 9 bytes"),
+        (b'a,"' + b" " * 70_000 + b'"', "is longer than 65568 bytes"),
+    ],
+)
+def test_a_bad_csv_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
+    with pytest.raises(BadRecord, match=r"^line 3: ") as caught:
+        list(read_csv(io.BytesIO(b"key,value\r\n0x61,b\r\n" + line), **LIMITS))
+    assert reason in caught.value.reason
+
+
+def test_only_a_first_csv_row_is_a_header() -> None:
+    file = io.BytesIO(b"key,value\nkey,value\n\na,0x00\n")
+    assert list(read_csv(file, **LIMITS)) == [(b"key", b"value"), (b"a", b"\0")]
+
+
+@given(
+    pairs=st.lists(st.tuples(st.binary(max_size=2), st.binary(max_size=3)), max_size=150),
+    pairs_in_memory=st.integers(1, 40),
+)
+def test_sorted_pairs_yield_the_newest_of_each_key_in_order(
+    pairs: list[tuple[bytes, bytes]], pairs_in_memory: int
+) -> None:
+    with SortedPairs(max_memory_bytes=pairs_in_memory * PAIR_OVERHEAD_BYTES) as collected:
+        for key, value in pairs:
+            collected.add(key, value)
+        expected = sorted(dict(pairs).items())
+        assert list(collected) == expected
+        assert list(collected) == expected
