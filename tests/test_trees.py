@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,11 @@ from merklesync.tree_writer import (
 from merklesync.trees import MAX_NAMES_A_REASON, Skipped, SkipReason, TreeReader
 
 
-def read(folder: Path, **limits: int) -> tuple[list[tuple[bytes, bytes]], Skipped]:
+def read(
+    folder: Path, *, max_key_bytes: int = 255, max_value_bytes: int = 1000, excluded: tuple[Path, ...] = ()
+) -> tuple[list[tuple[bytes, bytes]], Skipped]:
     skipped = Skipped()
-    reader = replace(TreeReader(folder, max_key_bytes=255, max_value_bytes=1000), **limits)
+    reader = TreeReader(folder, max_key_bytes, max_value_bytes, excluded)
     return list(reader.pairs(skipped)), skipped
 
 
@@ -57,11 +58,7 @@ def test_what_is_no_plain_small_file_is_skipped_by_reason(tmp_path: Path) -> Non
     (folder / "store" / "data").write_text("")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))
-        reader = TreeReader(
-            folder, max_key_bytes=40, max_value_bytes=1000, excluded=[folder / "store", folder / "no"]
-        )
-        skipped = Skipped()
-        pairs = list(reader.pairs(skipped))
+        pairs, skipped = read(folder, max_key_bytes=40, excluded=(folder / "store", folder / "missing"))
     assert pairs == [(b"plain", b"plain")]
     assert skipped.counts == {
         SkipReason.LINK: 2,
