@@ -1,0 +1,42 @@
+"""How long to wait before trying a peer again: longer after each failure, and never two clients in step.
+
+Exponential backoff with "equal jitter" (Marc Brooker, "Exponential Backoff And Jitter", 2015): half of the
+delay is fixed, so that a failing peer really gets rest, half is random, so that a crowd of clients that lost
+the same server does not come back as a crowd.  Pure: the caller waits, and injects the source of randomness.
+"""
+
+from random import Random
+
+
+class Backoff:
+    """The delays between attempts at one thing.
+
+    Args:
+        base_seconds: The upper bound of the first delay.
+        max_seconds: The upper bound of every delay.
+        random: Where the jitter comes from.
+
+    Attributes:
+        failures: How many attempts failed since the last success.
+    """
+
+    def __init__(self, base_seconds: float, max_seconds: float, random: Random) -> None:
+        self._base = base_seconds
+        self._max = max_seconds
+        self._random = random
+        self.failures = 0
+
+    def succeeded(self) -> None:
+        """Forget the failures: the next delay is short again."""
+        self.failures = 0
+
+    def failed(self) -> float:
+        """Count a failure, and return how long to wait before the next attempt, in seconds."""
+        # Doubling stops early, for 2.0 ** 1024 would overflow after a very long outage.
+        bound = min(self._max, self._base * 2.0 ** min(self.failures, 32))
+        self.failures += 1
+        return self.jittered(bound)
+
+    def jittered(self, bound_seconds: float) -> float:
+        """Return a delay between half of ``bound_seconds`` and all of it."""
+        return bound_seconds * (0.5 + 0.5 * self._random.random())

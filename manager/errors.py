@@ -1,0 +1,209 @@
+"""Everything that can end a sync, as one tree.
+
+::
+
+    SyncError
+    ├── LocalContent             the database holds content written locally, and may not be replaced
+    ├── WrongRoot                all was applied, and the root is not the target: something else wrote
+    ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
+    └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
+        ├── PeerUnreachable      none could be reached, or none stayed
+        ├── TargetUnknown        at least one was reached, and none of them has the target
+        ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
+        └── VerificationFailed   the last hope sent a proof that does not hold: ``peer`` and ``reason``
+
+    PeerError                    one peer failed; never leaves the manager, which tries again or elsewhere
+    ├── ConnectionLost           no connection, or it ended
+    ├── RequestTimeout           no answer in time
+    ├── PeerMisbehaved           it broke the protocol
+    ├── SchemeDiffers            its store has another hasher or branch factor
+    ├── PeerRefused              it answered with an error code
+    ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
+    └── ProofRejected            it sent a proof that does not hold
+
+Errors of ``merkledb`` about the local database (full, damaged, in use) pass through as they are: what to do
+about them stands in their own sentence.
+"""
+
+from typing import NamedTuple
+
+from merkledb import Reason, Scheme
+from syncproto import ErrorCode
+
+
+class PeerFailure(NamedTuple):
+    """Why one peer is of no more use.
+
+    Attributes:
+        peer: The name of the peer, as the caller gave it.
+        error: What it did last.
+    """
+
+    peer: str
+    error: "PeerError"
+
+    def __str__(self) -> str:
+        return f"{self.peer}: {self.error}"
+
+
+class SyncError(Exception):
+    """The root of every error that ends a sync on purpose.  What was applied by then is not fetched again."""
+
+
+class LocalContent(SyncError):
+    """The database holds content that was written locally, which the sync would delete."""
+
+    def __init__(self, root: bytes) -> None:
+        super().__init__(
+            f"the database holds content written locally (root {root.hex()}), which the sync would replace: "
+            "sync into another database, or allow it with replace=True"
+        )
+        self.root = root
+
+
+class WrongRoot(SyncError):
+    """All ranges were applied, and yet the local root is not the target."""
+
+    def __init__(self, expected: bytes, found: bytes) -> None:
+        super().__init__(
+            f"the local root is {found.hex()}, not the target {expected.hex()}: the database was written "
+            "while it was synced; sync again with nothing else writing to it"
+        )
+        self.expected = expected
+        self.found = found
+
+
+class InvalidProgress(SyncError):
+    """The stored progress is not something that this release wrote."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the stored progress cannot be read ({detail}): start the sync anew")
+        self.detail = detail
+
+
+class NoPeersLeft(SyncError):
+    """No peer is left that can help.
+
+    Attributes:
+        failures: Each peer with what it did last.
+    """
+
+    sentence = "no peer is left that can help: add peers, or try again later"
+
+    def __init__(self, failures: tuple[PeerFailure, ...]) -> None:
+        super().__init__("; ".join([self.sentence, *map(str, failures)]))
+        self.failures = failures
+
+
+class PeerUnreachable(NoPeersLeft):
+    """None of the peers could be reached, or none stayed long enough to help."""
+
+    sentence = "no peer could be reached: check the addresses and that a server runs there, then try again"
+
+
+class TargetUnknown(NoPeersLeft):
+    """Peers were reached, and none of them has the target root."""
+
+    sentence = "no peer has the target root: ask for a root that they serve, or add peers that are up to date"
+
+
+class PairTooLarge(NoPeersLeft):
+    """A pair needs a larger proof than may be fetched.
+
+    Attributes:
+        needed_bytes: What the proof would need, as a peer claims.
+        max_bytes: The most that may be fetched.
+    """
+
+    sentence = "a pair is too large to be fetched: raise the limit for a single proof"
+
+    def __init__(self, failures: tuple[PeerFailure, ...], needed_bytes: int, max_bytes: int) -> None:
+        super().__init__(failures)
+        self.needed_bytes = needed_bytes
+        self.max_bytes = max_bytes
+
+
+class VerificationFailed(NoPeersLeft):
+    """A peer sent a proof that does not hold, and no other peer is left.
+
+    Attributes:
+        peer: Who sent it.
+        reason: Which rule it breaks.
+    """
+
+    sentence = "a peer sent an invalid proof and was dropped: add a peer that is honest"
+
+    def __init__(self, failures: tuple[PeerFailure, ...], peer: str, reason: Reason) -> None:
+        super().__init__(failures)
+        self.peer = peer
+        self.reason = reason
+
+
+class PeerError(Exception):
+    """One peer failed at one request or connection; another peer, or another time, may do."""
+
+
+class ConnectionLost(PeerError):
+    """There is no connection to the peer, or it ended."""
+
+
+class RequestTimeout(PeerError):
+    """The peer did not answer in time."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"no answer within {timeout_seconds:.0f} seconds")
+        self.timeout_seconds = timeout_seconds
+
+
+class PeerMisbehaved(PeerError):
+    """The peer sent what the protocol does not allow."""
+
+
+class SchemeDiffers(PeerError):
+    """The peer's store has another hasher or branch factor, so its proofs can never hold here."""
+
+    def __init__(self, expected: Scheme, hasher: str, branch_factor: int) -> None:
+        super().__init__(
+            f"it serves {hasher} with branch factor {branch_factor}, the database has {expected}: "
+            "sync into a database of the same scheme"
+        )
+        self.expected = expected
+        self.hasher = hasher
+        self.branch_factor = branch_factor
+
+
+class PeerRefused(PeerError):
+    """The peer answered with an error code.
+
+    Attributes:
+        code: From the protocol's closed list.
+        detail: The bytes needed, or the milliseconds to wait; None with other codes.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, detail: int | None) -> None:
+        super().__init__(f"{code.name.lower().replace('_', ' ')}: {message}")
+        self.code = code
+        self.detail = detail
+
+
+class PairRefused(PeerError):
+    """A pair does not fit into what the peer sends, or into what we fetch.
+
+    Attributes:
+        needed_bytes: What the proof would need, as the peer claims.
+        max_bytes: The most that it sends, or that we fetch, whichever is less.
+    """
+
+    def __init__(self, needed_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"a pair needs a proof of {needed_bytes} bytes, over the limit of {max_bytes}")
+        self.needed_bytes = needed_bytes
+        self.max_bytes = max_bytes
+
+
+class ProofRejected(PeerError):
+    """The peer sent a proof that does not hold."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,78 @@
+"""What is left to do and how long it takes, as far as it can be known.
+
+``Rate`` smooths what happens over time; ``Density`` tells how many keys a share of the work holds around
+where the work currently is.  Both say None as long as they know nothing, and the manager shows that as it is:
+no estimate is better than an invented one.  Pure: the time is an argument, in seconds of any clock that does
+not run backwards.
+"""
+
+from math import exp
+from typing import Final
+
+# Long enough to ride out a transaction's flush, short enough to notice within half a minute that a peer
+# became slow.
+RATE_WINDOW_SECONDS: Final = 15.0
+# How much of the past remains after each proof; about the last ten proofs count.
+_DENSITY_MEMORY: Final = 0.9
+
+
+class Rate:
+    """Something a second, smoothed: an exponentially fading sum of amounts over one of times.
+
+    Args:
+        now: When counting begins, in seconds.
+        window_seconds: After this time the past counts for a third.
+    """
+
+    def __init__(self, now: float, window_seconds: float = RATE_WINDOW_SECONDS) -> None:
+        self._window = window_seconds
+        self._last = now
+        self._amount = 0.0
+        self._seconds = 0.0
+
+    def add(self, amount: float, now: float) -> None:
+        """Count ``amount`` as done between the last call and ``now``."""
+        fading = exp(-(now - self._last) / self._window)
+        self._seconds = self._seconds * fading + now - self._last
+        self._amount = self._amount * fading + amount
+        self._last = now
+
+    def at(self, now: float) -> float | None:
+        """Return the rate a second at ``now``; None while nothing was counted or no time has passed.
+
+        It falls while nothing is counted, so a sync that stalls says so.
+        """
+        fading = exp(-(now - self._last) / self._window)
+        seconds = self._seconds * fading + now - self._last
+        if self._amount == 0.0 or seconds <= 0.0:
+            return None
+        return self._amount * fading / seconds
+
+
+class Density:
+    """How many keys a share of the work holds, in the neighbourhood of the last proofs."""
+
+    def __init__(self) -> None:
+        self._keys = 0.0
+        self._share = 0.0
+
+    def add(self, keys: int, share: float) -> None:
+        """Count a verified proof that held ``keys`` and did ``share`` of all the work."""
+        self._keys = self._keys * _DENSITY_MEMORY + keys
+        self._share = self._share * _DENSITY_MEMORY + share
+
+    def share_of(self, keys: int) -> float:
+        """Return which share is expected to hold ``keys``; 0 as long as nothing is known."""
+        return self._share * keys / self._keys if self._keys else 0.0
+
+
+def seconds_left(share_left: float, share_rate: float | None) -> float | None:
+    """Return how long the rest takes at this rate, in seconds; None when nobody knows.
+
+    Args:
+        share_left: The part of all the work that is not done, 0 to 1.
+        share_rate: The part done a second; None when unknown.
+    """
+    if share_left <= 0.0:
+        return 0.0
+    return share_left / share_rate if share_rate else None

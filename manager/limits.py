@@ -1,0 +1,83 @@
+"""The limits that a sync keeps, each with its reason.
+
+Memory is bounded by ``buffered_bytes`` whatever the size of the database; patience is bounded by the timeouts
+and the numbers of failures.  The defaults are for one or a few peers over a network that carries more than a
+megabyte a second.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from merkledb import MAX_VALUE_BYTES
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+# A pair in memory takes about this much beside its bytes: two objects, and its part of the branches above it.
+PAIR_OVERHEAD_BYTES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a sync may use.  All numbers are positive.
+
+    Attributes:
+        requests_per_peer: Requests in flight to each peer.  Two keep the peer busy while a proof is verified;
+            more would spread the work over the key space, where the store fills its pages badly.
+        max_keys: Pairs a proof.  Few enough to verify in some ten milliseconds, many enough to make the
+            boundary cheap.
+        max_bytes: Bytes a proof, encoded.
+        max_proof_bytes: Bytes of a proof that holds a single large pair: the hard cap up to which
+            ``max_bytes`` is raised for it.  The default has room for the largest value, its key and the
+            largest boundary.
+        buffered_bytes: Memory for proofs that are requested, verified or wait to be applied.
+        transaction_bytes: Memory of the proofs that are applied in one transaction; at most half of
+            ``buffered_bytes`` lets fetching go on meanwhile.
+        transaction_seconds: Verified proofs are applied at the latest after this time.
+        connect_timeout_seconds: For a connection to be open and the peer to have said hello.
+        request_timeout_seconds: For an answer to begin, more or less: the time for its bytes comes on top.
+        min_bytes_per_second: The slowest peer that is of use; it gives the time for an answer's bytes.
+        backoff_seconds: The bound of the first wait after a failure.
+        max_backoff_seconds: The bound of every wait, also of one that an overloaded peer asks for.
+        max_failures: Failures in a row after which nothing is expected of a peer any more.  It is still tried
+            as long as other peers are at work, and the sync fails when it is so with all of them.
+        max_connect_failures: The same for a peer that never answered at all: more likely a wrong address than
+            an outage.
+        max_timeouts: Requests in a row that may time out before the connection is given up.
+    """
+
+    requests_per_peer: int = 2
+    max_keys: int = 8192
+    max_bytes: int = MIB
+    max_proof_bytes: int = MAX_VALUE_BYTES + 16 * MIB
+    buffered_bytes: int = 64 * MIB
+    transaction_bytes: int = 32 * MIB
+    transaction_seconds: float = 1.0
+    connect_timeout_seconds: float = 10.0
+    request_timeout_seconds: float = 20.0
+    min_bytes_per_second: int = 64 * KIB
+    backoff_seconds: float = 0.25
+    max_backoff_seconds: float = 30.0
+    max_failures: int = 8
+    max_connect_failures: int = 4
+    max_timeouts: int = 2
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.max_proof_bytes < self.max_bytes:
+            raise ValueError(f"max_proof_bytes {self.max_proof_bytes} is below max_bytes {self.max_bytes}")
+
+    def answer_seconds(self, max_bytes: int) -> float:
+        """Return how long an answer of at most ``max_bytes`` may take."""
+        return self.request_timeout_seconds + max_bytes / self.min_bytes_per_second
+
+
+def memory_bytes(proof_bytes: int, keys: int) -> int:
+    """Return about how much memory a proof takes, decoded and verified.
+
+    Args:
+        proof_bytes: Its encoded size.
+        keys: How many pairs it holds.
+    """
+    return proof_bytes + keys * PAIR_OVERHEAD_BYTES

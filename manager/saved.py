@@ -1,0 +1,153 @@
+"""What a sync leaves in the database so that it can go on after a crash: bounded, and parsed as hostile.
+
+The writer stores these bytes in the same transaction as the content that they describe, so they never say
+more than what is on disk.  The disk is not trusted to have kept them: whatever does not parse exactly is an
+``InvalidProgress``, and the sync starts anew, which costs time and nothing else.
+
+    [version, target, keys, bytes, [start, ...], [root or None, ...], [share, ...]]
+
+The three lists are columns, one row a range of the map; ``share`` is the part of all the work that the range
+still stands for (see ``split``), 0 for one that is at the target.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from manager.errors import InvalidProgress
+from manager.ranges import RangeMap
+
+VERSION: Final = 1
+ROOT_BYTES: Final = 32
+# Work goes from left to right with a few ranges at once, so a map has some tens of ranges; a longer one is
+# trimmed, which only means that some content is fetched again.  At 510 bytes a key, this bounds what each
+# transaction writes to 0.6 MB.
+MAX_SAVED_RANGES: Final = 1024
+# No database holds more keys or bytes than this; a larger count is damage.
+_MAX_COUNT: Final = 1 << 62
+# The shares are a partition of 1, up to rounding.
+_MAX_TOTAL_SHARE: Final = 1.001
+
+
+class Saved(NamedTuple):
+    """The state of a sync.
+
+    Attributes:
+        target: The root that the sync was on the way to.
+        keys: Pairs applied so far.
+        bytes: Bytes of the proofs that they came in.
+        ranges: The root that each range is at, at most MAX_SAVED_RANGES ranges.
+        shares: For each range of ``ranges`` the part of all the work that it still stands for.
+    """
+
+    target: bytes
+    keys: int
+    bytes: int
+    ranges: RangeMap
+    shares: tuple[float, ...]
+
+
+def encode_saved(saved: Saved) -> bytes:
+    """Return ``saved`` as bytes that ``decode_saved`` reads.
+
+    Raises:
+        ValueError: There are more ranges than MAX_SAVED_RANGES.
+    """
+    if len(saved.ranges) > MAX_SAVED_RANGES:
+        raise ValueError(
+            f"{len(saved.ranges)} ranges are over the limit of {MAX_SAVED_RANGES}: trim the map first"
+        )
+    starts = [key_range.start for key_range in saved.ranges]
+    roots = [key_range.root for key_range in saved.ranges]
+    columns = [starts, roots, list(saved.shares)]
+    return msgpack.packb([VERSION, saved.target, saved.keys, saved.bytes, *columns])
+
+
+def decode_saved(data: bytes, max_key_bytes: int) -> Saved:
+    """Return what ``encode_saved`` was given.
+
+    Args:
+        data: What the database held.
+        max_key_bytes: The longest key of the database's scheme.
+
+    Raises:
+        InvalidProgress: The bytes are anything else.
+    """
+    version, *fields = _unpack(data)
+    _require(version == VERSION, f"version {version!r} is not {VERSION}")
+    _require(len(fields) == 6, "it has not seven fields")
+    target, keys, byte_count, starts, roots, shares = fields
+    _require(_is_root(target), "the target is not a root")
+    _require(_is_count(keys) and _is_count(byte_count), "a count is out of range")
+    ranges = _parse_ranges(starts, roots, max_key_bytes)
+    return Saved(target, keys, byte_count, ranges, _parse_shares(shares, rows=len(ranges)))
+
+
+def _unpack(data: bytes) -> list[Any]:
+    """Return the outer list, with nothing known about its fields yet."""
+    try:
+        fields = msgpack.unpackb(
+            data, max_str_len=0, max_map_len=0, max_ext_len=0, max_array_len=MAX_SAVED_RANGES
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise InvalidProgress("it is not msgpack of the known shape") from error
+    _require(type(fields) is list and bool(fields), "it is not a list")
+    return fields  # type: ignore[no-any-return]  # Required one line above.
+
+
+def _parse_ranges(starts: Any, roots: Any, max_key_bytes: int) -> RangeMap:
+    """Return the map that the two columns describe."""
+    _require(type(starts) is list and type(roots) is list, "a column is not a list")
+    _require(len(starts) == len(roots) and len(starts) > 0, "the columns differ in length")
+    _require(
+        all(type(start) is bytes and len(start) <= max_key_bytes for start in starts), "a start is not a key"
+    )
+    _require(starts[0] == b"", "the first range does not start at the empty key")
+    _require(all(lower < upper for lower, upper in pairwise(starts)), "the starts do not ascend")
+    _require(all(root is None or _is_root(root) for root in roots), "a root is not a root")
+    _require(all(left != right for left, right in pairwise(roots)), "neighbours have the same root")
+    return RangeMap.from_columns(starts, roots, max_key_bytes)
+
+
+def _parse_shares(shares: Any, rows: int) -> tuple[float, ...]:
+    """Return the column of shares."""
+    _require(type(shares) is list and len(shares) == rows, "the column of shares has another length")
+    _require(
+        all(type(share) is float and 0.0 <= share <= 1.0 for share in shares),
+        "a share is not between 0 and 1",
+    )
+    _require(sum(shares) <= _MAX_TOTAL_SHARE, "the shares are more than the whole")
+    return tuple(shares)
+
+
+def shares_of(ranges: RangeMap, work: Sequence[tuple[bytes, float]]) -> tuple[float, ...]:
+    """Return for each range the part of all the work that still starts inside it.
+
+    Args:
+        ranges: The map; its ranges begin where a piece of work begins, or earlier.
+        work: The start and the share of every piece that is not applied yet, ascending by start.
+    """
+    starts = [key_range.start for key_range in ranges]
+    shares = [0.0] * len(starts)
+    row = 0
+    for start, share in work:
+        while row + 1 < len(starts) and starts[row + 1] <= start:
+            row += 1
+        shares[row] += share
+    return tuple(min(share, 1.0) for share in shares)
+
+
+def _is_root(value: Any) -> bool:
+    return type(value) is bytes and len(value) == ROOT_BYTES
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _require(holds: bool, detail: str) -> None:  # noqa: FBT001 - reads as an assertion, which the disk must not be able to trip.
+    """Raise InvalidProgress with ``detail`` unless the condition holds."""
+    if not holds:
+        raise InvalidProgress(detail)
