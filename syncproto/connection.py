@@ -94,7 +94,7 @@ class State(Enum):
 
 _REQUESTS: Final = frozenset({Kind.GET_HEAD, Kind.GET_RANGE})
 _ANSWERS: Final = frozenset({Kind.HEAD, Kind.RANGE, Kind.ERROR})
-_ANSWER_OF: Final = {GetHead: Head, GetRange: Range}
+_ANSWER_KIND: Final = {GetHead: Kind.HEAD, GetRange: Kind.RANGE}
 _EITHER: Final = frozenset({Kind.PING, Kind.PONG})
 _ALLOWED: Final = {
     (Role.CLIENT, State.BEFORE_HELLO): frozenset({Kind.HELLO}),
@@ -119,6 +119,12 @@ def _refusal(role: Role, state: State, kind: Kind, request_id: int) -> str | Non
     if kind in _ALLOWED[role, State.OPEN]:
         return "goodbye was said"
     return "hello was said already" if kind is Kind.HELLO else f"it is not a {role.name.lower()}'s to send"
+
+
+def _check_length(frame: Frame, limit: int) -> None:
+    length = len(frame.data) - LENGTH_BYTES
+    if length > limit:
+        raise FrameTooLong(length, limit)
 
 
 class Connection:
@@ -226,11 +232,8 @@ class Connection:
             reason = "the peer has ended the connection, or it was ended for its misbehaviour"
         if reason is not None:
             raise NotAllowedNow(frame.name, reason)
-        length = len(frame.data) - LENGTH_BYTES
         # Every hello allows a control message, so an error for request id 0 may go out before the peer's.
-        limit = MAX_CONTROL_BYTES if self.peer is None else self.peer.max_frame_bytes
-        if length > limit:
-            raise FrameTooLong(length, limit)
+        _check_length(frame, MAX_CONTROL_BYTES if self.peer is None else self.peer.max_frame_bytes)
 
     def _check_request(self, request: Request) -> None:
         name = type(request).__name__
@@ -263,8 +266,18 @@ class Connection:
             self.our_state = State.LEAVING
         elif frame.ends_connection:
             self.our_state = State.ENDED
-        elif frame.kind in _ANSWERS and self._in_flight.pop(frame.request_id, None) is None:
+        elif frame.kind in _ANSWERS:
+            self._note_answer(frame)
+
+    def _note_answer(self, frame: Frame) -> None:
+        request = self._in_flight.get(frame.request_id)
+        if request is None:
             raise NoSuchRequest(frame.request_id)
+        if frame.kind not in (Kind.ERROR, _ANSWER_KIND[type(request)]):
+            raise NotAllowedNow(frame.name, f"request {frame.request_id} was a {type(request).__name__}")
+        if isinstance(request, GetRange) and frame.kind is Kind.RANGE:
+            _check_length(frame, request.max_bytes + RANGE_OVERHEAD_BYTES)
+        del self._in_flight[frame.request_id]
 
     # Receiving.
 
@@ -371,7 +384,7 @@ class Connection:
         request = self._in_flight.get(request_id)
         if request is None:
             raise UnsolicitedAnswer(name, request_id)
-        if not isinstance(answer, Error | _ANSWER_OF[type(request)]):
+        if kind_of(answer) not in (Kind.ERROR, _ANSWER_KIND[type(request)]):
             raise UnexpectedMessage(name, f"request {request_id} was a {type(request).__name__}")
         if (
             isinstance(answer, Range)

@@ -1,0 +1,113 @@
+"""Hypothesis strategies for messages of the protocol, within all bounds, and shared examples."""
+
+from hypothesis import strategies as st
+
+from syncproto import (
+    MAX_CONTROL_BYTES,
+    MAX_FRAME_BYTES,
+    RANGE_OVERHEAD_BYTES,
+    Cancel,
+    Connection,
+    Error,
+    ErrorCode,
+    GetHead,
+    GetRange,
+    Goodbye,
+    Head,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Range,
+    Role,
+)
+
+ROOT = bytes(range(32))
+CLIENT_HELLO = Hello(
+    hasher="blake3",
+    branch_factor=16,
+    root=bytes(32),
+    revision=0,
+    max_frame_bytes=1 << 20,
+    user_agent="client",
+)
+SERVER_HELLO = Hello(
+    hasher="blake3",
+    branch_factor=16,
+    root=ROOT,
+    revision=7,
+    max_frame_bytes=MAX_CONTROL_BYTES,
+    max_keys=4096,
+    max_bytes=1 << 20,
+    max_requests=3,
+    user_agent="server",
+)
+
+
+def greeted_pair() -> tuple[Connection, Connection]:
+    """Returns a client and a server that have exchanged their hellos."""
+    client, server = Connection(Role.CLIENT, CLIENT_HELLO), Connection(Role.SERVER, SERVER_HELLO)
+    assert list(server.receive_data(client.send(CLIENT_HELLO))) == [CLIENT_HELLO]
+    assert list(client.receive_data(server.send(SERVER_HELLO))) == [SERVER_HELLO]
+    return client, server
+
+
+def _text(max_bytes: int, min_size: int = 0) -> st.SearchStrategy[str]:
+    printable = st.characters(codec="utf-8").filter(str.isprintable)
+    return st.text(printable, min_size=min_size, max_size=max_bytes // 4)
+
+
+counts = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1])
+positive_counts = counts.filter(bool)
+request_ids = positive_counts
+revisions = counts | st.integers(0, 2**64 - 1)
+roots = st.binary(min_size=32, max_size=32)
+bounds = (
+    st.none()
+    | st.binary(max_size=1024)
+    | st.sampled_from([b"", b"\x00", bytes(255), bytes(256), bytes(1024)])
+)
+proofs = st.binary(min_size=1, max_size=300) | st.sampled_from(
+    [bytes(255), bytes(256), bytes(65_535), bytes(65_536)]
+)
+
+hellos = st.builds(
+    Hello,
+    hasher=_text(16, min_size=1),
+    branch_factor=st.integers(2, 65_536),
+    root=roots,
+    revision=revisions,
+    max_frame_bytes=st.integers(MAX_CONTROL_BYTES, MAX_FRAME_BYTES),
+    max_keys=counts,
+    max_bytes=st.integers(0, MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES),
+    max_requests=st.integers(0, 65_535),
+    user_agent=_text(128),
+)
+_detailed = {
+    ErrorCode.LIMIT_TOO_SMALL: positive_counts,
+    ErrorCode.OVERLOADED: st.integers(1, 3_600_000),
+}
+errors = st.sampled_from(ErrorCode).flatmap(
+    lambda code: st.builds(Error, counts, st.just(code), _text(512), _detailed.get(code, st.none()))
+)
+get_ranges = st.builds(
+    GetRange,
+    request_ids,
+    roots,
+    bounds,
+    bounds,
+    positive_counts,
+    st.integers(1, MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES),
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    hellos,
+    st.just(Goodbye()),
+    st.builds(Ping, request_ids),
+    st.builds(Pong, request_ids),
+    errors,
+    st.builds(Cancel, request_ids),
+    st.builds(GetHead, request_ids),
+    st.builds(Head, request_ids, roots, revisions),
+    get_ranges,
+    st.builds(Range, request_ids, proofs),
+)
