@@ -279,7 +279,7 @@ OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProto
     "a range for a head": (lambda: asked(server(), GetHead(1)), Range(1, b"p"), NotAllowedNow),
     "a proof above what was asked": (
         lambda: asked(server(), get_range(1, 10)),
-        Range(1, bytes(11)),
+        Range(1, bytes(40)),
         FrameTooLong,
     ),
     "a pong to nothing": (client, Pong(1), NoSuchRequest),
