@@ -20,7 +20,8 @@
     ├── DatabaseFull              disk, quota, or map is exhausted; the last commit stands
     └── CorruptDatabase           what is on disk contradicts itself
 
-Every class carries its facts as fields and a sentence that says what to do next.  A bare ``lmdb.Error`` never reaches a
+Every class carries its facts as fields and a sentence that says what to do next.  A bare ``lmdb.Error``
+never reaches a
 user: ``store`` translates it, ``from`` its cause.
 """
 
@@ -60,7 +61,9 @@ class ValueTooLong(CallerError):
     """A value has more bytes than any database holds."""
 
     def __init__(self, length: int, limit: int) -> None:
-        super().__init__(f"a value of {length} bytes is over the limit of {limit}: split it over several keys")
+        super().__init__(
+            f"a value of {length} bytes is over the limit of {limit}: split it over several keys"
+        )
         self.length = length
         self.limit = limit
 
@@ -70,7 +73,7 @@ class LimitTooSmall(CallerError):
 
     def __init__(self, max_bytes: int, needed_bytes: int) -> None:
         super().__init__(
-            f"a proof of at most {max_bytes} bytes cannot hold the next pair: ask again with {needed_bytes} bytes"
+            f"a proof of at most {max_bytes} bytes cannot hold the next pair: ask with {needed_bytes} bytes"
         )
         self.max_bytes = max_bytes
         self.needed_bytes = needed_bytes
@@ -106,7 +109,9 @@ class FormatTooNew(OpenError):
     """A newer release wrote the database in a format that this one cannot read."""
 
     def __init__(self, path: str, found: int, known: int) -> None:
-        super().__init__(f"{path} has format {found}, this release reads up to {known}: install a newer merklesync")
+        super().__init__(
+            f"{path} has format {found}, this release reads up to {known}: install a newer merklesync"
+        )
         self.found = found
         self.known = known
 
@@ -115,7 +120,9 @@ class SchemeMismatch(OpenError):
     """The database was made with another hasher or branch factor than asked for."""
 
     def __init__(self, path: str, expected: object, found: object) -> None:
-        super().__init__(f"{path} holds {found}, not {expected}: open it with its own scheme, or use another path")
+        super().__init__(
+            f"{path} holds {found}, not {expected}: open it with its own scheme, or use another path"
+        )
         self.expected = expected
         self.found = found
 
@@ -124,7 +131,9 @@ class DatabaseInUse(OpenError):
     """Somebody else has the database open for writing."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path} is open for writing elsewhere: close it there, or open it here with readonly=True")
+        super().__init__(
+            f"{path} is open for writing elsewhere: close it there, or open it here with readonly=True"
+        )
 
 
 class Reason(StrEnum):
@@ -175,10 +184,15 @@ class UnknownRoot(MerkleDBError):
 
 
 class DatabaseFull(MerkleDBError):
-    """Disk, quota or map is exhausted.  The transaction was undone; the last committed root stands and is readable."""
+    """Disk, quota or map is exhausted.
+
+    The transaction was undone; the last committed root stands and is readable.
+    """
 
     def __init__(self, path: str, cause: str) -> None:
-        super().__init__(f"{path} is full ({cause}): nothing of this change was kept; make room and repeat it")
+        super().__init__(
+            f"{path} is full ({cause}): nothing of this change was kept; make room and repeat it"
+        )
 
 
 class CorruptDatabase(MerkleDBError):

@@ -4,22 +4,25 @@ An item is one of
 
     leaf        a path, its leaf id and its digest
     stub        a path and the id of a whole subtree that need not be opened
-    record      the path of an opened branch: it stands for its value and for every child slot that no other item touches
-    deletion    a path that touches its place and adds nothing
+    record    the path of an opened branch: it stands for its value and for every child slot that no other
+    item touches deletion   a path that touches its place and adds nothing
 
-Items come in strictly ascending order of their paths, as columns: hundreds to thousands a call.  Since the stream is sorted,
-the shape of the trie follows from one number an item: how many tokens it shares with the item behind it.  Where that number
-rises a branch opens, where it falls the branches above it close, children before parents:
+Items come in strictly ascending order of their paths, as columns: hundreds to thousands a call.  Since the
+stream is sorted,
+the shape of the trie follows from one number an item: how many tokens it shares with the item behind it.
+Where that number rises a branch opens, where it falls the branches above it close, children before parents:
 
     item            shared with the next     open branches (depths) after it
     6 1                    1                  1
     6 1 6 2  <- below it   -                  (61 is a value on a branch of depth 2, since it is a prefix)
 
-The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.  A branch left
+The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.
+A branch left
 with one child and no value is no branch: its child takes its place, with the same id.
 
-This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it what a peer sent
-checks the stubs first (see verifier).  A compiled twin can replace ``Fold`` behind the same columns.
+This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
+what a peer sent checks the stubs first (see verifier).  A compiled twin can replace ``Fold`` behind the
+same columns.
 
 Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for the open branches only.
 """
@@ -33,7 +36,8 @@ from merkledb.record import CHILD_BYTES, COUNTS, encode_record, parse_record, pr
 from merkledb.scheme import EMPTY_ROOT, NO_VALUE, Scheme
 
 DELETED: Final = b""
-# A call is cut into pieces of this many items, so that the numbers derived from their paths stay in the processor's cache.
+# A call is cut into pieces of this many items, so that the numbers derived from their paths stay in the
+# processor's cache.
 _PIECE_ITEMS: Final = 4096
 
 
@@ -72,8 +76,9 @@ class Fold:
         self._hash = scheme.hash_function
         self._codec = scheme.codec
         self._wide_tokens = scheme.branch_factor > 128
-        # The innermost open branch, and those around it: depth, and children so far as token ‖ id.  A child that was
-        # deleted is its token alone.  At depth -1 stands the place of the root, which has no token.
+        # The innermost open branch, and those around it: depth, and children so far as token ‖ id.  A child
+        # that was deleted is its token alone.  At depth -1 stands the place of the root, which has no
+        # token.
         self._depth = -1
         self._children: list[bytes] = []
         self._outer: list[tuple[int, list[bytes]]] = []
@@ -150,7 +155,8 @@ class Fold:
 def shared_depths(paths: list[bytes]) -> list[int]:
     """Return, for each path but the last, how many tokens it shares with its successor.
 
-    Paths are compared as big numbers: where two of them first differ is the highest bit of their exclusive or.
+    Paths are compared as big numbers: where two of them first differ is the highest bit of their exclusive
+    or.
     """
     assert all(map(lt, paths, islice(paths, 1, None))), "the stream is not in strictly ascending order"
     lengths = list(map(len, paths))
@@ -168,9 +174,10 @@ def shared_depths(paths: list[bytes]) -> list[int]:
 def _branch_openings(
     items: Items, depths: list[int]
 ) -> tuple[list[bytes | None], dict[bytes, tuple[bytes | None, bytes | None]]]:
-    """Return the ids with None for every item that opens a branch at its own path, and what these branches have.
+    """Return the ids, None for each item that opens a branch at its own path, and what these branches have.
 
-    An item does so when it is a record, or when the next item lies below it: then its value is one on a branch.
+    An item does so when it is a record, or when the next item lies below it: then its value is one on a
+    branch.
     """
     ids = items.ids
     below = list(map(eq, depths, map(len, items.paths)))
@@ -188,8 +195,8 @@ def _branch_openings(
 def _settle(children: list[bytes], digest: bytes | None, record: bytes | None) -> tuple[bytes, bytes]:
     """Return (record, id) of a branch that closes and may have lost children.
 
-    One of both is empty.  A record without children stands for a leaf.  Where no node is left at all, both are empty; where
-    only a single child is left, its id takes the branch's place.
+    One of both is empty.  A record without children stands for a leaf.  Where no node is left at all, both
+    are empty; where only a single child is left, its id takes the branch's place.
     """
     merged = b"".join(_merge_children(children, record))
     if digest is None and len(merged) <= CHILD_BYTES:
@@ -198,7 +205,10 @@ def _settle(children: list[bytes], digest: bytes | None, record: bytes | None) -
 
 
 def _merge_children(children: list[bytes], record: bytes | None) -> list[bytes]:
-    """Return the children that are left: those touched by items, and the untouched ones of the record between them."""
+    """Return the children that are left.
+
+    Those touched by items, and the untouched ones of the record between them.
+    """
     kept, at, tokens, stored = [], 0, b"", b""
     if record is not None:
         tokens, stored, _ = parse_record(record)

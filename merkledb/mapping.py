@@ -6,12 +6,14 @@ from merkledb.fold import Fold, Items
 from merkledb.scheme import Scheme
 
 
-def root_of(pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], scheme: Scheme | None = None) -> bytes:
+def root_of(
+    pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], scheme: Scheme | None = None
+) -> bytes:
     """Return the root of the trie that holds ``pairs``.
 
     Args:
-        pairs: A mapping, or (key, value) pairs in any order; of a key that comes twice the last value counts.  Keys may be
-            longer here than a database can hold them.
+        pairs:  A mapping, or (key, value) pairs in any order; of a key that comes twice the last value
+            counts.  Keys may be longer here than a database can hold them.
         scheme: Scheme() when not given.
     """
     scheme = scheme or Scheme()

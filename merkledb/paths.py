@@ -1,7 +1,7 @@
 """Keys as paths: a key cut into tokens of log2(branch factor) bits, one token a byte.
 
-Paths sort exactly as the keys they come from, a prefix before what extends it.  The rest of the package works on paths,
-so that no other module knows how many bits a token has.
+Paths sort exactly as the keys they come from, a prefix before what extends it.  The rest of the package
+works on paths, so that no other module knows how many bits a token has.
 
     key      0x61 0x62                 "ab"
     path     6 1 6 2                   branch factor 16: four tokens
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-# LMDB 0.9 allows 511 bytes a row key.  One byte stays for the escape of the empty path (see store), and a row key of the
-# branches table has one token a byte.
+# LMDB 0.9 allows 511 bytes a row key.  One byte stays for the escape of the empty path (see store), and a
+# row key of the branches table has one token a byte.
 MAX_PATH_TOKENS: Final = 510
 
 _HEX = b"0123456789abcdef"
@@ -33,7 +33,10 @@ def uvarint(number: int) -> bytes:
 
 
 def prefix_end(path: bytes) -> bytes | None:
-    """Return the smallest bytes behind everything that starts with ``path``; None when nothing lies behind."""
+    """Return the smallest bytes behind everything that starts with ``path``.
+
+    None when nothing lies behind.
+    """
     trimmed = path.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
 

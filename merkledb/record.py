@@ -1,11 +1,12 @@
-"""The record of a branch: its row in the store, and at the same time what its id is hashed over, up to the path.
+"""The record of a branch: its row in the store, and at once what its id is hashed over, up to the path.
 
     uvarint(number of children)                       1 byte, or 2 from 128 children on
     for each child, ascending:  token ‖ child id      33 bytes each: a child id sits at a fixed stride
     0x00, or 0x01 ‖ length ‖ digest                   the branch's own value
 
-The hash takes tokens as uvarints, which differ from one byte only for tokens from 128 on; ``preimage`` widens those.  What
-comes from the disk is parsed here, and rejected with ``ValueError`` when it is not a record.
+The hash takes tokens as uvarints, which differ from one byte only for tokens from 128 on; ``preimage``
+widens those.  What comes from the disk is parsed here, and rejected with ``ValueError`` when it is not a
+record.
 """
 
 from typing import Final, NamedTuple
@@ -81,7 +82,10 @@ def _parse_value_part(part: bytes) -> bytes | None:
 
 
 def preimage(record: bytes) -> bytes:
-    """Return what a record contributes to its branch's id: the record itself, tokens from 128 on as uvarints."""
+    """Return what a record contributes to its branch's id.
+
+    The record itself, tokens from 128 on as uvarints.
+    """
     parsed = parse_record(record)
     if not parsed.tokens or parsed.tokens[-1] < 128:
         return record

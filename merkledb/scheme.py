@@ -1,7 +1,7 @@
 """A scheme: which hash function and which branch factor give a trie its ids.
 
-Two databases have the same root for the same content only when they have the same scheme.  This module also holds the two
-hashes that are taken for every key, in the batch form that the hot paths use.
+Two databases have the same root for the same content only when they have the same scheme.  This module also
+holds the two hashes that are taken for every key, in the batch form that the hot paths use.
 
 The id of a node is the hash of
 
@@ -11,8 +11,8 @@ The id of a node is the hash of
     0x01 ‖ uvarint(length of the digest) ‖ digest
     uvarint(path length in bits) ‖ path packed into bytes, zero padded at the end
 
-where the digest of a value is the value itself when shorter than 32 bytes, else its hash.  With sha256 these are the ids of
-avalanchego's merkledb (``x/merkledb/hashing.go``) and of Firewood.
+where the digest of a value is the value itself when shorter than 32 bytes, else its hash.  With sha256
+these are the ids of avalanchego's merkledb (``x/merkledb/hashing.go``) and of Firewood.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,0 +1,166 @@
+"""The stream of a commit: local content, untouched subtrees left closed, with sorted changes merged in.
+
+The walk goes down from the top only where a change lies.  A branch with a change below it is opened and
+becomes a record; every other node stays one stub; a stretch of changes between two local nodes is taken as
+a whole.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from merkledb.fold import DELETED, Items
+from merkledb.paths import prefix_end
+from merkledb.record import Record
+from merkledb.scheme import Scheme
+from merkledb.trie import Node, Trie
+
+# Changes [low, high), alone where the slot is None, else to be merged with the subtree (id) under that slot.
+_Stretch = tuple[bytes | None, bytes, int, int]
+
+
+class Changes(NamedTuple):
+    """Changes as columns, ascending by key.
+
+    Attributes:
+        keys: Strictly ascending.
+        values: None deletes the key.
+        paths: The paths of the keys.
+        ids: The leaf's id; DELETED for a deletion.
+        digests: The value's digest; None for a deletion.
+        deletes: Whether any change is a deletion.
+    """
+
+    keys: list[bytes]
+    values: list[bytes | None]
+    paths: list[bytes]
+    ids: list[bytes]
+    digests: list[bytes | None]
+    deletes: bool
+
+
+def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:
+    """Return ``changes`` in columns, with everything computed that does not depend on the store."""
+    keys = sorted(changes)
+    values = [changes[key] for key in keys]
+    paths = scheme.codec.paths(keys)
+    puts = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+    digests = scheme.digests([value for _, value in puts])
+    ids = scheme.leaf_ids([key for key, _ in puts], digests)
+    if len(puts) == len(keys):
+        return Changes(keys, values, paths, ids, list(digests), deletes=False)
+    next_id, next_digest = iter(ids), iter(digests)
+    all_ids = [DELETED if value is None else next(next_id) for value in values]
+    all_digests = [None if value is None else next(next_digest) for value in values]
+    return Changes(keys, values, paths, all_ids, all_digests, deletes=True)
+
+
+class ChangeStream:
+    """Prepares the items of one commit.
+
+    Args:
+        trie: The trie at the head.
+        changes: What is to change.
+
+    Attributes:
+        items: The stream, filled by ``prepare``.
+    """
+
+    def __init__(self, trie: Trie, changes: Changes) -> None:
+        self._trie = trie
+        self._changes = changes
+        self.items = Items([], [], [], {})
+        # What is still to be emitted, the next on top.
+        self._todo: list[_Stretch] = []
+
+    def prepare(self, root: bytes) -> Items:
+        """Return the items of the whole stream; ``root`` is the head's."""
+        self._todo.append((b"", root, 0, len(self._changes.paths)))
+        while self._todo:
+            slot, node_id, low, high = self._todo.pop()
+            node = None if slot is None else self._trie.node_under(slot)
+            if node is None:
+                self._emit(low, high)
+            elif node.record is None:
+                self._merge_leaf(node, node_id, low, high)
+            else:
+                self._merge_branch(node, node_id, low, high)
+        return self.items
+
+    def _emit(self, low: int, high: int) -> None:
+        """Emit changes that meet nothing local; deletions among them have nothing to delete."""
+        changes = self._changes
+        if changes.deletes:
+            kept = [index for index in range(low, high) if changes.ids[index] != DELETED]
+            self.items.paths.extend([changes.paths[index] for index in kept])
+            self.items.ids.extend([changes.ids[index] for index in kept])
+            self.items.digests.extend([changes.digests[index] for index in kept])
+            return
+        self.items.paths.extend(changes.paths[low:high])
+        self.items.ids.extend(changes.ids[low:high])
+        self.items.digests.extend(changes.digests[low:high])
+
+    def _emit_item(self, path: bytes, item_id: bytes | None, digest: bytes | None) -> None:
+        self.items.paths.append(path)
+        self.items.ids.append(item_id)
+        self.items.digests.append(digest)
+
+    def _merge_leaf(self, node: Node, node_id: bytes, low: int, high: int) -> None:
+        """Emit changes [low, high) around the leaf ``node``."""
+        paths = self._changes.paths
+        at = bisect_left(paths, node.path, low, high)
+        self._emit(low, at)
+        if at < high and paths[at] == node.path:
+            self._emit_item(node.path, self._changes.ids[at], self._changes.digests[at])
+            at += 1
+        else:
+            # The digest matters only when the leaf's value ends up on a branch.
+            is_prefix = at < high and paths[at].startswith(node.path)
+            digest = self._trie.leaf_digest(node.path) if is_prefix else None
+            self._emit_item(node.path, node_id, digest)
+        self._emit(at, high)
+
+    def _merge_branch(self, node: Node, node_id: bytes, low: int, high: int) -> None:
+        """Emit changes [low, high) around the branch ``node``, opening it when any of them lies below it."""
+        paths = self._changes.paths
+        first = bisect_left(paths, node.path, low, high)
+        behind = prefix_end(node.path)
+        last = high if behind is None else bisect_left(paths, behind, first, high)
+        self._emit(low, first)
+        # What lies behind the branch waits below its children on the list of what is to be done.
+        self._todo.append((None, b"", last, high))
+        if first == last:
+            self._emit_item(node.path, node_id, None)
+        else:
+            self._open(node, first, last)
+
+    def _open(self, node: Node, first: int, last: int) -> None:
+        """Emit the record of a branch with changes [first, last) at or below it."""
+        assert node.record is not None
+        record = self._trie.parse(node)
+        digest = record.digest
+        if self._changes.paths[first] == node.path:
+            digest = self._changes.digests[first]
+            first += 1
+        self._emit_item(node.path, None, digest)
+        self.items.records[node.path] = node.record
+        self._todo.extend(reversed(self._groups(node.path, record, first, last)))
+
+    def _groups(self, path: bytes, record: Record, low: int, high: int) -> list[_Stretch]:
+        """Return changes [low, high), all below ``path``, cut at the bounds of the taken slots."""
+        paths, depth = self._changes.paths, len(path)
+        groups: list[_Stretch] = []
+        while low < high:
+            token = paths[low][depth]
+            slot = path + bytes([token])
+            index = bisect_left(record.tokens, token)
+            if index < len(record.tokens) and record.tokens[index] == token:
+                behind = prefix_end(slot)
+                end = high if behind is None else bisect_left(paths, behind, low, high)
+                groups.append((slot, record.child_at(index), low, end))
+            else:
+                taken = record.tokens[index : index + 1]
+                end = bisect_left(paths, path + taken, low, high) if taken else high
+                groups.append((None, b"", low, end))
+            low = end
+        return groups

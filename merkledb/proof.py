@@ -1,0 +1,169 @@
+"""Range proofs and their encoding.
+
+A range proof for a root holds the pairs in ``[start, end]`` and the *boundary*: of the branches on the
+paths of start and of end, the digests and child ids strictly outside the range.  With both, anybody can
+fold the whole trie again and compare its root.  What a proof claims: at this root, the pairs of ``[start,
+end]`` are these, all of them, and no others.  What it does
+not claim: that the root is the one you want, or that it is recent.
+
+A proof is encoded as one msgpack array:
+
+    [keys, values, end, boundary]
+    keys, values    arrays of bin, of equal length, keys ascending
+    end             bin, or nil for "up to the last key"
+    boundary        array of [shared, rest, digest, tokens, ids], ascending by path
+        shared      how many leading tokens the path shares with the path before it (0 for the first)
+        rest        bin: the other tokens of the path, one a byte
+        digest      bin, or nil where the branch has no value or it is not needed
+        tokens      bin: the tokens of the children, one a byte
+        ids         bin: the children's ids, 32 bytes each, end to end
+
+The encoding is canonical: what decodes, encodes to the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, Self
+
+import msgpack
+
+from merkledb.errors import InvalidProof, Reason
+from merkledb.paths import MAX_PATH_TOKENS, shared_depth
+from merkledb.scheme import ID_BYTES
+
+# More pairs than this in one proof gain nothing, and a decoder allocates a list before it sees the pairs.
+MAX_PROOF_KEYS: Final = 65_536
+# A boundary is two paths from the top, each with at most a branch for every token, and the node it ends at.
+MAX_BOUNDARY_BRANCHES: Final = 2 * (MAX_PATH_TOKENS + 2)
+
+
+class Branch(NamedTuple):
+    """A node of the boundary, as far as it lies outside the range.
+
+    Attributes:
+        path: Its full path, one token a byte.
+        digest: The digest of its value; None when it has none, or none outside the range.
+        children: (token, id) of the child slots outside the range, ascending.
+    """
+
+    path: bytes
+    digest: bytes | None
+    children: tuple[tuple[int, bytes], ...]
+
+
+class RangeProof(NamedTuple):
+    """The pairs of a range, and what proves that these are all of them.
+
+    Attributes:
+        keys: Strictly ascending.
+        values: As many as keys.
+        end:  How far the proof reaches: the requested end, or the last key carried when it was cut off;
+            None for no bound.
+        boundary: Ascending by path.
+    """
+
+    keys: tuple[bytes, ...]
+    values: tuple[bytes, ...]
+    end: bytes | None
+    boundary: tuple[Branch, ...]
+
+    def encode(self) -> bytes:
+        """Return the proof as bytes for the wire or a file."""
+        encoded: bytes = msgpack.packb((self.keys, self.values, self.end, _pack_boundary(self.boundary)))
+        return encoded
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the proof that ``encode`` made ``data`` from.
+
+        Only the form is checked here; ``verify_range`` checks what the proof says.
+
+        Raises:
+            InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
+        """
+        try:
+            keys, values, end, boundary = _unpack(data)
+            proof = cls(keys, values, end, tuple(_unpack_boundary(boundary)))
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise InvalidProof(Reason.MALFORMED, str(error)) from error
+        _require_types(proof)
+        if proof.encode() != data:
+            raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
+        return proof
+
+
+def encoded_bin_bytes(length: int) -> int:
+    """Return how many bytes msgpack takes for a bin of ``length`` bytes."""
+    return length + (2 if length < 1 << 8 else 3 if length < 1 << 16 else 5)
+
+
+def encoded_proof_bytes(
+    pair_count: int, pair_bytes: int, end: bytes | None, boundary: Iterable[Branch]
+) -> int:
+    """Return how many bytes ``encode`` will make, without making them.
+
+    Args:
+        pair_count: How many pairs the proof carries.
+        pair_bytes: What keys and values take together, each as ``encoded_bin_bytes``.
+        end: The proof's end.
+        boundary: The proof's boundary.
+    """
+    end_bytes = 1 if end is None else encoded_bin_bytes(len(end))
+    return 1 + 2 * _array_header_bytes(pair_count) + pair_bytes + end_bytes + encoded_boundary_bytes(boundary)
+
+
+def encoded_boundary_bytes(boundary: Iterable[Branch]) -> int:
+    """Return how many bytes a boundary takes in an encoded proof."""
+    encoded: bytes = msgpack.packb(_pack_boundary(boundary))
+    return len(encoded)
+
+
+def _array_header_bytes(length: int) -> int:
+    return 1 if length < 16 else 3 if length < 1 << 16 else 5
+
+
+def _pack_boundary(boundary: Iterable[Branch]) -> list[Any]:
+    packed, before = [], b""
+    for path, digest, children in boundary:
+        shared = shared_depth(before, path)
+        tokens = bytes([token for token, _ in children])
+        packed.append((shared, path[shared:], digest, tokens, b"".join([node_id for _, node_id in children])))
+        before = path
+    return packed
+
+
+def _unpack(data: bytes) -> tuple[Any, Any, Any, Any]:
+    array = msgpack.unpackb(data, use_list=False, max_array_len=MAX_PROOF_KEYS, max_map_len=0, max_ext_len=0)
+    if type(array) is not tuple or len(array) != 4 or type(array[3]) is not tuple:
+        raise ValueError("a proof is an array of keys, values, end and boundary")
+    return array[0], array[1], array[2], array[3]
+
+
+def _unpack_boundary(packed: tuple[Any, ...]) -> Iterator[Branch]:
+    if len(packed) > MAX_BOUNDARY_BRANCHES:
+        raise ValueError(f"a boundary has at most {MAX_BOUNDARY_BRANCHES} branches")
+    before = b""
+    for shared, rest, digest, tokens, ids in packed:
+        if type(shared) is not int or not 0 <= shared <= len(before):
+            raise ValueError("a boundary path shares more than there is")
+        if type(rest) is not bytes or type(tokens) is not bytes or type(ids) is not bytes:
+            raise ValueError("a branch is made of bytes")
+        if len(ids) != ID_BYTES * len(tokens):
+            raise ValueError("a branch has an id of 32 bytes for each token")
+        if shared + len(rest) > MAX_PATH_TOKENS:
+            raise ValueError(f"a path has at most {MAX_PATH_TOKENS} tokens")
+        before = before[:shared] + rest
+        children = tuple((token, ids[ID_BYTES * at : ID_BYTES * (at + 1)]) for at, token in enumerate(tokens))
+        yield Branch(before, digest, children)
+
+
+def _require_types(proof: RangeProof) -> None:
+    """Raise unless every field has the type that it is annotated with."""
+    for column in (proof.keys, proof.values):
+        if type(column) is not tuple or not {bytes}.issuperset(map(type, column)):
+            raise InvalidProof(Reason.MALFORMED, "keys and values are arrays of bytes")
+    if len(proof.keys) != len(proof.values):
+        raise InvalidProof(Reason.MALFORMED, f"{len(proof.keys)} keys but {len(proof.values)} values")
+    if not {bytes, type(None)}.issuperset(
+        map(type, (proof.end, *(branch.digest for branch in proof.boundary)))
+    ):
+        raise InvalidProof(Reason.MALFORMED, "an end or digest is bytes or nil")

@@ -1,0 +1,294 @@
+"""The LMDB environment below a database: opening, tables, transactions, row keys, and its errors translated.
+
+    folder/data.mdb      LMDB 0.9's file format, chosen on purpose: tools and other languages read it
+    folder/lock.mdb      LMDB's table of readers
+    folder/writer.lock   held (flock) by the one process that has the database open for writing
+
+    table      key → value
+    values     row key of a key → value
+    branches   row key of a path → record
+    meta       format, scheme and LMDB version; head → root ‖ revision ‖ flags
+    sync       the manager's progress
+
+Invariants: one writer; a transaction is whole or absent; nothing outside this module sees an ``lmdb.Error``.
+
+LMDB has no empty keys, so the empty key has the row key 0x00, and every key that begins with 0x00 has one
+more 0x00 before it.  Row keys sort as the keys do.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from merkledb.errors import (
+    CorruptDatabase,
+    DatabaseClosed,
+    DatabaseFull,
+    DatabaseInUse,
+    FormatTooNew,
+    MerkleDBError,
+    NotADatabase,
+    ReadonlyDatabase,
+)
+
+FORMAT: Final = 1
+# LMDB's major version and with it the file format: 0 is the 0.9 series.
+LMDB_VERSION: Final = 0
+# Address space, not disk and not memory: the file grows as it fills.  One tebibyte is far above any store
+# that one machine syncs, and far below the 128 tebibytes that a process has.
+DEFAULT_MAP_BYTES: Final = 1 << 40
+# What LMDB 0.9 allows.
+MAX_ROW_KEY_BYTES: Final = 511
+# Every worker thread of a server and every iterator in flight takes a reader's slot.
+_MAX_READERS: Final = 1024
+_MAX_TABLES: Final = 16
+# What a store whose creation was cut short may have left in its folder.
+_LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
+_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TABLES: Final = ("values", "branches", "meta", "sync")
+
+Transaction = lmdb.Transaction[bytes]
+Cursor = lmdb.Cursor[bytes]
+Table = Any  # lmdb's handle of a table; its type has no public name.
+
+
+def row_key(key: bytes) -> bytes:
+    """Return the key of the row that holds ``key`` (or a path)."""
+    return key if key[:1] > b"\0" else b"\0" + key
+
+
+def key_of_row(row: bytes) -> bytes:
+    """Return the key (or path) that a row key stands for."""
+    return row if row[:1] > b"\0" else row[1:]
+
+
+def seek(cursor: Cursor, key: bytes | None) -> bool:
+    """Move ``cursor`` to the first row at or after ``key``; None is the first row.
+
+    The key may be longer than any row can be.
+
+    Returns:
+        Whether there is such a row.
+    """
+    if key is None:
+        return cursor.first()
+    row = row_key(key)
+    found = cursor.set_range(row[:MAX_ROW_KEY_BYTES])
+    # Only a row that is the cut-off row key itself can lie before it.
+    return cursor.next() if found and cursor.key() < row else found
+
+
+class Store:
+    """An open LMDB environment with its tables.
+
+    Args:
+        path: The folder.
+        readonly: Open for reading only; several processes may.
+        create: Make the folder and the tables where nothing is.
+        map_bytes: The most that the store may ever grow to; address space only.
+
+    Raises:
+        NotADatabase, FormatTooNew, DatabaseInUse, DatabaseFull, CorruptDatabase
+    """
+
+    def __init__(self, path: Path, *, readonly: bool, create: bool, map_bytes: int) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._writing = threading.Lock()
+        self._closed = False
+        with contextlib.ExitStack() as undo:
+            self._lock_file = _prepare_folder(path, readonly=readonly, create=create)
+            if self._lock_file is not None:
+                undo.callback(os.close, self._lock_file)
+            with self.translated():
+                self._environment = _open_environment(path, readonly=readonly, map_bytes=map_bytes)
+            undo.callback(self._environment.close)
+            self.values, self.branches, self.meta, self.sync = self._open_tables()
+            undo.pop_all()
+
+    def _open_tables(self) -> list[Table]:
+        try:
+            with self.translated():
+                tables = [
+                    self._environment.open_db(name.encode(), create=not self.readonly) for name in _TABLES
+                ]
+        except CorruptDatabase as error:
+            raise NotADatabase(str(self.path), "is an LMDB environment that merkledb did not make") from error
+        found = self.read_meta(tables[2], b"format")
+        if found is not None and int.from_bytes(found) > FORMAT:
+            raise FormatTooNew(str(self.path), int.from_bytes(found), FORMAT)
+        return tables
+
+    def read_meta(self, meta: Table, name: bytes) -> bytes | None:
+        """Return one row of the meta table, in a transaction of its own."""
+        with self.read() as transaction:
+            return transaction.get(name, db=meta)
+
+    def close(self) -> None:
+        """Close the environment; every transaction must have ended."""
+        if not self._closed:
+            self._closed = True
+            self._environment.close()
+            if self._lock_file is not None:
+                os.close(self._lock_file)
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn LMDB's errors within into this package's."""
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: Exception) -> MerkleDBError:
+        """Return this package's error for one of LMDB's."""
+        path, code = str(self.path), getattr(error, "code", getattr(error, "errno", 0))
+        if self._closed:
+            return DatabaseClosed(path)
+        if isinstance(error, lmdb.MapFullError):
+            return DatabaseFull(path, "the map is used up: open it with a larger map_bytes")
+        if isinstance(error, lmdb.DiskError) or code in _FULL_ERRNOS:
+            return DatabaseFull(path, str(error))
+        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
+            return NotADatabase(path, "holds a file that is no LMDB 0.9 database")
+        if isinstance(error, lmdb.ReadersFullError):
+            return DatabaseFull(path, f"all {_MAX_READERS} places for readers are taken: close some")
+        if isinstance(error, lmdb.MemoryError) or code == errno.ENOMEM:
+            return DatabaseFull(path, "no address space left: open it with a smaller map_bytes")
+        if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            return NotADatabase(path, f"cannot be opened: {error}")
+        if "already open in this process" in str(error):
+            return DatabaseInUse(path)
+        return CorruptDatabase(path, str(error))
+
+    def begin(self, *, write: bool = False) -> Transaction:
+        """Begin a transaction; the caller commits or aborts it.
+
+        Raises:
+            ReadonlyDatabase, DatabaseClosed, DatabaseFull
+        """
+        if self._closed:
+            raise DatabaseClosed(str(self.path))
+        if write and self.readonly:
+            raise ReadonlyDatabase(str(self.path))
+        with self.translated():
+            return self._environment.begin(write=write)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Give one read transaction: a snapshot of the last commit."""
+        transaction = self.begin()
+        with self.translated():
+            try:
+                yield transaction
+            finally:
+                transaction.abort()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Give the one write transaction; commit it, durably, at the end, or undo it on any exception."""
+        with self._writing:
+            transaction = self.begin(write=True)
+            with self.translated():
+                try:
+                    yield transaction
+                    transaction.commit()
+                except BaseException:
+                    transaction.abort()
+                    raise
+
+    def entries(self, transaction: Transaction, table: Table) -> int:
+        """Return how many rows ``table`` has."""
+        return int(transaction.stat(table)["entries"])
+
+
+def put_sorted(
+    transaction: Transaction, table: Table, keys: Sequence[bytes], values: Sequence[bytes]
+) -> None:
+    """Put pairs that ascend by key.
+
+    Those behind the table's last row are appended, which fills pages to the brim.
+    """
+    if not keys:
+        return
+    rows = keys if keys[0][:1] > b"\0" else list(map(row_key, keys))
+    cursor = transaction.cursor(db=table)
+    split = bisect_right(rows, cursor.key()) if cursor.last() else 0
+    if split:
+        cursor.putmulti(zip(rows[:split], values[:split], strict=True))
+    if split < len(rows):
+        cursor.putmulti(zip(rows[split:], values[split:], strict=True), append=True)
+
+
+def delete_rows(transaction: Transaction, table: Table, keys: Iterable[bytes]) -> None:
+    """Delete the rows of ``keys``, where they exist."""
+    for key in keys:
+        transaction.delete(row_key(key), db=table)
+
+
+def _prepare_folder(path: Path, *, readonly: bool, create: bool) -> int | None:
+    """Make or check the folder; return the descriptor that holds the writer's lock, or None for a reader."""
+    data = path / "data.mdb"
+    name = str(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise NotADatabase(name, "is a file, not the folder of a store: name another path")
+        if not data.exists():
+            if readonly or not create:
+                raise NotADatabase(
+                    name, "is no store: create one with a command that writes, or name another path"
+                )
+            if path.is_dir() and not _LOCK_FILES.issuperset(entry.name for entry in path.iterdir()):
+                raise NotADatabase(name, "is a folder that holds other things: name an empty or a new one")
+        if readonly:
+            return None
+        new = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        if new:
+            _sync_folder(path.parent)
+        return _lock(path)
+    except OSError as error:
+        raise NotADatabase(name, f"cannot be opened: {error.strerror}") from error
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DatabaseInUse(str(path)) from error
+    return descriptor
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a folder's own entries durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
+    new = not (path / "data.mdb").exists()
+    environment = lmdb.open(
+        str(path),
+        map_size=map_bytes,
+        readonly=readonly,
+        create=not readonly,
+        max_dbs=_MAX_TABLES,
+        max_readers=_MAX_READERS,
+        lib_version=LMDB_VERSION,
+    )
+    if new:
+        _sync_folder(path)
+    return environment

@@ -1,0 +1,335 @@
+"""Verifying range proofs: a pure function of its arguments, without a database, a network or a clock.
+
+The verifier folds the boundary's items outside the range together with the pairs that were sent, and
+compares the root.  The
+root commits to every branch that the fold closes: its path, digest, tokens and child ids.  So one thing is
+left to check of what a
+proof says: a stub is authentic only as *the child slot of a branch that really exists*.
+
+    A stub taken from a proof hangs directly under its branch: its path is exactly the path of the branch
+    that the fold puts it under, plus one token.
+
+Without this check a liar sends a stub deeper than its slot and hides every key beside it, while the root
+still matches.  The branch that the fold puts an item under is as deep as the more of what the item shares
+with its neighbours on either side.
+
+Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be applied to a database.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import islice
+from operator import itemgetter, lt
+from typing import Final
+
+from merkledb.errors import InvalidProof, Reason
+from merkledb.fold import Fold, Items
+from merkledb.mapping import leaves
+from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
+from merkledb.proof import MAX_BOUNDARY_BRANCHES, Branch, RangeProof, encoded_bin_bytes, encoded_proof_bytes
+from merkledb.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
+from merkledb.trie import is_path_outside, is_slot_outside, stubs_of
+
+_SEAL: Final = object()
+
+
+class VerifiedRange:
+    """What a range proof has shown to be true at a root.  Made by ``verify_range`` alone.
+
+    Attributes:
+        scheme: The scheme of the trie.
+        root: The root that the pairs belong to.
+        start: The start of the range; None for no bound.
+        end: The end that was proved: the requested one, or the last key carried; None for no bound.
+        complete: Whether ``end`` is the end that was requested.
+        keys: The keys in [start, end], ascending: all that there are.
+        values: Their values.
+        value_bytes: What the values take together.
+        next_keys:  The first possible key of each populated slot behind ``end`` and within what was
+            requested, ascending: where the rest of the range can be split.
+        branches: (path, record) of the branches wholly inside the range, ascending.
+        frontier: The topmost nodes wholly inside the range, as items of the fold.
+    """
+
+    __slots__ = (
+        "branches",
+        "complete",
+        "end",
+        "frontier",
+        "keys",
+        "next_keys",
+        "root",
+        "scheme",
+        "start",
+        "value_bytes",
+        "values",
+    )
+
+    def __init__(
+        self,
+        seal: object,
+        request: "_Request",
+        proof: RangeProof,
+        branches: list[tuple[bytes, bytes]],
+        frontier: Items,
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a VerifiedRange comes from verify_range, never from a constructor")
+        self.scheme = request.scheme
+        self.root = request.root
+        self.start = request.start
+        self.end = proof.end
+        self.complete = proof.end == request.end
+        self.keys = proof.keys
+        self.values = proof.values
+        self.value_bytes = sum(map(len, proof.values))
+        self.next_keys = tuple(_next_keys(proof, request))
+        self.branches = branches
+        self.frontier = frontier
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        return f"VerifiedRange({len(self)} pairs, {self.start!r} to {self.end!r}, root {self.root.hex()})"
+
+
+class _Request:
+    """What was asked for, and so what a proof is held against."""
+
+    __slots__ = ("end", "end_path", "root", "scheme", "start", "start_path")
+
+    def __init__(
+        self, scheme: Scheme, root: bytes, start: bytes | None, end: bytes | None, proof_end: bytes | None
+    ) -> None:
+        self.scheme = scheme
+        self.root = root
+        self.start = start
+        self.end = end
+        path_of = scheme.codec.path
+        self.start_path = None if start is None else path_of(start)
+        self.end_path = None if proof_end is None else path_of(proof_end)
+
+
+def verify_range(
+    proof: RangeProof,
+    root: bytes,
+    start: bytes | None = None,
+    end: bytes | None = None,
+    *,
+    scheme: Scheme | None = None,
+    max_keys: int | None = None,
+    max_bytes: int | None = None,
+) -> VerifiedRange:
+    """Return what ``proof`` shows about the range [start, end] of the trie with ``root``.
+
+    Args:
+        proof: What a peer sent, decoded; nothing of it is trusted.
+        root: A root that comes from someone you trust, 32 bytes.
+        start: The start that was asked for, inclusive; None for no bound.
+        end: The end that was asked for, inclusive; None for no bound.
+        scheme: The scheme of the trie; Scheme() when not given.
+        max_keys: The limit of pairs that was asked for, if any.
+        max_bytes: The limit of encoded bytes that was asked for, if any.
+
+    Raises:
+        InvalidProof: The proof does not show that; its ``reason`` says why.
+        ValueError: ``start`` lies behind ``end``, which is the caller's mistake.
+
+    Cost: about 3 µs a pair, and no more memory than a few times the proof.
+    """
+    scheme = scheme or Scheme()
+    if start is not None and end is not None and start > end:
+        raise ValueError("start lies behind end")
+    _check_size(proof, max_keys, max_bytes)
+    _check_pairs(proof, scheme)
+    _check_bounds(proof, start, end)
+    request = _Request(scheme, root, start, end, proof.end)
+    _check_boundary(proof.boundary, request)
+    return _fold_and_compare(proof, request)
+
+
+def _check_size(proof: RangeProof, max_keys: int | None, max_bytes: int | None) -> None:
+    if len(proof.keys) != len(proof.values):
+        raise InvalidProof(Reason.MALFORMED, f"{len(proof.keys)} keys but {len(proof.values)} values")
+    if max_keys is not None and len(proof.keys) > max_keys:
+        raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")
+    if len(proof.boundary) > MAX_BOUNDARY_BRANCHES:
+        raise InvalidProof(Reason.MALFORMED, f"a boundary of {len(proof.boundary)} branches")
+    if max_bytes is not None:
+        pair_bytes = sum(map(encoded_bin_bytes, map(len, proof.keys + proof.values)))
+        size = encoded_proof_bytes(len(proof.keys), pair_bytes, proof.end, proof.boundary)
+        if size > max_bytes:
+            raise InvalidProof(Reason.TOO_MANY_BYTES, f"{size} of at most {max_bytes}")
+
+
+def _check_pairs(proof: RangeProof, scheme: Scheme) -> None:
+    keys = proof.keys
+    if not all(map(lt, keys, islice(keys, 1, None))):
+        raise InvalidProof(Reason.KEYS_OUT_OF_ORDER)
+    if keys and max(map(len, keys)) > scheme.max_key_bytes:
+        raise InvalidProof(Reason.KEY_TOO_LONG, f"over {scheme.max_key_bytes} bytes")
+    if keys and max(map(len, proof.values)) > MAX_VALUE_BYTES:
+        raise InvalidProof(Reason.VALUE_TOO_LONG, f"over {MAX_VALUE_BYTES} bytes")
+
+
+def _check_bounds(proof: RangeProof, start: bytes | None, end: bytes | None) -> None:
+    keys = proof.keys
+    if keys and ((start is not None and keys[0] < start) or (end is not None and keys[-1] > end)):
+        raise InvalidProof(Reason.KEY_OUTSIDE_RANGE)
+    if proof.end == end:
+        return
+    if not keys:
+        raise InvalidProof(Reason.NO_PROGRESS, "it carries no pair and ends before the requested end")
+    if proof.end != keys[-1]:
+        raise InvalidProof(Reason.WRONG_END)
+
+
+def _check_boundary(boundary: tuple[Branch, ...], request: _Request) -> None:
+    before: bytes | None = None
+    for branch in boundary:
+        if before is not None and branch.path <= before:
+            raise InvalidProof(Reason.BOUNDARY_OUT_OF_ORDER, f"at path {branch.path.hex()}")
+        _check_branch(branch, request)
+        before = branch.path
+
+
+def _check_branch(branch: Branch, request: _Request) -> None:
+    path, digest, children = branch
+    where = f"at path {path.hex()}"
+    codec, start, end = request.scheme.codec, request.start_path, request.end_path
+    tokens = [token for token, _ in children]
+    if len(path) > MAX_PATH_TOKENS or (tokens and len(path) == MAX_PATH_TOKENS):
+        raise InvalidProof(Reason.PATH_TOO_LONG, f"over {MAX_PATH_TOKENS} tokens")
+    if any(not 0 <= token < codec.branch_factor for token in (*path, *tokens)):
+        raise InvalidProof(Reason.TOKEN_OUT_OF_RANGE, where)
+    if not all(map(lt, tokens, islice(tokens, 1, None))):
+        raise InvalidProof(Reason.TOKENS_OUT_OF_ORDER, where)
+    if any(len(node_id) != ID_BYTES for _, node_id in children):
+        raise InvalidProof(Reason.BAD_ID, where)
+    if digest is not None and (len(digest) > ID_BYTES or not codec.is_key(path)):
+        raise InvalidProof(Reason.BAD_DIGEST, where)
+    if digest is not None and not is_path_outside(path, start, end):
+        raise InvalidProof(Reason.DIGEST_INSIDE_RANGE, where)
+    if not all(is_slot_outside(path + bytes([token]), start, end) for token in tokens):
+        raise InvalidProof(Reason.STUB_INSIDE_RANGE, where)
+
+
+def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
+    """Fold the boundary and the pairs, compare the root, and keep what lies inside the range."""
+    scheme = request.scheme
+    pairs = leaves(scheme, list(proof.keys), list(proof.values))
+    before, behind = _outside_items(proof.boundary, request)
+    items = Items([], [], [], {})
+    for part in (before, pairs, behind):
+        _extend(items, part, 0, len(part.paths))
+    _check_stubs(items)
+    fold = Fold(scheme)
+    closed = fold.feed(items)
+    root, last = fold.finish()
+    if root != request.root:
+        raise InvalidProof(Reason.WRONG_ROOT, f"it has {root.hex()}")
+    inside = _inside(request)
+    nodes = sorted(
+        (path, record, node_id)
+        for part in (closed, last)
+        for path, record, node_id in zip(*part, strict=True)
+        if inside(path)
+    )
+    branches = [(path, record) for path, record, _ in nodes]
+    return VerifiedRange(_SEAL, request, proof, branches, _frontier(pairs, nodes))
+
+
+def boundary_items(
+    scheme: Scheme, boundary: tuple[Branch, ...]
+) -> list[tuple[bytes, bytes | None, bytes | None]]:
+    """Return (path, id, digest) of a boundary's stubs, which have no digest, and of its digests as leaves.
+
+    In no order.
+    """
+    rows: list[tuple[bytes, bytes | None, bytes | None]] = [
+        (path, node_id, None) for path, node_id in stubs_of(boundary)
+    ]
+    with_digest = [(branch.path, branch.digest) for branch in boundary if branch.digest is not None]
+    keys = [scheme.codec.pack(path) for path, _ in with_digest]
+    leaf_ids = scheme.leaf_ids(keys, [digest for _, digest in with_digest])
+    rows += [(path, leaf_id, digest) for (path, digest), leaf_id in zip(with_digest, leaf_ids, strict=True)]
+    return rows
+
+
+def _outside_items(boundary: tuple[Branch, ...], request: _Request) -> tuple[Items, Items]:
+    """Return the boundary's items before the range, and those behind it."""
+    rows = sorted(boundary_items(request.scheme, boundary), key=itemgetter(0))
+    start = request.start_path
+    split = bisect_left(rows, start, key=itemgetter(0)) if start is not None else 0
+    return _columns(rows[:split]), _columns(rows[split:])
+
+
+def _columns(rows: list[tuple[bytes, bytes | None, bytes | None]]) -> Items:
+    """Return rows of the fold's items as columns."""
+    return Items([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], {})
+
+
+def _check_stubs(items: Items) -> None:
+    """Raise unless every stub hangs directly under its branch, with nothing below it."""
+    paths = items.paths
+    for index, digest in enumerate(items.digests):
+        if digest is not None:
+            continue
+        path = paths[index]
+        depth = -1
+        for neighbour in paths[max(index - 1, 0) : index] + paths[index + 1 : index + 2]:
+            depth = max(depth, shared_depth(path, neighbour))
+        if depth == len(path):
+            raise InvalidProof(Reason.ITEM_BELOW_STUB, f"at path {path.hex()}")
+        if depth != len(path) - 1:
+            raise InvalidProof(Reason.STUB_NOT_DIRECT, f"at path {path.hex()}")
+
+
+def _inside(request: _Request) -> Callable[[bytes], bool]:
+    """Return the test whether every possible path below a branch's path lies in the range."""
+    start, end = request.start_path, request.end_path
+    low = start or b""
+    if end is None:
+        return lambda path: path >= low
+    return lambda path: low <= path < end and not end.startswith(path)
+
+
+def _frontier(pairs: Items, nodes: list[tuple[bytes, bytes, bytes]]) -> Items:
+    """Return the topmost nodes inside the range.
+
+    Branches as stubs, and the leaves that lie under none of them.
+    """
+    frontier = Items([], [], [], {})
+    leaf = at = 0
+    while at < len(nodes):
+        path, _, node_id = nodes[at]
+        until = bisect_left(pairs.paths, path, leaf)
+        _extend(frontier, pairs, leaf, until)
+        frontier.paths.append(path)
+        frontier.ids.append(node_id)
+        frontier.digests.append(None)
+        behind = prefix_end(path)
+        if behind is None:
+            return frontier
+        leaf = bisect_left(pairs.paths, behind, until)
+        at = bisect_left(nodes, behind, at + 1, key=itemgetter(0))
+    _extend(frontier, pairs, leaf, len(pairs.paths))
+    return frontier
+
+
+def _extend(items: Items, more: Items, low: int, high: int) -> None:
+    """Append a stretch of ``more`` to ``items``."""
+    items.paths.extend(more.paths[low:high])
+    items.ids.extend(more.ids[low:high])
+    items.digests.extend(more.digests[low:high])
+
+
+def _next_keys(proof: RangeProof, request: _Request) -> list[bytes]:
+    """Return the first possible key of each populated slot between the proof's and the requested end."""
+    if proof.end == request.end or request.end_path is None:
+        return []
+    slots = [path for path, _ in stubs_of(proof.boundary)]
+    slots += [branch.path for branch in proof.boundary if branch.digest is not None]
+    keys = {request.scheme.codec.pack(slot) for slot in slots if slot > request.end_path}
+    return sorted(key for key in keys if request.end is None or key <= request.end)
