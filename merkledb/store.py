@@ -24,7 +24,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
@@ -55,8 +55,12 @@ _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = ("values", "branches", "meta", "sync")
 
-Transaction = lmdb.Transaction[bytes]
-Cursor = lmdb.Cursor[bytes]
+if TYPE_CHECKING:
+    Transaction = lmdb.Transaction[bytes]
+    Cursor = lmdb.Cursor[bytes]
+else:  # LMDB's types are generic for a type checker only.
+    Transaction = lmdb.Transaction
+    Cursor = lmdb.Cursor
 Table = Any  # lmdb's handle of a table; its type has no public name.
 
 
