@@ -1,0 +1,214 @@
+"""All small tries, all bounds, all lies: what a random search might miss, an enumeration cannot.
+
+Exhaustive searches, each over every trie that can be made of a few keys (the empty key and prefixes of
+each other among them) and every pair of bounds on or beside these keys:
+
+- every claim that the range holds what it holds in any other of the tries, told with either trie's boundary;
+- every way to tell the true trie with some of its subtrees as stubs, at their slots or deeper: these are
+  all ways to reach the true root with true ids;
+- every honest proof, at every limit of pairs, made by the database;
+- every step from one of the tries to another.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from merkledb import EMPTY_ROOT, Branch, InvalidProof, RangeProof, Reason, Scheme, verify_range
+from tests import oracle
+from tests.oracle import BruteForceVerifier, Contents, Node
+from tests.stores import new_database
+
+SCHEMES = [Scheme("sha256", 2), Scheme("blake3", 4), Scheme("sha256", 16), Scheme("blake3", 256)]
+SHORT, LONG = b"v", b"w" * 32
+# Neighbours that differ in the last bit, in the first, in a nibble; prefixes of each other; the empty key.
+KEYS = (b"", b"\x00", b"\x00\x00", b"\x01", b"\x10", b"\x80")
+ABSENT_BOUNDS = (b"\x00\x00\x00", b"\x00\x01", b"\x0f", b"\xff")
+
+Bound = bytes | None
+Key = bytes
+
+
+class Claim(NamedTuple):
+    """What a proof says the range holds; the boundaries it may be told with are those of the two tries."""
+
+    truth: dict[bytes, bytes]
+    told: dict[bytes, bytes]
+
+
+def all_bounds(keys: Iterable[bytes]) -> list[tuple[Bound, Bound]]:
+    places: list[Bound] = [None, *sorted(keys)]
+    return [(s, e) for s, e in itertools.product(places, places) if s is None or e is None or s <= e]
+
+
+def boundary_of(root: Node | None, start: Bound, end: Bound, scheme: Scheme) -> tuple[Branch, ...]:
+    return tuple(Branch(*branch) for branch in oracle.boundary_of(root, start, end, scheme))
+
+
+def rejection(proof: RangeProof, root: bytes, start: Bound, end: Bound, scheme: Scheme) -> Reason | None:
+    """Why the product rejects a proof; `None` when it accepts it, whole and unchanged."""
+    try:
+        verified = verify_range(proof, root, start, end, scheme=scheme)
+    except InvalidProof as error:
+        return error.reason
+    assert (verified.keys, verified.values, verified.end) == proof[:3]
+    return None
+
+
+# -------------------------------------------------------------------------------- claims of another content
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_a_claim_is_accepted_exactly_when_it_is_true(scheme: Scheme, part: int) -> None:
+    tries = {
+        tuple(world.items()): oracle.build(world, scheme) for world in oracle.worlds_over(KEYS[:5], [SHORT])
+    }
+    judge = BruteForceVerifier(map(dict, tries), scheme)
+    worlds = [dict(world) for world in tries]
+    for truth in worlds[part::4]:
+        root = oracle.root_of(truth, scheme)
+        for start, end in all_bounds((*KEYS[:5], *ABSENT_BOUNDS[:2])):
+            true_boundary = boundary_of(tries[tuple(truth.items())], start, end, scheme)
+            for told in worlds:
+                pairs = oracle.pairs_in(told, start, end)
+                told_boundary = boundary_of(tries[tuple(told.items())], start, end, scheme)
+                proofs = {
+                    RangeProof(tuple(pairs), tuple(pairs.values()), end, b)
+                    for b in (true_boundary, told_boundary)
+                }
+                for proof in proofs:
+                    reason = rejection(proof, root, start, end, scheme)
+                    is_true = judge.is_true(pairs, root, start, end)
+                    assert is_true if reason is None else reason is Reason.WRONG_ROOT or is_true
+                    assert reason is None or proof.boundary != true_boundary or not is_true
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_an_altered_value_is_never_accepted(scheme: Scheme) -> None:
+    worlds = list(oracle.worlds_over(KEYS[:4], [SHORT, LONG]))
+    judge = BruteForceVerifier(worlds, scheme)
+    for truth in worlds:
+        root = oracle.root_of(truth, scheme)
+        trie = oracle.build(truth, scheme)
+        for start, end in all_bounds(KEYS[:4]):
+            boundary = boundary_of(trie, start, end, scheme)
+            for values in itertools.product([SHORT, LONG], repeat=len(oracle.pairs_in(truth, start, end))):
+                pairs = dict(zip(oracle.pairs_in(truth, start, end), values, strict=True))
+                proof = RangeProof(tuple(pairs), values, end, boundary)
+                expected = None if judge.is_true(pairs, root, start, end) else Reason.WRONG_ROOT
+                assert rejection(proof, root, start, end, scheme) is expected
+
+
+# --------------------------------------------------------------------------- the true trie, told with stubs
+
+
+class Telling(NamedTuple):
+    """A way to tell a trie, or a part of it: some nodes opened, the others told as stubs.
+
+    Attributes:
+        shown: Paths of the values that are told.
+        stubs: (path, id, whether the path is the stub's own slot).
+    """
+
+    shown: tuple[bytes, ...] = ()
+    stubs: tuple[tuple[bytes, bytes, bool], ...] = ()
+
+
+def tellings(node: Node, slot: bytes, tokens: bytes) -> Iterator[Telling]:
+    """Yield every way to tell a node and what lies below it; stubs in their slots or up to two deeper."""
+    deeper = [bytes(more) for length in (0, 1, 2) for more in itertools.product(tokens, repeat=length)]
+    for more in deeper:
+        if slot or more:
+            yield Telling(stubs=((slot + more, node.id, bool(slot) and not more),))
+    parts = [
+        list(tellings(child, node.path + bytes([t]), tokens)) for t, child in sorted(node.children.items())
+    ]
+    shown = () if node.digest is None else (node.path,)
+    for chosen in itertools.product(*parts):
+        yield Telling(
+            shown + tuple(path for part in chosen for path in part.shown),
+            tuple(stub for part in chosen for stub in part.stubs),
+        )
+
+
+def proof_of(telling: Telling, world: Contents, start: Bound, end: Bound, scheme: Scheme) -> RangeProof:
+    """Put a telling into the form of a proof: values inside the range as pairs, all else as boundary."""
+    key_of = {oracle.path_of(key, scheme): key for key in world}
+    pairs = {
+        key_of[path]: world[key_of[path]]
+        for path in telling.shown
+        if oracle.in_range(key_of[path], start, end)
+    }
+    digests = {
+        path: oracle.digest_of(world[key_of[path]], scheme)
+        for path in telling.shown
+        if key_of[path] not in pairs
+    }
+    children: dict[bytes, list[tuple[int, bytes]]] = {}
+    for path, node_id, _ in telling.stubs:
+        children.setdefault(path[:-1], []).append((path[-1], node_id))
+    boundary = [
+        Branch(path, digests.get(path), tuple(sorted(children.get(path, ()))))
+        for path in sorted(digests.keys() | children.keys())
+    ]
+    return RangeProof(tuple(pairs), tuple(pairs.values()), end, tuple(boundary))
+
+
+@pytest.mark.parametrize(
+    "keys", list(itertools.combinations(KEYS, 3)), ids=lambda keys: " ".join(k.hex() or "empty" for k in keys)
+)
+@pytest.mark.parametrize("scheme", SCHEMES[:3], ids=str)
+def test_a_telling_of_the_true_trie_is_accepted_exactly_when_its_stubs_hang_in_their_slots_outside(
+    scheme: Scheme, keys: tuple[bytes, ...]
+) -> None:
+    world = {key: SHORT + key for key in keys}
+    trie = oracle.build(world, scheme)
+    assert trie is not None
+    tokens = bytes([0, 1, scheme.branch_factor // 2]) if scheme.branch_factor > 2 else b"\x00\x01"
+    bounds = [
+        (s, e, oracle.Bounds.of_keys(s, e, scheme)) for s, e in all_bounds((*keys, *ABSENT_BOUNDS[1:3]))
+    ]
+    for telling in tellings(trie, b"", tokens):
+        for start, end, range_ in bounds:
+            proof = proof_of(telling, world, start, end, scheme)
+            is_sound = all(in_slot and range_.excludes_slot(path) for path, _, in_slot in telling.stubs)
+            reason = rejection(proof, trie.id, start, end, scheme)
+            assert (reason is None) == is_sound, (proof, reason)
+            if reason is None:
+                assert dict(zip(proof.keys, proof.values, strict=True)) == oracle.pairs_in(world, start, end)
+            else:
+                assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT, Reason.ITEM_BELOW_STUB)
+
+
+# ---------------------------------------------------------------------------------------- the honest prover
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_every_proof_of_every_small_database_is_what_the_definition_says(scheme: Scheme, part: int) -> None:
+    worlds = list(oracle.worlds_over(KEYS, [LONG]))
+    bounds = all_bounds((*KEYS, *ABSENT_BOUNDS))
+    with new_database(scheme=scheme) as database:
+        for world in worlds[part::4]:
+            changes: dict[bytes, bytes | None] = {key: world.get(key) for key in KEYS}
+            assert database.commit(changes) == oracle.root_of(world, scheme)
+            for (start, end), max_keys in itertools.product(bounds, (1, 2, 9)):
+                expected = oracle.prove_range(world, scheme, start, end, max_keys)
+                proof = database.prove_range(start, end, max_keys=max_keys)
+                assert tuple(proof) == tuple(expected)
+                assert rejection(proof, database.root, start, end, scheme) is None
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_every_step_between_two_small_databases_keeps_root_and_check(scheme: Scheme) -> None:
+    worlds = list(oracle.worlds_over(KEYS[:4], [SHORT]))
+    with new_database(scheme=scheme) as database:
+        for before, after in itertools.product(worlds, worlds):
+            database.commit({key: before.get(key) for key in KEYS[:4]})
+            touched = {key: after.get(key) for key in KEYS[:4] if before.get(key) != after.get(key)}
+            assert database.commit(touched) == oracle.root_of(after, scheme)
+            database.check()
+    assert oracle.root_of({}, scheme) == EMPTY_ROOT
