@@ -20,39 +20,40 @@ _Stretch = tuple[bytes | None, bytes, int, int]
 
 
 class Changes(NamedTuple):
-    """Changes as columns, ascending by key.
+    """Changes as columns, ascending by key: once as items of the fold, once as rows of the store.
 
     Attributes:
-        keys: Strictly ascending.
-        values: None deletes the key.
-        paths: The paths of the keys.
+        paths: The paths of all changed keys.
         ids: The leaf's id; DELETED for a deletion.
         digests: The value's digest; None for a deletion.
-        deletes: Whether any change is a deletion.
+        put_keys: The keys that get a value.
+        put_values: Their values.
+        deleted_keys: The other keys.
     """
 
-    keys: list[bytes]
-    values: list[bytes | None]
     paths: list[bytes]
     ids: list[bytes]
     digests: list[bytes | None]
-    deletes: bool
+    put_keys: list[bytes]
+    put_values: list[bytes]
+    deleted_keys: list[bytes]
 
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:
     """Return ``changes`` in columns, with everything computed that does not depend on the store."""
     keys = sorted(changes)
-    values = [changes[key] for key in keys]
     paths = scheme.codec.paths(keys)
-    puts = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
-    digests = scheme.digests([value for _, value in puts])
-    ids = scheme.leaf_ids([key for key, _ in puts], digests)
-    if len(puts) == len(keys):
-        return Changes(keys, values, paths, ids, list(digests), deletes=False)
+    put_keys = [key for key in keys if changes[key] is not None]
+    put_values = [value for value in map(changes.__getitem__, put_keys) if value is not None]
+    digests = scheme.digests(put_values)
+    ids = scheme.leaf_ids(put_keys, digests)
+    if len(put_keys) == len(keys):
+        return Changes(paths, ids, list(digests), put_keys, put_values, [])
+    deleted = [key for key in keys if changes[key] is None]
     next_id, next_digest = iter(ids), iter(digests)
-    all_ids = [DELETED if value is None else next(next_id) for value in values]
-    all_digests = [None if value is None else next(next_digest) for value in values]
-    return Changes(keys, values, paths, all_ids, all_digests, deletes=True)
+    all_ids = [DELETED if changes[key] is None else next(next_id) for key in keys]
+    all_digests = [None if changes[key] is None else next(next_digest) for key in keys]
+    return Changes(paths, all_ids, all_digests, put_keys, put_values, deleted)
 
 
 class ChangeStream:
@@ -90,7 +91,7 @@ class ChangeStream:
     def _emit(self, low: int, high: int) -> None:
         """Emit changes that meet nothing local; deletions among them have nothing to delete."""
         changes = self._changes
-        if changes.deletes:
+        if changes.deleted_keys:
             kept = [index for index in range(low, high) if changes.ids[index] != DELETED]
             self.items.paths.extend([changes.paths[index] for index in kept])
             self.items.ids.extend([changes.ids[index] for index in kept])

@@ -17,7 +17,7 @@ from merkledb.check import check
 from merkledb.errors import CorruptDatabase, NotADatabase, SchemeMismatch
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
-from merkledb.scheme import Scheme, require_value
+from merkledb.scheme import Scheme, require_values
 from merkledb.snapshot import HEAD, Head, Snapshot, read_head
 from merkledb.store import (
     DEFAULT_MAP_BYTES,
@@ -242,10 +242,8 @@ class Database:
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase
         """
-        for key, value in changes.items():
-            self.scheme.require_key(key)
-            if value is not None:
-                require_value(value)
+        self.scheme.require_keys(changes)
+        require_values(value for value in changes.values() if value is not None)
         columns = sorted_changes(changes, self.scheme)
         with self._store.write() as transaction:
             head = read_head(self._store, transaction)

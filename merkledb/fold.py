@@ -91,7 +91,7 @@ class Fold:
 
     def feed(self, items: Items) -> Branches:
         """Take the next stretch of the stream; return the branches that closed."""
-        self._shrinks = self._shrinks or bool(items.records) or DELETED in items.ids
+        self._shrinks = self._shrinks or DELETED in items.ids
         closed = Branches([], [], [])
         for at in range(0, len(items.paths), _PIECE_ITEMS):
             end = at + _PIECE_ITEMS

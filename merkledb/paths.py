@@ -108,12 +108,12 @@ class PathCodec:
 
     def pack(self, path: bytes) -> bytes:
         """Return ``path`` packed into bytes, zero padded at the end; for the path of a key, that key."""
+        if self.branch_factor == 16:
+            return unhexlify((path + b"\0" if len(path) & 1 else path).translate(_HEX_OF_TOKEN))
         if self.branch_factor == 256:
             return path
         padding = -len(path) % self.tokens_per_byte
         digits = (path + bytes(padding)).translate(_HEX_OF_TOKEN)
-        if self.branch_factor == 16:
-            return unhexlify(digits)
         if not digits:
             return b""
         return int(digits, self.branch_factor).to_bytes(len(digits) // self.tokens_per_byte)

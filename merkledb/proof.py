@@ -22,6 +22,7 @@ The encoding is canonical: what decodes, encodes to the same bytes.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
 import msgpack
@@ -81,10 +82,9 @@ class RangeProof(NamedTuple):
             InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
         """
         try:
-            keys, values, end, boundary = _unpack(data)
-            proof = cls(keys, values, end, tuple(_unpack_boundary(boundary)))
+            proof = cls(*_unpack(data))
         except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise InvalidProof(Reason.MALFORMED, str(error)) from error
+            raise InvalidProof(Reason.MALFORMED, str(error) or "it ends too early") from error
         _require_types(proof)
         if proof.encode() != data:
             raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
@@ -131,26 +131,49 @@ def _pack_boundary(boundary: Iterable[Branch]) -> list[Any]:
     return packed
 
 
-def _unpack(data: bytes) -> tuple[Any, Any, Any, Any]:
-    array = msgpack.unpackb(data, use_list=False, max_array_len=MAX_PROOF_KEYS, max_map_len=0, max_ext_len=0)
-    if type(array) is not tuple or len(array) != 4 or type(array[3]) is not tuple:
+def _unpack(data: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, tuple[Branch, ...]]:
+    """Return the fields of an encoded proof, of whatever types they are.
+
+    The known arrays are walked header by header, and any other array is refused: a decoder that follows nested
+    headers allocates for each of them before it has seen a single element.
+    """
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(data), max_array_len=0, max_map_len=0, max_ext_len=0, max_str_len=0
+    )
+    unpacker.feed(data)
+    if unpacker.read_array_header() != 4:
         raise ValueError("a proof is an array of keys, values, end and boundary")
-    return array[0], array[1], array[2], array[3]
+    keys = _unpack_column(unpacker, MAX_PROOF_KEYS)
+    values = _unpack_column(unpacker, MAX_PROOF_KEYS)
+    end = unpacker.unpack()
+    return keys, values, end, tuple(_unpack_boundary(unpacker))
 
 
-def _unpack_boundary(packed: tuple[Any, ...]) -> Iterator[Branch]:
-    if len(packed) > MAX_BOUNDARY_BRANCHES:
+def _unpack_column(unpacker: msgpack.Unpacker, most: int) -> tuple[Any, ...]:
+    count = unpacker.read_array_header()
+    if count > most:
+        raise ValueError(f"an array of {count} is over the limit of {most}")
+    column = tuple(islice(unpacker, count))
+    if len(column) != count:
+        raise ValueError("it ends inside an array")
+    return column
+
+
+def _unpack_boundary(unpacker: msgpack.Unpacker) -> Iterator[Branch]:
+    count = unpacker.read_array_header()
+    if count > MAX_BOUNDARY_BRANCHES:
         raise ValueError(f"a boundary has at most {MAX_BOUNDARY_BRANCHES} branches")
     before = b""
-    for shared, rest, digest, tokens, ids in packed:
+    for _ in range(count):
+        shared, rest, digest, tokens, ids = _unpack_column(unpacker, 5)
         if type(shared) is not int or not 0 <= shared <= len(before):
             raise ValueError("a boundary path shares more than there is")
         if type(rest) is not bytes or type(tokens) is not bytes or type(ids) is not bytes:
             raise ValueError("a branch is made of bytes")
-        if len(ids) != ID_BYTES * len(tokens):
-            raise ValueError("a branch has an id of 32 bytes for each token")
         if shared + len(rest) > MAX_PATH_TOKENS:
             raise ValueError(f"a path has at most {MAX_PATH_TOKENS} tokens")
+        if len(ids) != ID_BYTES * len(tokens):
+            raise ValueError("a branch has an id of 32 bytes for each token")
         before = before[:shared] + rest
         children = tuple((token, ids[ID_BYTES * at : ID_BYTES * (at + 1)]) for at, token in enumerate(tokens))
         yield Branch(before, digest, children)

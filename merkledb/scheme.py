@@ -15,7 +15,7 @@ where the digest of a value is the value itself when shorter than 32 bytes, else
 these are the ids of avalanchego's merkledb (``x/merkledb/hashing.go``) and of Firewood.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -100,18 +100,26 @@ class Scheme:
         """Return the id of the leaf of each key with its digest."""
         hash_function = self.hash_function
         lengths = self.codec.key_bit_lengths
+        if len(set(map(len, keys))) == 1 and {ID_BYTES}.issuperset(map(len, digests)):
+            header, length = _LEAF_HEADERS[ID_BYTES], lengths[len(keys[0])]
+            return [
+                hash_function(header + digest + length + key).digest()
+                for key, digest in zip(keys, digests, strict=True)
+            ]
         return [
             hash_function(_LEAF_HEADERS[len(digest)] + digest + lengths[len(key)] + key).digest()
             for key, digest in zip(keys, digests, strict=True)
         ]
 
-    def require_key(self, key: bytes) -> None:
-        """Raise KeyTooLong when no database of this scheme can hold ``key``."""
-        if len(key) > self.max_key_bytes:
-            raise KeyTooLong(len(key), self.max_key_bytes, self.branch_factor)
+    def require_keys(self, keys: Collection[bytes]) -> None:
+        """Raise KeyTooLong when no database of this scheme can hold one of ``keys``."""
+        longest = max(map(len, keys), default=0)
+        if longest > self.max_key_bytes:
+            raise KeyTooLong(longest, self.max_key_bytes, self.branch_factor)
 
 
-def require_value(value: bytes) -> None:
-    """Raise ValueTooLong when no database can hold ``value``."""
-    if len(value) > MAX_VALUE_BYTES:
-        raise ValueTooLong(len(value), MAX_VALUE_BYTES)
+def require_values(values: Iterable[bytes]) -> None:
+    """Raise ValueTooLong when no database can hold one of ``values``."""
+    longest = max(map(len, values), default=0)
+    if longest > MAX_VALUE_BYTES:
+        raise ValueTooLong(longest, MAX_VALUE_BYTES)

@@ -34,9 +34,8 @@ class Writer:
         trie = Trie(self._store, self._transaction, self._scheme)
         items = ChangeStream(trie, changes).prepare(root)
         new_root, branches = _fold(self._scheme, items)
-        put_sorted(self._transaction, self._store.values, *_puts(changes))
-        if changes.deletes:
-            delete_rows(self._transaction, self._store.values, _deletions(changes))
+        put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
+        delete_rows(self._transaction, self._store.values, changes.deleted_keys)
         self._put_branches(branches)
         delete_rows(self._transaction, self._store.branches, sorted(items.records.keys() - branches.keys()))
         return new_root
@@ -118,14 +117,3 @@ def _with_frontier(scheme: Scheme, boundary: tuple[Branch, ...], frontier: Items
     rows += zip(frontier.paths, frontier.ids, frontier.digests, strict=True)
     rows.sort(key=itemgetter(0))
     return Items([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], {})
-
-
-def _puts(changes: Changes) -> tuple[list[bytes], list[bytes]]:
-    pairs = [
-        (key, value) for key, value in zip(changes.keys, changes.values, strict=True) if value is not None
-    ]
-    return [key for key, _ in pairs], [value for _, value in pairs]
-
-
-def _deletions(changes: Changes) -> list[bytes]:
-    return [key for key, value in zip(changes.keys, changes.values, strict=True) if value is None]
