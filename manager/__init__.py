@@ -1,1 +1,59 @@
-"""manager."""
+"""The manager of syncs: makes a database the verified copy of a root, from peers that it does not trust.
+
+Start reading with ``manager``, which ties the parts together; then ``ledger``, ``session``, ``fetch`` and
+``writer``.
+"""
+
+from manager.errors import (
+    ConnectionLost,
+    InvalidProgress,
+    LocalContent,
+    NoPeersLeft,
+    PairRefused,
+    PairTooLarge,
+    PeerError,
+    PeerFailure,
+    PeerMisbehaved,
+    PeerRefused,
+    PeerUnreachable,
+    ProofRejected,
+    RequestTimeout,
+    SchemeDiffers,
+    SyncError,
+    TargetUnknown,
+    VerificationFailed,
+    WrongRoot,
+)
+from manager.limits import Limits
+from manager.manager import Manager
+from manager.peer import Peer, PeerAddress
+from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
+
+__all__ = [
+    "ConnectionLost",
+    "InvalidProgress",
+    "Limits",
+    "LocalContent",
+    "Manager",
+    "NoPeersLeft",
+    "PairRefused",
+    "PairTooLarge",
+    "Peer",
+    "PeerAddress",
+    "PeerError",
+    "PeerFailure",
+    "PeerMisbehaved",
+    "PeerProgress",
+    "PeerRefused",
+    "PeerState",
+    "PeerUnreachable",
+    "Progress",
+    "ProgressStream",
+    "ProofRejected",
+    "RequestTimeout",
+    "SchemeDiffers",
+    "SyncError",
+    "TargetUnknown",
+    "VerificationFailed",
+    "WrongRoot",
+]

@@ -8,6 +8,7 @@ ones; one that is larger than the whole budget is granted when it is alone.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -17,13 +18,14 @@ class ByteBudget:
 
     Args:
         limit_bytes: How many may be reserved at one time.
+        starving: Called when somebody has to wait, so that whoever holds memory back lets go of it.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, starving: Callable[[], None]) -> None:
         self._limit = limit_bytes
         self._reserved = 0
         self._line: deque[tuple[int, trio.Event]] = deque()
-        self.starved = trio.lowlevel.ParkingLot()
+        self._starving = starving
 
     @property
     def reserved_bytes(self) -> int:
@@ -42,7 +44,7 @@ class ByteBudget:
         self._line.append(place)
         self._grant()
         if not granted.is_set():
-            self.starved.unpark_all()
+            self._starving()
         try:
             await granted.wait()
         except trio.Cancelled:

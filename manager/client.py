@@ -1,17 +1,15 @@
 """One connection to one peer: several requests in flight on a trio stream, matched to their answers.
 
-The rules of the conversation are ``syncproto.Connection``'s; this module moves the bytes, keeps the time, and turns
-whatever goes wrong into a ``PeerError``.  It knows nothing of proofs: they are bytes here.
+The rules of the conversation are ``syncproto.Connection``'s; this module moves the bytes, keeps the time, and
+turns whatever goes wrong into a ``PeerError``.  It knows nothing of proofs: they are bytes here.
 
 Invariants:
 
-- One task reads and one task writes, so no request that is cancelled can leave half a frame on the stream.
+- One task reads and one task writes, so no request that is cancelled leaves half a frame on the stream.
 - A request that nobody waits for any more was cancelled with the peer; its late answer is dropped.
-- After the first failure every request, waiting or new, raises that failure.
+- The first failure is final: every request, waiting or new, raises it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -26,14 +24,16 @@ from manager.errors import (
 )
 from merkledb import Scheme
 from syncproto import (
+    Answer,
     Cancel,
     Connection,
     Error,
-    GetHead,
+    ErrorCode,
     GetRange,
     Goodbye,
     Head,
     Hello,
+    LocalProtocolError,
     Message,
     Ping,
     Pong,
@@ -43,10 +43,10 @@ from syncproto import (
     TruncatedStream,
 )
 
-# A proof comes in a few reads instead of some hundred; each wakes a task, and waits for the interpreter's lock.
+# A proof comes in a few reads instead of some hundred: each read wakes a task and waits for the interpreter.
 RECEIVE_BYTES: Final = 256 * 1024
-# Control frames that may wait to be sent: two for each request in flight, and pongs.  A peer that reads so slowly that
-# more pile up is as good as gone.
+# Control frames that may wait to be sent: two for each request in flight, and pongs.  A peer that reads so
+# slowly that more pile up is as good as gone.
 OUTBOX_FRAMES: Final = 256
 # Taking leave is a courtesy, not worth a wait that anybody notices.
 GOODBYE_SECONDS: Final = 0.5
@@ -57,20 +57,24 @@ class _Pending:
 
     def __init__(self) -> None:
         self.answered = trio.Event()
-        self.answer: Head | Range | Error | PeerError | None = None
+        self.answer: Answer | PeerError | None = None
 
-    def resolve(self, answer: Head | Range | Error | PeerError) -> None:
+    def resolve(self, answer: Answer | PeerError) -> None:
         self.answer = answer
         self.answered.set()
 
 
 class PeerClient:
-    """The client's side of one connection; made by ``connect``.
+    """The client's side of one connection.
 
     Args:
-        stream: An open stream; ``connect`` closes it.
+        stream: An open stream; ``run`` closes it.
         hello: What we say first.
         scheme: The scheme that the peer must serve.
+
+    Attributes:
+        closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
+        failure: Why the connection is over; None while it is not.
     """
 
     def __init__(self, stream: trio.abc.Stream, hello: Hello, scheme: Scheme) -> None:
@@ -79,16 +83,14 @@ class PeerClient:
         self._connection = Connection(Role.CLIENT, hello)
         self._pending: dict[int, _Pending] = {}
         self._outbox, self._frames = trio.open_memory_channel[bytes](OUTBOX_FRAMES)
-        self._is_sending = False
-        self._failure: PeerError | None = None
         self._greeted = trio.Event()
-        # Set when the peer takes no more requests: it said goodbye, or the connection failed.
+        self._sent_all = trio.Event()
         self.closing = trio.Event()
+        self.failure: PeerError | None = None
 
     @property
-    def peer_hello(self) -> Hello:
-        """What the peer said first; there is one as soon as ``connect`` has yielded."""
-        assert self._connection.peer is not None
+    def peer_hello(self) -> Hello | None:
+        """What the peer said first; None before that."""
         return self._connection.peer
 
     @property
@@ -96,14 +98,171 @@ class PeerClient:
         """How many requests somebody waits for."""
         return len(self._pending)
 
-    async def get_range(self, request: GetRange, timeout_seconds: float) -> bytes:
-        """Ask for a range proof and return its bytes, not verified.
+    # The life of a connection.
+
+    async def run(self) -> None:
+        """Say hello, then move bytes until the connection fails, or for ever; close the stream at the end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                self._post(self._connection.send(self._connection.hello))
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.fail(ConnectionLost("the connection was closed"))
+            await trio.aclose_forcefully(self._stream)
+
+    async def greeted(self, timeout_seconds: float) -> bool:
+        """Wait for the peer's hello; return whether requests may follow, else ``failure`` says why not."""
+        with trio.move_on_after(timeout_seconds):
+            await self._greeted.wait()
+        if not self._greeted.is_set():
+            self.fail(ConnectionLost(f"it said no hello within {timeout_seconds:.0f} seconds"))
+        return self.failure is None
+
+    async def leave(self) -> None:
+        """Say goodbye, if that takes no time; nothing can be asked afterwards."""
+        self.closing.set()
+        if self.failure is not None:
+            return
+        with trio.move_on_after(GOODBYE_SECONDS):
+            self._post(self._connection.send(Goodbye()))
+            self._outbox.close()
+            await self._sent_all.wait()
+
+    def fail(self, failure: PeerError) -> None:
+        """End the connection: whoever waits, or asks from now on, gets the first failure there was."""
+        if self.failure is None:
+            self.failure = failure
+        for pending in self._pending.values():
+            pending.resolve(self.failure)
+        self._greeted.set()
+        self.closing.set()
+
+    # Requests.
+
+    async def get_range(
+        self,
+        root: bytes,
+        start: bytes | None,
+        end: bytes | None,
+        *,
+        max_keys: int,
+        max_bytes: int,
+        timeout_seconds: float,
+    ) -> bytes:
+        """Ask for a range proof, and return it as it came: encoded and not verified.
+
+        Cancelled, it cancels the request with the peer.
 
         Args:
-            request: What to ask for; its request id is replaced by a free one.
+            root: At which root.
+            start: The first key wanted; None from the first.
+            end: The last key wanted; None up to the last.
+            max_keys: Pairs wanted at most.
+            max_bytes: Bytes of the encoded proof at most.
             timeout_seconds: How long the answer may take.
 
         Raises:
             PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, or PeerRefused.
         """
-        ...
+        request_id = self._connection.next_request_id()
+        request = GetRange(request_id, root, start, end, max_keys, max_bytes)
+        answer = await self._ask(request, timeout_seconds)
+        if not isinstance(answer, Range):
+            raise self._refusal(answer)
+        return answer.proof
+
+    async def _ask(self, request: GetRange, timeout_seconds: float) -> Answer:
+        """Send a request and wait for its answer."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            frame = self._connection.send(request)
+        except LocalProtocolError as error:
+            raise ConnectionLost(f"it takes no more requests: {error}") from error
+        pending = self._pending[request.request_id] = _Pending()
+        self._post(frame)
+        try:
+            with trio.move_on_after(timeout_seconds):
+                await pending.answered.wait()
+        finally:
+            del self._pending[request.request_id]
+            self._cancel(request.request_id)
+        if pending.answer is None:
+            raise RequestTimeout(timeout_seconds)
+        if isinstance(pending.answer, PeerError):
+            raise pending.answer
+        return pending.answer
+
+    def _refusal(self, answer: Head | Error) -> PeerError:
+        """Return what an answer that is no proof means."""
+        if isinstance(answer, Head):
+            return PeerMisbehaved("it answered a request for a range with its head")
+        if answer.code is ErrorCode.SHUTTING_DOWN:
+            self.closing.set()
+        return PeerRefused(answer.code, answer.message, answer.detail)
+
+    def _cancel(self, request_id: int) -> None:
+        """Tell the peer that an answer is not wanted any more, if it did not come."""
+        if self.failure is None and self._connection.is_in_flight(request_id):
+            self._post(self._connection.send(Cancel(request_id)))
+
+    # Bytes.
+
+    def _post(self, frame: bytes) -> None:
+        """Hand a frame to the writing task; never waits, so that no cancellation can come between."""
+        try:
+            self._outbox.send_nowait(frame)
+        except trio.WouldBlock:
+            self.fail(ConnectionLost(f"it read none of the last {OUTBOX_FRAMES} frames"))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # We said goodbye, or the connection just failed: nobody waits for this frame.
+            return
+
+    async def _write(self) -> None:
+        try:
+            async for frame in self._frames:
+                await self._stream.send_all(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(ConnectionLost(f"the connection broke: {error}"))
+        self._sent_all.set()
+
+    async def _read(self) -> None:
+        """Handle what comes, until the connection is over; ``failure`` then says why."""
+        try:
+            while self.failure is None and (data := await self._stream.receive_some(RECEIVE_BYTES)):
+                for message in self._connection.receive_data(data):
+                    self._handle(message)
+            self._connection.receive_end()
+        except TruncatedStream as error:
+            self.fail(ConnectionLost(str(error)))
+        except RemoteProtocolError as error:
+            self.fail(PeerMisbehaved(str(error)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(ConnectionLost(f"the connection broke: {error}"))
+        else:
+            self.fail(ConnectionLost("it closed the connection"))
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Hello():
+                self._greet(message)
+            case Error(request_id=0):
+                self.fail(PeerRefused(message.code, message.message, message.detail))
+            case Range() | Head() | Error():
+                # The connection lets through only answers that somebody waits for.
+                self._pending[message.request_id].resolve(message)
+            case Ping():
+                self._post(self._connection.send(Pong(message.request_id)))
+            case Goodbye():
+                self.closing.set()
+            case _:
+                pass
+
+    def _greet(self, hello: Hello) -> None:
+        if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):
+            self.fail(SchemeDiffers(self._scheme, hello.hasher, hello.branch_factor))
+        elif not hello.max_requests:
+            self.fail(PeerMisbehaved("it serves nothing: check that the address is that of a server"))
+        self._greeted.set()

@@ -50,20 +50,20 @@ class Rate:
 
 
 class Density:
-    """How many keys a share of the work holds, in the neighbourhood of the last proofs."""
+    """How much of a proof a share of the work fills, in the neighbourhood of the last proofs."""
 
     def __init__(self) -> None:
-        self._keys = 0.0
+        self._proofs = 0.0
         self._share = 0.0
 
-    def add(self, keys: int, share: float) -> None:
-        """Count a verified proof that held ``keys`` and did ``share`` of all the work."""
-        self._keys = self._keys * _DENSITY_MEMORY + keys
+    def add(self, proofs: float, share: float) -> None:
+        """Count verified content that filled ``proofs`` of a proof, and did ``share`` of all the work."""
+        self._proofs = self._proofs * _DENSITY_MEMORY + proofs
         self._share = self._share * _DENSITY_MEMORY + share
 
-    def share_of(self, keys: int) -> float:
-        """Return which share is expected to hold ``keys``; 0 as long as nothing is known."""
-        return self._share * keys / self._keys if self._keys else 0.0
+    def share_of(self, proofs: float) -> float:
+        """Return which share is expected to fill ``proofs`` of a proof; 0 as long as nothing is known."""
+        return self._share * proofs / self._proofs if self._proofs else 0.0
 
 
 def seconds_left(share_left: float, share_rate: float | None) -> float | None:

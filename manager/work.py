@@ -25,13 +25,11 @@ class Work(NamedTuple):
         start: The first key, inclusive.
         end: The last key, inclusive; None up to the last key there can be.
         share: The part of all the work that this piece is believed to be, 0 to 1.
-        max_bytes: The size of proof that its first pair needs; None for the usual size.
     """
 
     start: bytes
     end: bytes | None
     share: float
-    max_bytes: int | None = None
 
 
 class WorkQueue:
@@ -78,10 +76,8 @@ class WorkQueue:
         return taken
 
     def _join(self, left: Work, right: Work) -> Work | None:
-        """Return both pieces as one; None when they are no neighbours or one has a size of its own."""
-        if left.max_bytes is not None or right.max_bytes is not None or left.end is None:
-            return None
-        if key_after(left.end, self._max_key_bytes) != right.start:
+        """Return both pieces as one; None when they are no neighbours."""
+        if left.end is None or key_after(left.end, self._max_key_bytes) != right.start:
             return None
         return Work(left.start, right.end, left.share + right.share)
 

@@ -1,0 +1,153 @@
+"""Fetching one piece of work from one peer: reserve memory, ask, verify, and hand the result on.
+
+Nothing that a peer sends is believed before ``verify_range`` has returned; what is believed then is applied
+to the database, and what it leaves of the work goes back to the queue.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import trio
+
+from manager.client import PeerClient
+from manager.errors import PairRefused, PeerMisbehaved, PeerRefused, ProofRejected
+from manager.ledger import Ledger, rest_of
+from manager.limits import Limits, memory_bytes
+from manager.work import Work
+from manager.writer import Writer
+from merkledb import InvalidProof, RangeProof, Scheme, VerifiedRange, verify_range
+from syncproto import ErrorCode, Hello
+
+# Below this a proof is verified in less time than a thread takes to begin.
+THREAD_PROOF_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """What everybody who works on one sync shares.
+
+    Attributes:
+        scheme: Of the database, and so of all peers.
+        hello: What we say first to every peer.
+        limits: What the sync may use.
+        ledger: Its books.
+        writer: Where verified ranges go.
+        processor: Held by whoever computes or writes in a thread.  One at a time: they share the interpreter,
+            and the store gives it away for every row that it writes, which beside a busy thread costs
+            hundreds of times what the row costs.
+        random: Where all jitter comes from.
+    """
+
+    scheme: Scheme
+    hello: Hello
+    limits: Limits
+    ledger: Ledger
+    writer: Writer
+    processor: trio.CapacityLimiter
+    random: Random
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What one request brought."""
+
+    verified: VerifiedRange
+    rest: list[Work]
+    proof_bytes: int
+    reserved_bytes: int
+
+
+async def fetch(client: PeerClient, work: Work, sync: Sync) -> int:
+    """Fetch the beginning of ``work``, as much as one proof holds, and hand it to the writer.
+
+    On an error, and cancelled, nothing has changed and the work is still out.
+
+    Args:
+        client: A connection that the peer has greeted.
+        work: Taken from the ledger.
+        sync: What it belongs to.
+
+    Returns:
+        How many pairs it were.
+
+    Raises:
+        PeerError: The peer did not give a proof that holds.
+    """
+    try:
+        fetched = await _request(client, work, sync, sync.limits.max_keys, sync.limits.max_bytes)
+    except PeerRefused as refusal:
+        if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+            raise
+        fetched = await _fetch_large_pair(client, work, sync, refusal.detail or 0)
+    piece = sync.ledger.accept(work, fetched.verified, fetched.rest, fetched.proof_bytes)
+    sync.writer.budget.release(fetched.reserved_bytes - piece.memory_bytes)
+    sync.writer.put(piece)
+    return len(piece.verified)
+
+
+async def _fetch_large_pair(client: PeerClient, work: Work, sync: Sync, needed_bytes: int) -> _Verified:
+    """Fetch the single first pair of ``work``, which by the peer's claim needs a proof above the usual size.
+
+    The peer that makes the claim has to stand by it, so a liar delays nobody but itself.
+    """
+    usual = sync.limits.max_bytes
+    sent = client.peer_hello.max_bytes if client.peer_hello is not None else 0
+    ceiling = min(sync.limits.max_proof_bytes, sent)
+    if needed_bytes > ceiling:
+        raise PairRefused(needed_bytes, ceiling)
+    if needed_bytes <= usual:
+        raise PeerMisbehaved(f"it refused {usual} bytes as too few, and then named {needed_bytes}")
+    fetched = await _request(client, work, sync, 1, needed_bytes)
+    if fetched.proof_bytes <= usual:
+        sync.writer.budget.release(fetched.reserved_bytes)
+        raise PeerMisbehaved(f"it refused {usual} bytes as too few for a proof of {fetched.proof_bytes}")
+    return fetched
+
+
+async def _request(client: PeerClient, work: Work, sync: Sync, max_keys: int, max_bytes: int) -> _Verified:
+    """Ask for a proof and verify it; the memory for it stays reserved unless an error is raised."""
+    reserved = memory_bytes(max_bytes, max_keys)
+    await sync.writer.budget.reserve(reserved)
+    try:
+        proof = await client.get_range(
+            sync.ledger.target,
+            work.start or None,
+            work.end,
+            max_keys=max_keys,
+            max_bytes=max_bytes,
+            timeout_seconds=sync.limits.answer_seconds(max_bytes),
+        )
+        verified, rest = await _verify_somewhere(proof, work, sync, max_keys)
+    except BaseException:
+        sync.writer.budget.release(reserved)
+        raise
+    return _Verified(verified, rest, len(proof), reserved)
+
+
+async def _verify_somewhere(
+    proof: bytes, work: Work, sync: Sync, max_keys: int
+) -> tuple[VerifiedRange, list[Work]]:
+    """Verify a proof, in a thread if it is large."""
+    target, scheme = sync.ledger.target, sync.scheme
+    if len(proof) < THREAD_PROOF_BYTES:
+        return _verify(proof, work, target, scheme, max_keys)
+    return await trio.to_thread.run_sync(
+        _verify, proof, work, target, scheme, max_keys, limiter=sync.processor
+    )
+
+
+def _verify(
+    data: bytes, work: Work, target: bytes, scheme: Scheme, max_keys: int
+) -> tuple[VerifiedRange, list[Work]]:
+    """Return what a proof shows and what it leaves of the work.  Pure.
+
+    Raises:
+        ProofRejected: It does not hold.
+    """
+    try:
+        proof = RangeProof.decode(data)
+        verified = verify_range(proof, target, work.start or None, work.end, scheme=scheme, max_keys=max_keys)
+    except InvalidProof as error:
+        raise ProofRejected(error.reason, error.detail) from error
+    return verified, rest_of(work, verified)
