@@ -7,7 +7,7 @@ a whole.
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast
 
 from merkledb.fold import DELETED, Items
 from merkledb.paths import prefix_end
@@ -15,6 +15,7 @@ from merkledb.record import Record
 from merkledb.scheme import Scheme
 from merkledb.trie import Node, Trie
 
+_NONE: Final = type(None)
 # Changes [low, high), alone where the slot is None, else to be merged with the subtree (id) under that slot.
 _Stretch = tuple[bytes | None, bytes, int, int]
 
@@ -43,13 +44,15 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
     """Return ``changes`` in columns, with everything computed that does not depend on the store."""
     keys = sorted(changes)
     paths = scheme.codec.paths(keys)
-    put_keys = [key for key in keys if changes[key] is not None]
-    put_values = [value for value in map(changes.__getitem__, put_keys) if value is not None]
+    deleted = (
+        [] if _NONE not in set(map(type, changes.values())) else [key for key in keys if changes[key] is None]
+    )
+    put_keys = [key for key in keys if changes[key] is not None] if deleted else keys
+    put_values = cast("list[bytes]", list(map(changes.__getitem__, put_keys)))
     digests = scheme.digests(put_values)
     ids = scheme.leaf_ids(put_keys, digests)
-    if len(put_keys) == len(keys):
+    if not deleted:
         return Changes(paths, ids, list(digests), put_keys, put_values, [])
-    deleted = [key for key in keys if changes[key] is None]
     next_id, next_digest = iter(ids), iter(digests)
     all_ids = [DELETED if changes[key] is None else next(next_id) for key in keys]
     all_digests = [None if changes[key] is None else next(next_digest) for key in keys]

@@ -134,8 +134,8 @@ def _pack_boundary(boundary: Iterable[Branch]) -> list[Any]:
 def _unpack(data: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, tuple[Branch, ...]]:
     """Return the fields of an encoded proof, of whatever types they are.
 
-    The known arrays are walked header by header, and any other array is refused: a decoder that follows nested
-    headers allocates for each of them before it has seen a single element.
+    The known arrays are walked header by header, and any other array is refused: a decoder that follows
+    nested headers allocates for each of them before it has seen a single element.
     """
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(data), max_array_len=0, max_map_len=0, max_ext_len=0, max_str_len=0
