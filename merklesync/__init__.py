@@ -1,1 +1,60 @@
-"""merklesync."""
+"""merklesync: key-value stores that prove what they hold, and verified copies of them.
+
+This is the face: the names that most users need, from the packages that do the work.
+
+- ``merkledb``: the store, its roots and its proofs;
+- ``syncproto``: the protocol, without I/O;
+- ``server``: serves a store to whoever connects;
+- ``manager``: copies a store from servers that nobody has to trust.
+
+The command line is in ``cli``.
+"""
+
+import sys
+from pathlib import Path
+
+from merklesync.packages import HiddenPackage, require_own_packages
+
+try:
+    require_own_packages(Path(__file__).parent.parent)
+except HiddenPackage as error:
+    # The command shows one line; a program that imports this package gets the exception.
+    if sys.orig_argv[1:3] == ["-m", "merklesync"] or Path(sys.argv[0]).name == "merklesync":
+        sys.exit(f"Error: {error}")
+    raise
+
+from manager import Manager, Peer, Progress, SyncError
+from merkledb import (
+    EMPTY_ROOT,
+    Database,
+    InvalidProof,
+    MerkleDBError,
+    RangeProof,
+    Scheme,
+    Snapshot,
+    VerifiedRange,
+    open,  # noqa: A004 - the verb of merkledb, used as merklesync.open
+    root_of,
+    verify_range,
+)
+from server import serve
+
+__all__ = [
+    "EMPTY_ROOT",
+    "Database",
+    "HiddenPackage",
+    "InvalidProof",
+    "Manager",
+    "MerkleDBError",
+    "Peer",
+    "Progress",
+    "RangeProof",
+    "Scheme",
+    "Snapshot",
+    "SyncError",
+    "VerifiedRange",
+    "open",
+    "root_of",
+    "serve",
+    "verify_range",
+]

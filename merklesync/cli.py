@@ -1,0 +1,90 @@
+"""The command line ``merklesync``: the group of all commands, and how each ends.
+
+What a command prints is in ``output``; the table of exit codes is in ``failures`` and in ``merklesync
+--help``:
+
+==== ==========================================================================
+0    done
+1    not done, for a reason that none of the others names
+2    the command line is wrong
+3    verification failed: a proof, a peer or a store is not what it claims to be
+4    no peer could be reached
+130  interrupted with Ctrl-C
+==== ==========================================================================
+
+Invariant: whatever a user, a file, a peer or the machine does, standard error gets one line that says
+what to do, and no traceback.
+"""
+
+import errno
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from merklesync.exports import export
+from merklesync.failures import EXIT_CODES_HELP, ExitCode, Failure, failure_of, usage_failure
+from merklesync.loads import load
+from merklesync.pairs import delete, get, list_keys, put
+from merklesync.proofs import prove, verify
+from merklesync.stores import check, root
+
+
+class Commands(click.Group):
+    """A group of commands that all end with one line on standard error when they fail."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse what stands before the command."""
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            raise usage_failure(error) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Failure("interrupted", ExitCode.INTERRUPTED) from interrupt
+        except click.UsageError as error:
+            raise usage_failure(error) from error
+        except Exception as error:
+            # A reader that went away, as in "merklesync list STORE | head", is click's to end quietly.
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order in which they are met, not the alphabet's."""
+        return list(self.commands)
+
+
+def _version() -> str:
+    try:
+        return version("merklesync")
+    except PackageNotFoundError:
+        return "unknown: it is not installed"
+
+
+@click.group(
+    cls=Commands,
+    epilog=EXIT_CODES_HELP,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(_version(), prog_name="merklesync")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Keep key-value stores that prove what they hold, and copy them from machines that nobody has to trust.
+
+    A store is a folder. Keys and values are text, or 0x and hex digits.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (load, put, get, delete, list_keys, root, prove, verify, check, export):
+    main.add_command(command)

@@ -1,0 +1,110 @@
+"""The command ``export``: a store back into a folder tree, JSON Lines, or CSV.
+
+All of it comes from one snapshot.  A file that cannot be finished is removed; a folder tree is refused
+before anything is written when a key is no path below the target.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import IO, Final
+
+import click
+
+from merkledb import Snapshot
+from merklesync.failures import ExitCode, Failure
+from merklesync.formats import STANDARD_STREAM, Format, format_option, target_format
+from merklesync.options import PATH, json_option, store_argument
+from merklesync.output import (
+    WatchedPairs,
+    bars_are_wanted,
+    print_facts,
+    print_json,
+    progress_bar,
+    show_seconds,
+    show_size,
+)
+from merklesync.records import write_csv, write_json_lines
+from merklesync.sorting import Pair
+from merklesync.stores import describe_store, open_for_reading
+from merklesync.tree_writer import require_names, write_tree
+
+_WRITERS: Final[dict[Format, Callable[[IO[bytes], Iterable[Pair]], None]]] = {
+    Format.JSON_LINES: write_json_lines,
+    Format.CSV: write_csv,
+}
+
+
+@click.command()
+@store_argument
+@click.argument("target", type=PATH)
+@format_option
+@json_option
+def export(store: Path, target: Path, *, form: Format | None, as_json: bool) -> None:
+    """Write all pairs of STORE to TARGET.
+
+    TARGET is a new file where its name ends in .jsonl, .ndjson or .csv (or --format says so), - is standard
+    output, and anything else is a new or empty folder, in which each key becomes a file.
+
+    A folder is refused, naming the keys, when one is absolute, climbs with .., is empty or has an empty name,
+    holds a NUL byte, is too long for the file system, or needs one name to be a file and a folder. Nothing is
+    ever written outside TARGET.
+
+    JSON: root, revision, keys, hasher, branch_factor, target, format, bytes, seconds. Not with -.
+    """
+    began = monotonic()
+    form = target_format(target, form)
+    if target == STANDARD_STREAM and as_json:
+        raise click.UsageError("--json and - both want standard output", click.get_current_context())
+    with open_for_reading(store) as database, database.snapshot() as snapshot:
+        described = describe_store(snapshot)
+        try:
+            size_bytes = _export(snapshot, target, form, visible=bars_are_wanted(as_json=as_json))
+        except KeyboardInterrupt as interrupt:
+            left = (
+                f"{target} holds a part: remove it and export again"
+                if form is Format.FOLDER
+                else "export again"
+            )
+            raise Failure(f"interrupted: {left}", ExitCode.INTERRUPTED) from interrupt
+    seconds = monotonic() - began
+    if as_json:
+        where = {"target": str(target), "format": str(form)}
+        print_json({**described, **where, "bytes": size_bytes, "seconds": seconds})
+    elif target != STANDARD_STREAM:
+        exported = f"{described['keys']:,} keys, {show_size(size_bytes)} in {show_seconds(seconds)}"
+        print_facts({"exported": exported, "root": described["root"]})
+
+
+def _export(snapshot: Snapshot, target: Path, form: Format, *, visible: bool) -> int:
+    """Write all pairs; return the bytes of their keys and values."""
+    if form is Format.FOLDER:
+        require_names(target, (key for key, _ in snapshot.items()))
+    with progress_bar("writing", visible=visible) as bar:
+        pairs = WatchedPairs(snapshot.items(), bar, total_keys=len(snapshot))
+        if form is Format.FOLDER:
+            write_tree(target, pairs)
+        else:
+            with _created(target) as file:
+                _WRITERS[form](file, pairs)
+    return pairs.size_bytes
+
+
+@contextmanager
+def _created(target: Path) -> Iterator[IO[bytes]]:
+    """Give a new file, which is removed again when it cannot be finished; or standard output."""
+    if target == STANDARD_STREAM:
+        yield sys.stdout.buffer
+        return
+    try:
+        file = target.open("xb")
+    except FileExistsError as error:
+        raise Failure(f"{target} exists already: name a new file, or remove it") from error
+    try:
+        with file:
+            yield file
+    except BaseException:
+        target.unlink()
+        raise

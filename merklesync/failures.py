@@ -1,0 +1,94 @@
+"""How a command ends when it cannot do what it was asked: one line on standard error, and an exit code.
+
+==== ==========================================================================
+code meaning
+==== ==========================================================================
+0    done
+1    not done, for a reason that none of the others names
+2    the command line is wrong; nothing was looked at
+3    verification failed: a proof, a peer or a store is not what it claims to be
+4    no peer could be reached
+130  interrupted with Ctrl-C
+==== ==========================================================================
+
+Invariant: every error that input, a file, a peer or the machine can cause becomes a ``Failure`` here.
+Anything else is a defect of this program and shows its traceback.
+"""
+
+from enum import IntEnum
+from typing import IO, Any, Final
+
+import click
+
+from manager.errors import PeerUnreachable, SyncError, VerificationFailed
+from merkledb import CorruptDatabase, InvalidProof, MerkleDBError
+from merklesync.keys import shorten
+from merklesync.records import BadRecord
+from merklesync.tree_writer import TreeError
+
+# A sentence that names several peers or keys fits; a peer that sends a novel is cut off.
+MAX_SENTENCE_CHARACTERS: Final = 2_000
+
+
+class ExitCode(IntEnum):
+    """How a command ended; the table of this module."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_VERIFIED = 3
+    UNREACHABLE = 4
+    INTERRUPTED = 130
+
+
+EXIT_CODES_HELP: Final = """\b
+Exit codes:
+  0    done
+  1    not done, for a reason that none of the others names
+  2    the command line is wrong
+  3    verification failed: a proof, a peer or a store is not what it claims to be
+  4    no peer could be reached
+  130  interrupted with Ctrl-C; run the same command again to go on"""
+
+
+class Failure(click.ClickException):
+    """The end of a command that could not be done.
+
+    Args:
+        sentence: What went wrong and what to do next; shown as one line.
+        exit_code: What the process ends with.
+    """
+
+    def __init__(self, sentence: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(shorten(sentence, MAX_SENTENCE_CHARACTERS))
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class; each of ours has its own
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the one line."""
+        click.echo(f"Error: {self.message}", file=file, err=True)
+
+
+def usage_failure(error: click.UsageError) -> Failure:
+    """Return a wrong command line as one line; click's own takes four."""
+    hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+    return Failure(error.format_message() + hint, ExitCode.USAGE)
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """Return how a command ends with ``error``, or None when it is a defect of the program."""
+    match error:
+        case InvalidProof() | VerificationFailed() | CorruptDatabase():
+            return Failure(str(error), ExitCode.NOT_VERIFIED)
+        case PeerUnreachable():
+            return Failure(str(error), ExitCode.UNREACHABLE)
+        case MerkleDBError() | SyncError() | BadRecord() | TreeError():
+            return Failure(str(error))
+        case OSError():
+            return Failure(describe(error))
+    return None
+
+
+def describe(error: OSError) -> str:
+    """Return what the operating system refused, in one sentence."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

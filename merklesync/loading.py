@@ -1,0 +1,130 @@
+"""Putting sorted pairs into a store in bounded commits: the engine of ``load``.
+
+Pairs come in ascending order of their keys, from ``trees`` or ``sorting``.  Each batch is one commit, so
+an interrupted load leaves a whole store at some root, and the same load again finishes it: pairs that the
+store holds already are not written again.  Memory holds one batch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from merkledb import Database
+from merklesync.sorting import Pair
+
+# One commit is one flush to disk, which takes as long as writing some ten thousand pairs: fewer would
+# wait for the disk most of the time, more would only take memory.
+MAX_BATCH_KEYS: Final = 50_000
+MAX_BATCH_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass
+class Loaded:
+    """What a load has done so far, in keys.
+
+    Attributes:
+        added: Keys that were new.
+        changed: Keys that held another value.
+        unchanged: Keys that held this value already.
+        removed: Keys that the source does not have.
+        size_bytes: Bytes of all keys and values that came from the source.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    size_bytes: int = 0
+
+    @property
+    def keys(self) -> int:
+        """How many keys came from the source."""
+        return self.added + self.changed + self.unchanged
+
+
+def load_pairs(database: Database, pairs: Iterable[Pair], *, replace: bool) -> Loaded:
+    """Put ``pairs`` into ``database``.
+
+    Args:
+        database: Opened for writing.
+        pairs: In strictly ascending order of their keys.
+        replace: Remove every key that is not among them.
+
+    Returns:
+        What was done.
+
+    Raises:
+        DatabaseFull: What was committed until then stays.
+    """
+    loaded = Loaded()
+    was_empty = len(database) == 0
+    start: bytes | None = None
+    for batch in batches(pairs):
+        end = next(reversed(batch))
+        changes = _changes(database, batch, loaded, was_empty=was_empty)
+        if replace and not was_empty:
+            changes.update(_remove_others(database, batch, start, end, loaded))
+        _commit(database, changes)
+        loaded.size_bytes += sum(map(len, batch)) + sum(map(len, batch.values()))
+        start = end + b"\0"
+    if replace and not was_empty:
+        _commit(database, _remove_others(database, {}, start, None, loaded))
+    return loaded
+
+
+def batches(pairs: Iterable[Pair]) -> Iterator[dict[bytes, bytes]]:
+    """Cut a stream of pairs into batches bounded in keys and, but for the last pair of each, in bytes."""
+    batch: dict[bytes, bytes] = {}
+    size_bytes = 0
+    for key, value in pairs:
+        batch[key] = value
+        size_bytes += len(key) + len(value)
+        if len(batch) >= MAX_BATCH_KEYS or size_bytes >= MAX_BATCH_BYTES:
+            yield batch
+            batch = {}
+            size_bytes = 0
+    if batch:
+        yield batch
+
+
+def _changes(
+    database: Database, batch: Mapping[bytes, bytes], loaded: Loaded, *, was_empty: bool
+) -> dict[bytes, bytes | None]:
+    """Return the pairs of ``batch`` that the store does not hold already, and count all of them."""
+    if was_empty:
+        loaded.added += len(batch)
+        return dict(batch)
+    changes: dict[bytes, bytes | None] = {}
+    with database.snapshot() as snapshot:
+        for key, value in batch.items():
+            held = snapshot.get(key)
+            if held == value:
+                loaded.unchanged += 1
+                continue
+            changes[key] = value
+            if held is None:
+                loaded.added += 1
+            else:
+                loaded.changed += 1
+    return changes
+
+
+def _remove_others(
+    database: Database, kept: Mapping[bytes, bytes], start: bytes | None, end: bytes | None, loaded: Loaded
+) -> dict[bytes, None]:
+    """Remove the keys of [start, end] that are not ``kept``, but for a last batch, which is returned."""
+    while True:
+        with database.snapshot() as snapshot:
+            keys = (key for key, _ in snapshot.items(start, end) if key not in kept)
+            others = list(islice(keys, MAX_BATCH_KEYS))
+        loaded.removed += len(others)
+        if len(others) < MAX_BATCH_KEYS:
+            return dict.fromkeys(others)
+        _commit(database, dict.fromkeys(others))
+        start = others[-1] + b"\0"
+
+
+def _commit(database: Database, changes: Mapping[bytes, bytes | None]) -> None:
+    if changes:
+        database.commit(changes)

@@ -1,0 +1,157 @@
+"""The commands about single pairs: ``put``, ``get``, ``delete`` and ``list``."""
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import click
+
+from merkledb import MAX_VALUE_BYTES, Database, Snapshot
+from merklesync.failures import Failure
+from merklesync.keys import name_bytes, show_bytes
+from merklesync.options import (
+    BYTES,
+    SchemeChoice,
+    end_option,
+    json_option,
+    scheme_options,
+    start_option,
+    store_argument,
+)
+from merklesync.output import print_json
+from merklesync.records import bytes_to_json, pair_to_json
+from merklesync.sorting import Pair
+from merklesync.stores import describe_store, open_for_reading, open_for_writing
+
+key_argument = click.argument("key", type=BYTES)
+
+
+@click.command()
+@store_argument
+@key_argument
+@click.argument("value", type=BYTES, required=False)
+@click.option("--file", "file", type=click.File("rb"), help="Read the value from it; - is standard input.")
+@scheme_options
+@json_option
+def put(
+    store: Path,
+    key: bytes,
+    value: bytes | None,
+    file: IO[bytes] | None,
+    *,
+    hasher: str | None,
+    branch_factor: int | None,
+    as_json: bool,
+) -> None:
+    """Store VALUE under KEY, replacing what KEY holds, and print the new root.
+
+    KEY and VALUE are text, or 0x and hex digits. STORE is created when it is missing. To put many pairs, use
+    load.
+
+    JSON: root, revision, keys, hasher, branch_factor.
+    """
+    if (value is None) == (file is None):
+        raise click.UsageError("give either VALUE or --file FILE", click.get_current_context())
+    if value is None and file is not None:
+        # One byte more than allowed is enough to be refused.
+        value = file.read(MAX_VALUE_BYTES + 1)
+    with open_for_writing(store, SchemeChoice(hasher, branch_factor)) as database:
+        _commit(database, {key: value}, as_json=as_json)
+
+
+@click.command()
+@store_argument
+@click.argument("keys", metavar="KEY...", type=BYTES, nargs=-1, required=True)
+@json_option
+def delete(store: Path, keys: tuple[bytes, ...], *, as_json: bool) -> None:
+    """Delete each KEY in one commit, and print the new root. Deletes nothing when one of them is not there.
+
+    JSON: root, revision, keys, hasher, branch_factor.
+    """
+    with open_for_writing(store, create=False) as database:
+        missing = next((key for key in keys if key not in database), None)
+        if missing is not None:
+            raise Failure(f"{store} has no key {name_bytes(missing)}: nothing was deleted")
+        _commit(database, dict.fromkeys(keys), as_json=as_json)
+
+
+def _commit(database: Database, changes: dict[bytes, bytes | None], *, as_json: bool) -> None:
+    database.commit(changes)
+    with database.snapshot() as snapshot:
+        described = describe_store(snapshot)
+    if as_json:
+        print_json(described)
+    else:
+        click.echo(described["root"])
+
+
+@click.command()
+@store_argument
+@key_argument
+@json_option
+def get(store: Path, key: bytes, *, as_json: bool) -> None:
+    """Print the value of KEY: its bytes as they are, or, on a terminal, as text or hex.
+
+    JSON: key, value; a string, {"hex": ...} or {"base64": ...} each, as load reads them.
+    """
+    with open_for_reading(store) as database:
+        value = database.get(key)
+    if value is None:
+        raise Failure(f"{store} has no key {name_bytes(key)}")
+    if as_json:
+        print_json(pair_to_json(key, value))
+    elif sys.stdout.isatty():
+        click.echo(show_bytes(value))
+    else:
+        click.echo(value, nl=False)
+
+
+@click.command("list")
+@store_argument
+@start_option
+@end_option
+@click.option("--prefix", type=BYTES, metavar="KEY", help="Only keys that begin so.")
+@click.option("--reverse", is_flag=True, help="Largest key first.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N keys.")
+@click.option("--values", is_flag=True, help="Print the values too, after a tab.")
+@json_option
+def list_keys(
+    store: Path,
+    *,
+    start: bytes | None,
+    end: bytes | None,
+    prefix: bytes | None,
+    reverse: bool,
+    limit: int | None,
+    values: bool,
+    as_json: bool,
+) -> None:
+    """List the keys of STORE in order, one a line: text, or 0x and hex digits where text cannot be printed.
+
+    JSON: root, revision, pairs: a list of key (and, with --values, value), as get shows them.
+    """
+    if prefix is not None and (start is not None or end is not None):
+        raise click.UsageError("give either --prefix or --start and --end", click.get_current_context())
+    with open_for_reading(store) as database, database.snapshot() as snapshot:
+        if prefix is not None:
+            start, end = prefix, prefix.ljust(snapshot.scheme.max_key_bytes, b"\xff")
+        pairs = islice(snapshot.items(start, end, reverse=reverse), limit)
+        if as_json:
+            _print_json_pairs(snapshot, pairs, values=values)
+            return
+        for key, value in pairs:
+            click.echo(show_bytes(key) + (f"\t{show_bytes(value)}" if values else ""))
+
+
+def _print_json_pairs(snapshot: Snapshot, pairs: Iterator[Pair], *, values: bool) -> None:
+    """Print one document, pair by pair, for a store need not fit into memory."""
+    click.echo(f'{{"root": "{snapshot.root.hex()}", "revision": {snapshot.revision}, "pairs": [', nl=False)
+    separator = ""
+    for key, value in pairs:
+        shown = pair_to_json(key, value) if values else {"key": bytes_to_json(key, form="hex")}
+        click.echo(separator + json.dumps(shown), nl=False)
+        separator = ",\n"
+    click.echo("]}")
