@@ -273,8 +273,10 @@ class Database:
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase
         """
-        ranges = [verified] if isinstance(verified, VerifiedRange) else verified
+        ranges = verified if isinstance(verified, Sequence) else [verified]
         for each in ranges:
+            if type(each) is not VerifiedRange:
+                raise TypeError(f"only what verify_range returns can be applied, not {type(each).__name__}")
             if each.scheme != self.scheme:
                 raise SchemeMismatch(str(self.path), each.scheme, self.scheme)
         with self._store.write() as transaction:

@@ -36,6 +36,8 @@ MAX_PROOF_KEYS: Final = 65_536
 # A boundary is two paths from the top, each with at most a branch for every token, and the node it ends at.
 MAX_BOUNDARY_BRANCHES: Final = 2 * (MAX_PATH_TOKENS + 2)
 
+_BYTES_OR_NONE: Final = (bytes, type(None))
+
 
 class Branch(NamedTuple):
     """A node of the boundary, as far as it lies outside the range.
@@ -85,7 +87,7 @@ class RangeProof(NamedTuple):
             proof = cls(*_unpack(data))
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise InvalidProof(Reason.MALFORMED, str(error) or "it ends too early") from error
-        _require_types(proof)
+        require_form(proof)
         if proof.encode() != data:
             raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
         return proof
@@ -179,14 +181,36 @@ def _unpack_boundary(unpacker: msgpack.Unpacker) -> Iterator[Branch]:
         yield Branch(before, digest, children)
 
 
-def _require_types(proof: RangeProof) -> None:
-    """Raise unless every field has the type that it is annotated with."""
+def require_form(proof: RangeProof) -> None:
+    """Raise unless every field of ``proof`` has the type that it is annotated with, down to the last token.
+
+    Raises:
+        InvalidProof: With Reason.MALFORMED.
+    """
     for column in (proof.keys, proof.values):
         if type(column) is not tuple or not {bytes}.issuperset(map(type, column)):
-            raise InvalidProof(Reason.MALFORMED, "keys and values are arrays of bytes")
+            raise InvalidProof(Reason.MALFORMED, "keys and values are tuples of bytes")
     if len(proof.keys) != len(proof.values):
         raise InvalidProof(Reason.MALFORMED, f"{len(proof.keys)} keys but {len(proof.values)} values")
-    if not {bytes, type(None)}.issuperset(
-        map(type, (proof.end, *(branch.digest for branch in proof.boundary)))
-    ):
-        raise InvalidProof(Reason.MALFORMED, "an end or digest is bytes or nil")
+    if type(proof.end) not in _BYTES_OR_NONE:
+        raise InvalidProof(Reason.MALFORMED, "an end is bytes or None")
+    if type(proof.boundary) is not tuple or len(proof.boundary) > MAX_BOUNDARY_BRANCHES:
+        raise InvalidProof(
+            Reason.MALFORMED, f"a boundary is a tuple of at most {MAX_BOUNDARY_BRANCHES} branches"
+        )
+    if not all(map(_is_branch, proof.boundary)):
+        raise InvalidProof(Reason.MALFORMED, "a branch is a path, a digest or None, and children")
+
+
+def _is_branch(branch: object) -> bool:
+    return (
+        type(branch) is Branch
+        and type(branch.path) is bytes
+        and type(branch.digest) in _BYTES_OR_NONE
+        and type(branch.children) is tuple
+        and all(map(_is_child, branch.children))
+    )
+
+
+def _is_child(child: object) -> bool:
+    return type(child) is tuple and len(child) == 2 and type(child[0]) is int and type(child[1]) is bytes

@@ -52,13 +52,12 @@ class Prover:
             LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
         """
         pairs = self._read(start, end, min(max_keys, MAX_PROOF_KEYS), max_bytes)
-        needed_bytes = []
+        complete_bytes = None
         if not pairs.more:
-            proof, size = self._assemble(pairs, start, end)
-            if size <= max_bytes:
+            proof, complete_bytes = self._assemble(pairs, start, end)
+            if complete_bytes <= max_bytes:
                 return proof
-            needed_bytes.append(size)
-        return self._cut(pairs, start, max_bytes, needed_bytes)
+        return self._cut(pairs, start, max_bytes, complete_bytes)
 
     def _read(self, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int) -> _Pairs:
         """Read pairs from ``start`` until a limit is reached or the range ends."""
@@ -91,13 +90,16 @@ class Prover:
         size = encoded_proof_bytes(len(pairs.keys), pairs.encoded_bytes, end, boundary)
         return RangeProof(tuple(pairs.keys), tuple(pairs.values), end, boundary), size
 
-    def _cut(self, pairs: _Pairs, start: bytes | None, max_bytes: int, needed_bytes: list[int]) -> RangeProof:
+    def _cut(
+        self, pairs: _Pairs, start: bytes | None, max_bytes: int, complete_bytes: int | None
+    ) -> RangeProof:
         """Return the proof of as many of ``pairs`` as fit.
 
         Narrows down between a count that fits and one that is too many, until they are neighbours or little
         room is left.
         """
         best: RangeProof | None = None
+        size = 0
         fits, too_many, count, pair_bytes = 0, len(pairs.keys) + 1, len(pairs.keys), pairs.encoded_bytes
         while too_many - fits > 1:
             kept = _Pairs(pairs.keys[:count], pairs.values[:count], pair_bytes, more=True)
@@ -105,14 +107,15 @@ class Prover:
             unused_bytes = max_bytes - size
             if unused_bytes < 0:
                 too_many = count
-                needed_bytes.append(size)
             else:
                 fits, best = count, proof
                 if unused_bytes < _MAX_UNUSED_BYTES:
                     break
             count, pair_bytes = _aim(pairs, count, pair_bytes, unused_bytes, fits, too_many)
         if best is None:
-            raise LimitTooSmall(max_bytes, min(needed_bytes))
+            # What was tried last carries one pair.  A complete proof can be smaller, as nothing bounds it
+            # behind.
+            raise LimitTooSmall(max_bytes, min(tried for tried in (size, complete_bytes) if tried))
         return best
 
 

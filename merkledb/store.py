@@ -48,7 +48,8 @@ LMDB_VERSION: Final = 0
 DEFAULT_MAP_BYTES: Final = 1 << 40
 # What LMDB 0.9 allows.
 MAX_ROW_KEY_BYTES: Final = 511
-# Which of eleven rows each pass puts.  A little more than half first, so that the second pass overfills no page.
+# Which of eleven rows each pass puts.  A little more than half first, so that the second pass overfills no
+# page.
 _FIRST_PASS: Final = (1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1)
 _SECOND_PASS: Final = tuple(1 - taken for taken in _FIRST_PASS)
 # Every worker thread of a server and every iterator in flight takes a reader's slot.
@@ -225,9 +226,9 @@ def put_sorted(
 ) -> None:
     """Put pairs that ascend by key, so that pages end up full.
 
-    Rows behind the table's last row are appended, which fills pages to the brim.  Elsewhere LMDB splits a full
-    page in halves, so a run of ascending rows would leave every page half empty.  Put in two passes, the first
-    pass makes half-full pages of every other row, and the second fills the gaps.
+    Rows behind the table's last row are appended, which fills pages to the brim.  Elsewhere LMDB splits a
+    full page in halves, so a run of ascending rows would leave every page half empty.  Put in two passes,
+    the first pass makes half-full pages of every other row, and the second fills the gaps.
     """
     if not keys:
         return

@@ -18,23 +18,25 @@ Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be app
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from itertools import islice
 from operator import itemgetter, lt
-from typing import Final
+from typing import Final, NoReturn
 
-from merkledb.errors import InvalidProof, Reason
+from merkledb.errors import InvalidProof, InvalidRange, Reason
 from merkledb.fold import Fold, Items
 from merkledb.mapping import leaves
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
-from merkledb.proof import MAX_BOUNDARY_BRANCHES, Branch, RangeProof, encoded_bin_bytes, encoded_proof_bytes
+from merkledb.proof import Branch, RangeProof, encoded_bin_bytes, encoded_proof_bytes, require_form
 from merkledb.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
 from merkledb.trie import is_path_outside, is_slot_outside, stubs_of
 
 _SEAL: Final = object()
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class VerifiedRange:
-    """What a range proof has shown to be true at a root.  Made by ``verify_range`` alone.
+    """What a range proof has shown to be true at a root.  Made by ``verify_range`` alone, and never changed.
 
     Attributes:
         scheme: The scheme of the trie.
@@ -44,54 +46,41 @@ class VerifiedRange:
         complete: Whether ``end`` is the end that was requested.
         keys: The keys in [start, end], ascending: all that there are.
         values: Their values.
-        value_bytes: What the values take together.
-        next_keys:  The first possible key of each populated slot behind ``end`` and within what was
-            requested, ascending: where the rest of the range can be split.
+        next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
+            ascending: where the rest of the range can be split.
         branches: (path, record) of the branches wholly inside the range, ascending.
         frontier: The topmost nodes wholly inside the range, as items of the fold.
     """
 
-    __slots__ = (
-        "branches",
-        "complete",
-        "end",
-        "frontier",
-        "keys",
-        "next_keys",
-        "root",
-        "scheme",
-        "start",
-        "value_bytes",
-        "values",
-    )
+    seal: InitVar[object]
+    scheme: Scheme
+    root: bytes
+    start: bytes | None
+    end: bytes | None
+    complete: bool
+    keys: tuple[bytes, ...]
+    values: tuple[bytes, ...]
+    next_keys: tuple[bytes, ...]
+    branches: tuple[tuple[bytes, bytes], ...]
+    frontier: Items
 
-    def __init__(
-        self,
-        seal: object,
-        request: "_Request",
-        proof: RangeProof,
-        branches: list[tuple[bytes, bytes]],
-        frontier: Items,
-    ) -> None:
+    def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("a VerifiedRange comes from verify_range, never from a constructor")
-        self.scheme = request.scheme
-        self.root = request.root
-        self.start = request.start
-        self.end = proof.end
-        self.complete = proof.end == request.end
-        self.keys = proof.keys
-        self.values = proof.values
-        self.value_bytes = sum(map(len, proof.values))
-        self.next_keys = tuple(_next_keys(proof, request))
-        self.branches = branches
-        self.frontier = frontier
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a VerifiedRange cannot be pickled: send the proof, and verify it again")
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __repr__(self) -> str:
         return f"VerifiedRange({len(self)} pairs, {self.start!r} to {self.end!r}, root {self.root.hex()})"
+
+    @property
+    def value_bytes(self) -> int:
+        """What the values take together."""
+        return sum(map(len, self.values))
 
 
 class _Request:
@@ -134,33 +123,30 @@ def verify_range(
 
     Raises:
         InvalidProof: The proof does not show that; its ``reason`` says why.
-        ValueError: ``start`` lies behind ``end``, which is the caller's mistake.
+        InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
 
     Cost: about 3 µs a pair, and no more memory than a few times the proof.
     """
     scheme = scheme or Scheme()
     if start is not None and end is not None and start > end:
-        raise ValueError("start lies behind end")
-    _check_size(proof, max_keys, max_bytes)
+        raise InvalidRange(start, end)
+    require_form(proof)
+    if max_keys is not None and len(proof.keys) > max_keys:
+        raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")
     _check_pairs(proof, scheme)
     _check_bounds(proof, start, end)
     request = _Request(scheme, root, start, end, proof.end)
     _check_boundary(proof.boundary, request)
+    if max_bytes is not None:
+        _check_size(proof, max_bytes)
     return _fold_and_compare(proof, request)
 
 
-def _check_size(proof: RangeProof, max_keys: int | None, max_bytes: int | None) -> None:
-    if len(proof.keys) != len(proof.values):
-        raise InvalidProof(Reason.MALFORMED, f"{len(proof.keys)} keys but {len(proof.values)} values")
-    if max_keys is not None and len(proof.keys) > max_keys:
-        raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")
-    if len(proof.boundary) > MAX_BOUNDARY_BRANCHES:
-        raise InvalidProof(Reason.MALFORMED, f"a boundary of {len(proof.boundary)} branches")
-    if max_bytes is not None:
-        pair_bytes = sum(map(encoded_bin_bytes, map(len, proof.keys + proof.values)))
-        size = encoded_proof_bytes(len(proof.keys), pair_bytes, proof.end, proof.boundary)
-        if size > max_bytes:
-            raise InvalidProof(Reason.TOO_MANY_BYTES, f"{size} of at most {max_bytes}")
+def _check_size(proof: RangeProof, max_bytes: int) -> None:
+    pair_bytes = sum(map(encoded_bin_bytes, map(len, proof.keys + proof.values)))
+    size = encoded_proof_bytes(len(proof.keys), pair_bytes, proof.end, proof.boundary)
+    if size > max_bytes:
+        raise InvalidProof(Reason.TOO_MANY_BYTES, f"{size} of at most {max_bytes}")
 
 
 def _check_pairs(proof: RangeProof, scheme: Scheme) -> None:
@@ -236,8 +222,19 @@ def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
         for path, record, node_id in zip(*part, strict=True)
         if inside(path)
     )
-    branches = [(path, record) for path, record, _ in nodes]
-    return VerifiedRange(_SEAL, request, proof, branches, _frontier(pairs, nodes))
+    return VerifiedRange(
+        seal=_SEAL,
+        scheme=scheme,
+        root=request.root,
+        start=request.start,
+        end=proof.end,
+        complete=proof.end == request.end,
+        keys=proof.keys,
+        values=proof.values,
+        next_keys=tuple(_next_keys(proof, request)),
+        branches=tuple((path, record) for path, record, _ in nodes),
+        frontier=_frontier(pairs, nodes),
+    )
 
 
 def boundary_items(
