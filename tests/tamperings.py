@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import merkledb
 from merkledb import EMPTY_ROOT, Branch, RangeProof, Reason, Scheme, verify_range
 from tests import oracle
+from tests.judging import Bound, proof_of
 
 SCHEME = Scheme()
 START, END = b"\x21\x01", b"\x30\x31"
@@ -51,8 +52,8 @@ class Case(NamedTuple):
 
     proof: RangeProof
     root: bytes = oracle.root_of(STORE, SCHEME)
-    start: bytes | None = START
-    end: bytes | None = END
+    start: Bound = START
+    end: Bound = END
     max_keys: int | None = None
     max_bytes: int | None = None
 
@@ -85,10 +86,8 @@ class Case(NamedTuple):
         return self.with_boundary(*self.proof.boundary, *branches)
 
 
-def honest(start: bytes | None = START, end: bytes | None = END, max_keys: int | None = None) -> Case:
-    proof = oracle.prove_range(STORE, SCHEME, start, end, max_keys)
-    boundary = tuple(Branch(*branch) for branch in proof.boundary)
-    return Case(RangeProof(proof.keys, proof.values, proof.end, boundary), start=start, end=end)
+def honest(start: Bound = START, end: Bound = END, max_keys: int | None = None) -> Case:
+    return Case(proof_of(STORE, SCHEME, start, end, max_keys), start=start, end=end)
 
 
 def id_at(path: bytes) -> bytes:

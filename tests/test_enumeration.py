@@ -10,15 +10,16 @@ each other among them) and every pair of bounds on or beside these keys:
 - every step from one of the tries to another.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import pytest
 
-from merkledb import EMPTY_ROOT, Branch, InvalidProof, RangeProof, Reason, Scheme, verify_range
+from merkledb import EMPTY_ROOT, RangeProof, Reason, Scheme
 from tests import oracle
-from tests.oracle import BruteForceVerifier, Contents, Node
+from tests.judging import Bound, Telling, boundary_of, rejection
+from tests.oracle import BruteForceVerifier, Node
 from tests.stores import new_database
 
 SCHEMES = [Scheme("sha256", 2), Scheme("blake3", 4), Scheme("sha256", 16), Scheme("blake3", 256)]
@@ -31,26 +32,10 @@ ABSENT_BOUNDS = (b"\x00\x00\x00", b"\x00\x01", b"\x0f", b"\xff")
 # beside it a stub may lose its branch before the root shows the difference.
 UNFAITHFUL = (Reason.WRONG_ROOT, Reason.STUB_NOT_DIRECT)
 
-Bound = bytes | None
-
 
 def all_bounds(keys: Iterable[bytes]) -> list[tuple[Bound, Bound]]:
     places: list[Bound] = [None, *sorted(keys)]
     return [(s, e) for s, e in itertools.product(places, places) if s is None or e is None or s <= e]
-
-
-def boundary_of(root: Node | None, start: Bound, end: Bound, scheme: Scheme) -> tuple[Branch, ...]:
-    return tuple(Branch(*branch) for branch in oracle.boundary_of(root, start, end, scheme))
-
-
-def rejection(proof: RangeProof, root: bytes, start: Bound, end: Bound, scheme: Scheme) -> Reason | None:
-    """Why the product rejects a proof; `None` when it accepts it, whole and unchanged."""
-    try:
-        verified = verify_range(proof, root, start, end, scheme=scheme)
-    except InvalidProof as error:
-        return error.reason
-    assert (verified.keys, verified.values, verified.end) == proof[:3]
-    return None
 
 
 # -------------------------------------------------------------------------------- claims of another content
@@ -95,56 +80,17 @@ def test_an_altered_value_is_never_accepted(scheme: Scheme) -> None:
 # --------------------------------------------------------------------------- the true trie, told with stubs
 
 
-class Telling(NamedTuple):
-    """A way to tell a trie, or a part of it: some nodes opened, the others told as stubs.
-
-    Attributes:
-        shown: Paths of the values that are told.
-        stubs: (path, id, whether the path is the stub's own slot).
-    """
-
-    shown: tuple[bytes, ...] = ()
-    stubs: tuple[tuple[bytes, bytes, bool], ...] = ()
-
-
 def tellings(node: Node, slot: bytes, tokens: bytes) -> Iterator[Telling]:
     """Yield every way to tell a node and what lies below it; stubs in their slots or up to two deeper."""
     deeper = [bytes(more) for length in (0, 1, 2) for more in itertools.product(tokens, repeat=length)]
     for more in deeper:
         if slot or more:
-            yield Telling(stubs=((slot + more, node.id, bool(slot) and not more),))
-    parts = [
-        list(tellings(child, node.path + bytes([t]), tokens)) for t, child in sorted(node.children.items())
-    ]
-    shown = () if node.digest is None else (node.path,)
+            yield Telling(stubs=((slot + more, node.id),), in_slots=bool(slot) and not more)
+    own = Telling(() if node.digest is None else (node.path,))
+    children = sorted(node.children.items())
+    parts = [list(tellings(child, node.path + bytes([token]), tokens)) for token, child in children]
     for chosen in itertools.product(*parts):
-        yield Telling(
-            shown + tuple(path for part in chosen for path in part.shown),
-            tuple(stub for part in chosen for stub in part.stubs),
-        )
-
-
-def proof_of(telling: Telling, world: Contents, start: Bound, end: Bound, scheme: Scheme) -> RangeProof:
-    """Put a telling into the form of a proof: values inside the range as pairs, all else as boundary."""
-    key_of = {oracle.path_of(key, scheme): key for key in world}
-    pairs = {
-        key_of[path]: world[key_of[path]]
-        for path in telling.shown
-        if oracle.in_range(key_of[path], start, end)
-    }
-    digests = {
-        path: oracle.digest_of(world[key_of[path]], scheme)
-        for path in telling.shown
-        if key_of[path] not in pairs
-    }
-    children: dict[bytes, list[tuple[int, bytes]]] = {}
-    for path, node_id, _ in telling.stubs:
-        children.setdefault(path[:-1], []).append((path[-1], node_id))
-    boundary = [
-        Branch(path, digests.get(path), tuple(sorted(children.get(path, ()))))
-        for path in sorted(digests.keys() | children.keys())
-    ]
-    return RangeProof(tuple(pairs), tuple(pairs.values()), end, tuple(boundary))
+        yield functools.reduce(Telling.and_also, chosen, own)
 
 
 @pytest.mark.parametrize(
@@ -163,14 +109,13 @@ def test_a_telling_of_the_true_trie_is_accepted_exactly_when_its_stubs_hang_in_t
     ]
     for telling in tellings(trie, b"", tokens):
         for start, end, range_ in bounds:
-            proof = proof_of(telling, world, start, end, scheme)
-            is_sound = all(in_slot and range_.excludes_slot(path) for path, _, in_slot in telling.stubs)
+            proof = telling.proof(world, start, end, scheme)
             reason = rejection(proof, trie.id, start, end, scheme)
-            assert (reason is None) == is_sound, (proof, reason)
-            if reason is None:
+            if telling.is_sound(range_):
+                assert reason is None
                 assert dict(zip(proof.keys, proof.values, strict=True)) == oracle.pairs_in(world, start, end)
             else:
-                assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT)
+                assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT), proof
 
 
 # ---------------------------------------------------------------------------------------- the honest prover

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import merkledb
 from merkledb import Database, LimitTooSmall, RangeProof, Scheme, VerifiedRange, verify_range
 from tests import oracle
+from tests.judging import proof_of
 from tests.stores import new_database
 from tests.strategies import HASHERS, SCHEMES, Limits, contents, keys, limits, near_keys, ranges, schemes
 
@@ -21,24 +22,13 @@ MAX_UNUSED_BYTES = 8 * KIB
 PAIR_OVERHEAD_BYTES = 14
 
 
-def oracle_proof(
-    store: Mapping[bytes, bytes],
-    scheme: Scheme,
-    start: bytes | None,
-    end: bytes | None,
-    max_keys: int | None = None,
-) -> RangeProof:
-    proof = oracle.prove_range(store, scheme, start, end, max_keys)
-    return RangeProof(*proof[:3], tuple(merkledb.Branch(*branch) for branch in proof.boundary))
-
-
 def assert_limits_are_used_up(
     proof: RangeProof, store: Mapping[bytes, bytes], scheme: Scheme, start: bytes | None, limit: Limits
 ) -> None:
     """Fail when a cut-off proof could have carried more: a pair was left out with room to spare."""
     if len(proof.keys) == limit.max_keys:
         return
-    longer = oracle_proof(store, scheme, start, None, len(proof.keys) + 1)
+    longer = proof_of(store, scheme, start, None, len(proof.keys) + 1)
     if len(longer.keys) == len(proof.keys):
         return
     next_pair_bytes = len(longer.keys[-1]) + len(longer.values[-1]) + PAIR_OVERHEAD_BYTES
@@ -81,7 +71,7 @@ def test_every_honest_proof_is_by_definition_accepted_and_within_its_limits(
     is_cut = proof.end != end
     event("cut off" if is_cut else "complete")
     assert proof.end == (proof.keys[-1] if is_cut else end)
-    assert proof == oracle_proof(store, scheme, start, proof.end)
+    assert proof == proof_of(store, scheme, start, proof.end)
     assert RangeProof.decode(proof.encode()) == proof
     assert len(proof.encode()) <= limit.max_bytes
     assert len(proof.keys) <= limit.max_keys
@@ -142,7 +132,7 @@ def test_a_proof_for_one_key_says_whether_it_is_present(
     key = data.draw(near_keys(sorted(store)))
     with new_database(store, scheme) as database:
         proof, root = database.prove(key), database.root
-    assert proof == oracle_proof(store, scheme, key, key)
+    assert proof == proof_of(store, scheme, key, key)
     verified = verify_range(proof, root, key, key, scheme=scheme)
     assert dict(zip(verified.keys, verified.values, strict=True)) == oracle.pairs_in(store, key, key)
     assert verified.complete
