@@ -1,0 +1,254 @@
+"""Servers for tests of the manager: on memory streams, honest by default, wrong in one chosen way each.
+
+They speak through syncproto's own ``Connection`` wherever the protocol allows what they do; what it does not
+allow they write past it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio.testing
+
+from manager import Peer
+from merkledb import Database, LimitTooSmall, RangeProof
+from syncproto import (
+    Cancel,
+    Connection,
+    Error,
+    ErrorCode,
+    GetRange,
+    Goodbye,
+    Hello,
+    Message,
+    Range,
+    Role,
+    encode,
+)
+
+MAX_FRAME_BYTES = 1 << 20
+
+
+class FakeServer:
+    """Serves one database to any number of connections.
+
+    Attributes:
+        requests: All that was asked, in order.
+        connections: How often somebody connected.
+        cancels: How many requests were cancelled before their answer.
+    """
+
+    def __init__(self, database: Database, name: str = "peer", *, max_keys: int = 8192) -> None:
+        self.database = database
+        self.name = name
+        self.max_keys = max_keys
+        self.max_bytes = 1 << 30
+        self.max_requests = 16
+        self.requests: list[GetRange] = []
+        self.keys_sent = 0
+        self.connections = 0
+        self.cancels = 0
+        self._nursery: trio.Nursery | None = None
+
+    def peer(self, nursery: trio.Nursery) -> Peer:
+        """Return the peer that leads here; its connections live in ``nursery``."""
+        self._nursery = nursery
+        return Peer(self.name, self.open_stream)
+
+    async def open_stream(self) -> trio.abc.Stream:
+        assert self._nursery is not None
+        await trio.lowlevel.checkpoint()
+        self.connections += 1
+        theirs, ours = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._converse, ours)
+        return theirs
+
+    def hello(self) -> Hello:
+        scheme = self.database.scheme
+        return Hello(
+            hasher=scheme.hasher,
+            branch_factor=scheme.branch_factor,
+            root=self.database.root,
+            revision=self.database.revision,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            max_keys=self.max_keys,
+            max_bytes=self.max_bytes,
+            max_requests=self.max_requests,
+        )
+
+    async def _converse(self, stream: trio.abc.Stream) -> None:
+        conversation = Conversation(stream, Connection(Role.SERVER, self.hello()))
+        try:
+            async with trio.open_nursery() as nursery:
+                await self.greet(conversation)
+                while messages := await conversation.receive():
+                    for message in messages:
+                        self._dispatch(nursery, conversation, message)
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    def _dispatch(self, nursery: trio.Nursery, conversation: "Conversation", message: Message) -> None:
+        if isinstance(message, GetRange):
+            self.requests.append(message)
+            nursery.start_soon(self.answer, conversation, message)
+        elif isinstance(message, Cancel):
+            self.cancels += 1
+
+    async def greet(self, conversation: "Conversation") -> None:
+        await conversation.send(conversation.connection.hello)
+
+    async def answer(self, conversation: "Conversation", request: GetRange) -> None:
+        await conversation.send(self.honest_answer(request))
+
+    def honest_answer(self, request: GetRange) -> Message:
+        """Return what an honest server says."""
+        if request.root != self.database.root:
+            return Error(request.request_id, ErrorCode.UNKNOWN_ROOT, "not known here")
+        try:
+            proof = self.proof(request)
+        except LimitTooSmall as error:
+            code = ErrorCode.LIMIT_TOO_SMALL
+            return Error(request.request_id, code, "one pair does not fit", error.needed_bytes)
+        self.keys_sent += len(proof.keys)
+        return Range(request.request_id, proof.encode())
+
+    def proof(self, request: GetRange) -> RangeProof:
+        return self.database.prove_range(
+            request.start,
+            request.end,
+            max_keys=min(request.max_keys, self.max_keys),
+            max_bytes=min(request.max_bytes, self.max_bytes),
+        )
+
+
+class Conversation:
+    """The server's side of one connection."""
+
+    def __init__(self, stream: trio.abc.Stream, connection: Connection) -> None:
+        self.stream = stream
+        self.connection = connection
+        self._sending = trio.Lock()
+
+    async def send(self, message: Message) -> None:
+        await self.send_bytes(self.connection.send(message))
+
+    async def send_past_the_rules(self, message: Message) -> None:
+        """Send what our own connection would not let us send."""
+        await self.send_bytes(encode(message).data)
+
+    async def send_bytes(self, data: bytes) -> None:
+        async with self._sending:
+            await self.stream.send_all(data)
+
+    async def receive(self) -> list[Message]:
+        """Return the next messages; none at the end of the stream."""
+        while data := await self.stream.receive_some():
+            if messages := list(self.connection.receive_data(data)):
+                return messages
+        return []
+
+
+Answer = Callable[[FakeServer, Conversation, GetRange], Awaitable[None]]
+
+
+class ScriptedServer(FakeServer):
+    """Answers as a function says, the first ``times`` requests or all, and honestly otherwise."""
+
+    def __init__(
+        self,
+        database: Database,
+        script: Answer,
+        name: str = "peer",
+        *,
+        times: int | None = None,
+        max_keys: int = 8192,
+    ) -> None:
+        super().__init__(database, name, max_keys=max_keys)
+        self._script = script
+        self._times_left = times
+
+    async def answer(self, conversation: Conversation, request: GetRange) -> None:
+        if self._times_left == 0:
+            await super().answer(conversation, request)
+            return
+        if self._times_left is not None:
+            self._times_left -= 1
+        await self._script(self, conversation, request)
+
+
+# Scripts.
+
+
+async def never(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Read the request and say nothing, for ever."""
+
+
+async def twice(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Answer, and answer again."""
+    answer = server.honest_answer(request)
+    await conversation.send(answer)
+    await conversation.send_past_the_rules(answer)
+
+
+async def half_a_frame(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Break off in the middle of an answer."""
+    frame = conversation.connection.send(server.honest_answer(request))
+    await conversation.send_bytes(frame[: len(frame) // 2])
+    await conversation.stream.aclose()
+
+
+async def hang_up(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Close the connection instead of answering."""
+    await conversation.stream.aclose()
+
+
+async def junk(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Send what is no frame."""
+    await conversation.send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+async def goodbye(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Announce to leave, and refuse."""
+    await conversation.send(Goodbye())
+    await conversation.send(Error(request.request_id, ErrorCode.SHUTTING_DOWN, "leaving"))
+
+
+async def no_pairs(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Claim that there is nothing."""
+    await conversation.send(Range(request.request_id, RangeProof((), (), request.end, ()).encode()))
+
+
+async def no_proof(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Send bytes that are no proof."""
+    await conversation.send(Range(request.request_id, b"\x93\x90\x90\xc0"))
+
+
+def after(seconds: float) -> Answer:
+    """Answer honestly, but late."""
+
+    async def late(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+        await trio.sleep(seconds)
+        if conversation.connection.is_in_flight(request.request_id):
+            await conversation.send(server.honest_answer(request))
+
+    return late
+
+
+def refuse(code: ErrorCode, detail: int | None = None) -> Answer:
+    """Answer with an error."""
+
+    async def refusing(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+        await conversation.send(Error(request.request_id, code, "no", detail))
+
+    return refusing
+
+
+def tamper(change: Callable[[RangeProof], RangeProof]) -> Answer:
+    """Answer with an honest proof that was changed."""
+
+    async def lying(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+        await conversation.send(Range(request.request_id, change(server.proof(request)).encode()))
+
+    return lying
