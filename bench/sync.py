@@ -1,0 +1,160 @@
+"""Measure a sync beside the raw copy of the same pairs: two processes over loopback TCP.
+
+    python -m bench.sync [--keys N] [--runs N] [--json]
+
+Each run copies the store twice, raw and verified, one after the other; ratios are taken within a run, and the
+median of the runs is what counts.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+import click
+
+from bench.data import load, sorted_pairs, store_bytes
+
+_SAMPLE_SECONDS: Final = 0.01
+
+
+@dataclass
+class Copy:
+    """What one copy took.
+
+    Attributes:
+        keys_per_second: Pairs copied, over the client's whole time with its database open.
+        client_cpu_seconds: Of the client, user and system, without its start.
+        server_cpu_seconds: Of the server.
+        client_memory: The peak of its anonymous memory in MB; mapped file pages do not count.
+        server_memory: Of the server.
+        wire_bytes_per_key: What the server sent.
+        store_bytes_per_key: What the new store takes on disk.
+    """
+
+    keys_per_second: float
+    client_cpu_seconds: float
+    server_cpu_seconds: float
+    client_memory: float
+    server_memory: float
+    wire_bytes_per_key: float
+    store_bytes_per_key: float
+
+
+class _Process:
+    """One of the processes, with a thread that watches its memory."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "bench.processes", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.peak_bytes = 0
+        self._ended = Event()
+        Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        status = Path(f"/proc/{self.process.pid}/status")
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self.peak_bytes = max(self.peak_bytes, anonymous_bytes(status))
+
+    def line(self) -> str:
+        """Return the next line that the process prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a process of the benchmark failed: {self.process.args!r}")
+        return line.strip()
+
+    def end(self) -> dict[str, Any]:
+        """Let the process end; return what it measured."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        result: dict[str, Any] = json.loads(self.line())
+        self._ended.set()
+        self.process.wait()
+        return result
+
+
+def anonymous_bytes(status: Path) -> int:
+    """Return the anonymous memory that a /proc status file tells of; 0 when the process is gone."""
+    try:
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def copy(kind: str, source: Path, target: Path, keys: int, root: bytes) -> Copy:
+    """Copy ``source`` once; ``kind`` is "raw" or "verified"."""
+    server = _Process(f"serve_{kind}", str(source))
+    port = server.line()
+    client = _Process(f"sync_{kind}", str(target), port, root.hex())
+    copied, served = client.end(), server.end()
+    if copied["keys"] != keys:
+        raise SystemExit(f"the {kind} copy has {copied['keys']} of {keys} keys")
+    return Copy(
+        keys_per_second=keys / copied["seconds"],
+        client_cpu_seconds=copied["cpu_seconds"],
+        server_cpu_seconds=served["cpu_seconds"],
+        client_memory=client.peak_bytes / 1e6,
+        server_memory=server.peak_bytes / 1e6,
+        wire_bytes_per_key=served["bytes_sent"] / keys,
+        store_bytes_per_key=store_bytes(target) / keys,
+    )
+
+
+def measure(keys: int, runs: int, folder: Path) -> dict[str, Any]:
+    """Return the medians of ``runs`` runs, raw and verified."""
+    source = folder / "source"
+    root = load(source, *sorted_pairs(keys))
+    copies: dict[str, list[Copy]] = {"raw": [], "verified": []}
+    for run in range(runs):
+        for kind, done in copies.items():
+            done.append(copy(kind, source, folder / f"{kind}-{run}", keys, root))
+    pairs = zip(copies["raw"], copies["verified"], strict=True)
+    ratio = statistics.median(verified.keys_per_second / raw.keys_per_second for raw, verified in pairs)
+    return {
+        "keys": keys,
+        "runs": runs,
+        **{kind: median(done) for kind, done in copies.items()},
+        "ratio": ratio,
+    }
+
+
+def median(copies: list[Copy]) -> dict[str, float]:
+    """Return the median of each figure."""
+    rows = [asdict(each) for each in copies]
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the result for a person."""
+    lines = [f"{result['keys']:,} keys of 32 + 32 bytes, median of {result['runs']} runs", ""]
+    lines.append(f"{'':24}{'raw copy':>12}{'verified':>12}")
+    for name in result["raw"]:
+        raw, verified = result["raw"][name], result["verified"][name]
+        label = name.replace("_", " ") + (" MB" if name.endswith("memory") else "")
+        lines.append(f"{label:24}{raw:>12,.1f}{verified:>12,.1f}")
+    lines += ["", f"verified / raw: {result['ratio']:.3f} of the keys a second"]
+    return "\n".join(lines)
+
+
+@click.command(help=__doc__)
+@click.option("--keys", default=1_000_000, show_default=True, help="Pairs in the store.")
+@click.option("--runs", default=3, show_default=True, help="How often both copies are made.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def main(*, keys: int, runs: int, as_json: bool) -> None:
+    """Run the benchmark."""
+    with tempfile.TemporaryDirectory(prefix="merklesync-bench-") as folder:
+        result = measure(keys, runs, Path(folder))
+    print(json.dumps(result) if as_json else table(result))
+
+
+if __name__ == "__main__":
+    main()
