@@ -17,17 +17,23 @@ what to do, and no traceback.
 """
 
 import errno
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
+from merklesync.demo import demo
 from merklesync.exports import export
 from merklesync.failures import EXIT_CODES_HELP, ExitCode, Failure, failure_of, usage_failure
 from merklesync.loads import load
+from merklesync.output import NoteHandler
 from merklesync.pairs import delete, get, list_keys, put
+from merklesync.peers import status
 from merklesync.proofs import prove, verify
+from merklesync.serving import serve
 from merklesync.stores import check, root
+from merklesync.syncs import sync
 
 
 class Commands(click.Group):
@@ -82,9 +88,25 @@ def main(context: click.Context) -> None:
 
     A store is a folder. Keys and values are text, or 0x and hex digits.
     """
+    logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for command in (load, put, get, delete, list_keys, root, prove, verify, check, export):
+for command in (
+    load,
+    put,
+    get,
+    delete,
+    list_keys,
+    root,
+    prove,
+    verify,
+    serve,
+    sync,
+    status,
+    check,
+    export,
+    demo,
+):
     main.add_command(command)

@@ -20,11 +20,12 @@ from typing import IO, Any, Final
 
 import click
 
-from manager.errors import PeerUnreachable, SyncError, VerificationFailed
+from manager import PeerUnreachable, SyncError, VerificationFailed
 from merkledb import CorruptDatabase, InvalidProof, MerkleDBError
 from merklesync.keys import shorten
 from merklesync.records import BadRecord
 from merklesync.tree_writer import TreeError
+from server import ServerError
 
 # A sentence that names several peers or keys fits; a peer that sends a novel is cut off.
 MAX_SENTENCE_CHARACTERS: Final = 2_000
@@ -81,7 +82,7 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(str(error), ExitCode.NOT_VERIFIED)
         case PeerUnreachable():
             return Failure(str(error), ExitCode.UNREACHABLE)
-        case MerkleDBError() | SyncError() | BadRecord() | TreeError():
+        case MerkleDBError() | SyncError() | ServerError() | BadRecord() | TreeError():
             return Failure(str(error))
         case OSError():
             return Failure(describe(error))

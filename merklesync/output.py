@@ -6,6 +6,7 @@ terminal; nothing that comes from a store, a file or a peer is printed without b
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,14 @@ def note(sentence: str) -> None:
     click.echo(f"Note: {shorten(sentence, MAX_FACT_CHARACTERS)}", err=True)
 
 
+class NoteHandler(logging.Handler):
+    """Shows what the packages below log as notes, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        note(record.getMessage())
+
+
 def show_size(size_bytes: float) -> str:
     """Return a number of bytes as people read it: "1.5 MB"."""
     return decimal(int(size_bytes))
@@ -79,7 +88,7 @@ class Bar:
         self._task = (
             TaskID(0) if progress is None else progress.add_task(title, total=None, details="", left="")
         )
-        self._next_refresh = now
+        self._began = self._next_refresh = now
         self._keys_rate = Rate(now)
         self._share_rate = Rate(now)
         self._keys = 0
@@ -96,6 +105,7 @@ class Bar:
         size_bytes: int | None,
         share: float | None,
         *,
+        title: str | None = None,
         keys_a_second: float | None = None,
         left_seconds: float | None = None,
     ) -> None:
@@ -105,6 +115,7 @@ class Bar:
             keys: How many keys are done.
             size_bytes: How many bytes of keys and values are done; None when nobody counts them.
             share: The part of all the work that is done, 0 to 1; None when unknown.
+            title: What is being done now, where that changes.
             keys_a_second: The rate, where the caller knows better than this bar.
             left_seconds: The time left, likewise.
         """
@@ -120,11 +131,17 @@ class Bar:
             left_seconds = seconds_left(1.0 - share, self._share_rate.at(now))
         self._progress.update(
             self._task,
+            description=title,
             total=None if share is None else 1.0,
             completed=share or 0.0,
             details=_details(keys, size_bytes, rate),
-            left="" if left_seconds is None else f"{show_seconds(left_seconds)} left",
+            left=self._left(now, share, left_seconds),
         )
+
+    def _left(self, now: float, share: float | None, left_seconds: float | None) -> str:
+        if share == 1.0:
+            return f"in {show_seconds(now - self._began)}"
+        return "" if left_seconds is None else f"{show_seconds(left_seconds)} left"
 
 
 def _details(keys: int, size_bytes: int | None, keys_a_second: float | None) -> str:

@@ -1,7 +1,8 @@
 """Whether Python finds our own packages, before anything of them is imported.
 
-``server`` and ``manager`` are names that applications use for modules of their own.  One that Python finds first would be
-imported in place of ours, and fail far from the cause; so the face looks first and names the file.
+``server`` and ``manager`` are names that applications use for modules of their own.  One that Python finds
+first would be imported in place of ours, and fail far from the cause; so the face looks first and names the
+file.
 """
 
 import sys
@@ -28,7 +29,7 @@ class HiddenPackage(ImportError):
                 f"{found} hides the package {name!r}, a part of merklesync: rename it, "
                 "or start Python so that its folder does not come first on sys.path"
             )
-        super().__init__(sentence, name=name, path=found and str(found))
+        super().__init__(sentence, name=name, path=None if found is None else str(found))
 
 
 def require_own_packages(folder: Path) -> None:

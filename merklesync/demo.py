@@ -1,0 +1,219 @@
+"""The command ``demo``: everything once, with a real folder and two processes.
+
+A folder is loaded into a store, a second process serves it over TCP, this one copies it, verifying every pair
+against the root, and then both stores are checked and compared pair by pair.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import click
+
+import merkledb
+from merkledb import DatabaseFull, Scheme
+from merklesync.failures import ExitCode, Failure
+from merklesync.keys import name_bytes
+from merklesync.loading import Loaded
+from merklesync.loads import load_folder, skipped_facts
+from merklesync.options import (
+    LOOPBACK,
+    PATH,
+    Address,
+    SchemeChoice,
+    json_option,
+    parse_address,
+    scheme_options,
+)
+from merklesync.output import (
+    WatchedPairs,
+    bars_are_wanted,
+    note,
+    print_facts,
+    print_json,
+    progress_bar,
+    show_seconds,
+    show_size,
+)
+from merklesync.stores import check_with_bar, describe_scheme
+from merklesync.syncs import sync_store
+from merklesync.trees import Skipped
+
+# What a server needs to end in good order; after that it is cut off.
+SERVER_END_SECONDS: Final = 10.0
+# Where Python looks for it, the server of the demo is this package and no other.
+_CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
+
+
+@click.command()
+@click.argument("folder", type=PATH, required=False)
+@click.option("--keep", is_flag=True, help="Keep both stores, and say where they are.")
+@scheme_options
+@json_option
+def demo(
+    folder: Path | None, *, keep: bool, hasher: str | None, branch_factor: int | None, as_json: bool
+) -> None:
+    """Load FOLDER into a store, serve it from a second process, sync it into a new store, check and compare both.
+
+    FOLDER is the library of the running Python unless you name another. Nothing of it is changed; the stores
+    are made in a temporary folder, which is removed at the end.
+
+    JSON: folder, keys, bytes (of all keys and values), root, hasher, branch_factor, seconds and
+    keys_per_second (of load, sync, check, compare), kept (null, or where the stores are).
+    """
+    source = folder or Path(sysconfig.get_path("stdlib"))
+    # Packages that were installed beside the library are none of it.
+    excluded = () if folder else (source / "site-packages",)
+    scheme = SchemeChoice(hasher, branch_factor).complete()
+    with _work_folder(keep=keep) as work:
+        run = _Run(work, scheme, {}, visible=bars_are_wanted(as_json=as_json))
+        try:
+            loaded, skipped = run.load(source, excluded)
+            run.copy()
+            run.check()
+            run.compare()
+        except DatabaseFull as error:
+            raise Failure(f"{error}; TMPDIR can name a folder with more room") from error
+        root = run.root
+    if as_json:
+        timed = {
+            "seconds": run.seconds,
+            "keys_per_second": {name: loaded.keys / seconds for name, seconds in run.seconds.items()},
+        }
+        counts = {"folder": str(source), "keys": loaded.keys, "bytes": loaded.size_bytes, "root": root.hex()}
+        print_json({**counts, **describe_scheme(scheme), **timed, "kept": str(work) if keep else None})
+        return
+    print_facts(
+        {
+            "folder": str(source),
+            **skipped_facts(skipped),
+            "keys": f"{loaded.keys:,}",
+            "bytes": f"{loaded.size_bytes:,} ({show_size(loaded.size_bytes)})",
+            **{name: _show_pace(loaded.keys, seconds) for name, seconds in run.seconds.items()},
+            "root": root.hex(),
+        }
+    )
+    click.echo("Both stores hold the same pairs, and each was derived again from its values.")
+    if keep:
+        note(f"both stores are in {work}")
+
+
+def _show_pace(keys: int, seconds: float) -> str:
+    return f"{show_seconds(seconds)}, {keys / seconds:,.0f} keys/s"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the demo: the store that is served and the one it is copied into.
+
+    Attributes:
+        work: The folder that holds both.
+        scheme: Of both.
+        seconds: How long each step took.
+        visible: Whether somebody watches.
+    """
+
+    work: Path
+    scheme: Scheme
+    seconds: dict[str, float]
+    visible: bool
+
+    @property
+    def served(self) -> Path:
+        return self.work / "served"
+
+    @property
+    def copied(self) -> Path:
+        return self.work / "copied"
+
+    @property
+    def root(self) -> bytes:
+        with merkledb.open(self.served, scheme=None, readonly=True) as database:
+            return database.root
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.seconds[name] = perf_counter() - began
+
+    def load(self, folder: Path, excluded: tuple[Path, ...]) -> tuple[Loaded, Skipped]:
+        with self._timed("load"), merkledb.open(self.served, scheme=self.scheme) as database:
+            return load_folder(database, folder, replace=False, excluded=excluded, visible=self.visible)
+
+    def copy(self) -> None:
+        root = self.root
+        with (
+            _served(self.served) as address,
+            merkledb.open(self.copied, scheme=self.scheme) as database,
+            self._timed("sync"),
+            progress_bar("syncing", visible=self.visible) as bar,
+        ):
+            sync_store(database, (address,), root, replace=False, bar=bar)
+
+    def check(self) -> None:
+        with self._timed("check"):
+            for path in (self.served, self.copied):
+                with (
+                    merkledb.open(path, scheme=None, readonly=True) as database,
+                    progress_bar(f"checking {path.name}", visible=self.visible) as bar,
+                ):
+                    check_with_bar(database, bar)
+
+    def compare(self) -> None:
+        with (
+            self._timed("compare"),
+            merkledb.open(self.served, scheme=None, readonly=True) as served,
+            merkledb.open(self.copied, scheme=None, readonly=True) as copied,
+            progress_bar("comparing", visible=self.visible) as bar,
+        ):
+            pairs = WatchedPairs(served.items(), bar, total_keys=len(served))
+            for ours, theirs in zip_longest(pairs, copied.items()):
+                if ours != theirs:
+                    key = (ours or theirs)[0]
+                    raise Failure(f"the copy differs at {name_bytes(key)}", ExitCode.NOT_VERIFIED)
+
+
+@contextmanager
+def _work_folder(*, keep: bool) -> Iterator[Path]:
+    """Give a new folder; remove it at the end, unless it is to be kept."""
+    work = Path(tempfile.mkdtemp(prefix="merklesync-demo-"))
+    try:
+        yield work
+    finally:
+        if not keep:
+            shutil.rmtree(work)
+
+
+@contextmanager
+def _served(store: Path) -> Iterator[Address]:
+    """Serve a store from a process of its own, on a port that the system chooses; give the address."""
+    listen = ["--listen", f"{LOOPBACK}:0", "--json"]
+    command = [sys.executable, "-m", "merklesync", "serve", str(store), *listen]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, cwd=_CODE_FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            # It is asked for a pipe above.
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            if not line:
+                _, sentence = server.communicate()
+                raise Failure(f"the server could not be started: {sentence.strip()}")
+            yield parse_address(json.loads(line)["address"])
+        finally:
+            server.terminate()
+            try:
+                server.communicate(timeout=SERVER_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()

@@ -1,0 +1,79 @@
+"""The command ``serve``: a store for whoever connects, until it is told to stop."""
+
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+import trio
+
+from merkledb import Database
+from merklesync.options import ADDRESS, DEFAULT_PORT, LOOPBACK, Address, json_option, store_argument
+from merklesync.output import note, print_facts, print_json, show_size
+from merklesync.stores import describe_store, open_for_reading
+from merklesync.tasks import on_stop_signal, run
+from server import Server, addresses_of, open_listeners
+
+
+@click.command()
+@store_argument
+@click.option(
+    "--listen",
+    "address",
+    metavar="HOST:PORT",
+    type=ADDRESS,
+    default=Address(LOOPBACK, DEFAULT_PORT),
+    show_default=f"{LOOPBACK}:{DEFAULT_PORT}",
+    help="Where to accept connections; port 0 lets the system choose one.",
+)
+@json_option
+def serve(store: Path, address: Address, *, as_json: bool) -> None:
+    """Serve STORE, with proofs, to whoever connects; until SIGINT (Ctrl-C) or SIGTERM.
+
+    Only this machine can connect unless --listen says otherwise: 0.0.0.0:PORT is every network that the
+    machine is in. Clients can read all of STORE and change nothing. Other commands may write to STORE
+    meanwhile.
+
+    The first signal lets what is in flight be answered, the second stops at once.
+
+    JSON, as soon as connections are accepted: address, addresses, root, revision, keys, hasher,
+    branch_factor.
+    """
+    with open_for_reading(store) as database:
+        run(_serve, database, address, partial(_announce, database, as_json=as_json))
+
+
+async def _serve(database: Database, address: Address, announce: Callable[[list[Address]], None]) -> None:
+    listeners = await open_listeners(*address)
+    server = Server(database)
+    async with trio.open_nursery() as stopping:
+        await stopping.start(on_stop_signal, server.stop, stopping.cancel_scope.cancel)
+        async with trio.open_nursery() as serving:
+            await serving.start(server.serve, listeners)
+            announce([Address(*bound) for bound in addresses_of(listeners)])
+        stopping.cancel_scope.cancel()
+    note(f"stopped: {server.counters.answers:,} answers, {show_size(server.counters.bytes_sent)} sent")
+
+
+def _announce(database: Database, addresses: list[Address], *, as_json: bool) -> None:
+    with database.snapshot() as snapshot:
+        described = describe_store(snapshot)
+    names = list(map(str, addresses))
+    if as_json:
+        print_json({"address": names[0], "addresses": names, **described})
+        return
+    print_facts(
+        {"serving": f"{described['keys']:,} keys", "address": ", ".join(names), "root": described["root"]}
+    )
+    if not all(is_loopback(address.host) for address in addresses):
+        note("every machine that can reach this address can read all of the store")
+    note("Ctrl-C stops")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can connect to an address."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

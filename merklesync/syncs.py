@@ -1,0 +1,210 @@
+"""The command ``sync``: a store becomes the verified copy of a root, from peers that nobody has to trust.
+
+What stands between the user and a store that is not what it should be: the root comes from --root, or from a
+peer only with --trust-peer; a store that holds content of its own is replaced only with --replace; a new
+store is made only after a peer was met that serves its scheme.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+
+from manager import LocalContent, Manager, PeerState, Progress
+from merkledb import Database, Scheme
+from merklesync.failures import ExitCode, Failure
+from merklesync.keys import shorten
+from merklesync.options import (
+    ADDRESS,
+    ROOT,
+    Address,
+    SchemeChoice,
+    json_option,
+    scheme_options,
+    store_argument,
+)
+from merklesync.output import (
+    Bar,
+    bars_are_wanted,
+    print_facts,
+    print_json,
+    progress_bar,
+    show_seconds,
+)
+from merklesync.peers import MetPeer, met_peers
+from merklesync.stores import describe_store, is_store, open_for_writing
+from merklesync.tasks import on_stop_signal, run
+
+# The bar itself needs the rest of a line.
+MAX_TITLE_CHARACTERS: Final = 60
+
+
+@click.command()
+@store_argument
+@click.option(
+    "--from",
+    "addresses",
+    metavar="HOST:PORT",
+    type=ADDRESS,
+    multiple=True,
+    required=True,
+    help="A peer to copy from; give it several times for several peers.",
+)
+@click.option("--root", type=ROOT, metavar="HEX", help="The root to copy, from somebody you trust.")
+@click.option("--trust-peer", is_flag=True, help="Copy the root that the first peer to answer says it has.")
+@click.option("--replace", is_flag=True, help="Replace content that was written to STORE here.")
+@scheme_options
+@json_option
+def sync(
+    store: Path,
+    *,
+    addresses: tuple[Address, ...],
+    root: bytes | None,
+    trust_peer: bool,
+    replace: bool,
+    hasher: str | None,
+    branch_factor: int | None,
+    as_json: bool,
+) -> None:
+    """Make STORE a verified copy of a root, from one or more peers.
+
+    Every pair is verified against the root before it is stored, so no peer needs to be trusted: only whoever
+    gave you the root. STORE is created when it is missing; what it has of the root already is not fetched
+    again. An interrupted sync goes on where it was when the same command runs again.
+
+    Ends with exit code 3 when the last peer left sent a proof that does not hold, and 4 when none could be
+    reached.
+
+    JSON: root, revision, keys, hasher, branch_factor; synced_keys, proof_bytes (interrupted runs included),
+    fetched_keys, seconds, keys_per_second (of this run); peers: for each name, state, keys, reason.
+    """
+    if (root is None) != trust_peer:
+        raise click.UsageError("give either --root HEX or --trust-peer", click.get_current_context())
+    choice = SchemeChoice(hasher, branch_factor)
+    if not is_store(store):
+        met = met_peers(addresses)
+        scheme = _scheme_for(met, choice.complete(met[0].scheme if trust_peer else None))
+        choice = SchemeChoice(scheme.hasher, scheme.branch_factor)
+        root = root or met[0].hello.root
+    elif root is None:
+        root = met_peers(addresses)[0].hello.root
+    with open_for_writing(store, choice) as database:
+        try:
+            with progress_bar("syncing", visible=bars_are_wanted(as_json=as_json)) as bar:
+                progress = sync_store(database, addresses, root, replace=replace, bar=bar)
+        except KeyboardInterrupt as interrupt:
+            raise Failure(
+                f"interrupted: {store} keeps what was copied; run the same command again to go on",
+                ExitCode.INTERRUPTED,
+            ) from interrupt
+        with database.snapshot() as snapshot:
+            described = describe_store(snapshot)
+    if as_json:
+        print_json({**described, **_document(progress)})
+    else:
+        print_facts({**progress_facts(progress), "keys": f"{described['keys']:,}", "root": described["root"]})
+
+
+def _scheme_for(met: list[MetPeer], scheme: Scheme) -> Scheme:
+    """Return ``scheme`` when a peer serves it: a store of another could never be filled from them."""
+    if scheme in [peer.scheme for peer in met]:
+        return scheme
+    found = met[0].hello
+    raise Failure(
+        f"{met[0].address} serves {found.hasher} with branch factor {found.branch_factor}, not {scheme}: "
+        f"if that is the root's, add --hasher {found.hasher} --branch-factor {found.branch_factor}"
+    )
+
+
+def sync_store(
+    database: Database, addresses: tuple[Address, ...], root: bytes, *, replace: bool, bar: Bar
+) -> Progress:
+    """Sync an open store to ``root`` and show how far it is.
+
+    Args:
+        database: Opened for writing.
+        addresses: The peers.
+        root: The root to reach.
+        replace: Whether content that was written here may be replaced.
+        bar: Where to show it.
+
+    Raises:
+        KeyboardInterrupt: A signal interrupted it; the store keeps what was copied, and how far it is.
+        Failure: It would replace content that was written here.
+        SyncError: No peer could help.
+    """
+    try:
+        return run(_sync, Manager(database, list(dict.fromkeys(addresses)), root, replace=replace), bar)
+    except LocalContent as error:
+        raise Failure(
+            f"{database.path} holds content that was written here (root {error.root.hex()}): "
+            "add --replace to replace it, or sync into a new store"
+        ) from error
+
+
+async def _sync(manager: Manager, bar: Bar) -> Progress:
+    progress: Progress | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(on_stop_signal, nursery.cancel_scope.cancel)
+        nursery.start_soon(_show, manager, bar)
+        progress = await manager.run()
+        nursery.cancel_scope.cancel()
+    if progress is None:
+        raise KeyboardInterrupt
+    return progress
+
+
+async def _show(manager: Manager, bar: Bar) -> None:
+    async for progress in manager.watch():
+        bar.show(
+            progress.keys,
+            progress.bytes,
+            progress.share,
+            title=_title(progress),
+            keys_a_second=progress.keys_per_second,
+            left_seconds=progress.seconds_left,
+        )
+
+
+def _title(progress: Progress) -> str:
+    """Return what the sync is doing: why nothing happens, where nothing does."""
+    if any(peer.state is PeerState.CONNECTED for peer in progress.peers):
+        return "syncing"
+    reason = next((f"{peer.name}: {peer.reason}" for peer in progress.peers if peer.reason), "")
+    return shorten(f"waiting for {reason}", MAX_TITLE_CHARACTERS) if reason else "connecting"
+
+
+def fetched_keys(progress: Progress) -> int:
+    """Return how many pairs this run fetched."""
+    return sum(peer.keys for peer in progress.peers)
+
+
+def _document(progress: Progress) -> dict[str, Any]:
+    seconds = progress.elapsed_seconds
+    peers = [
+        {"name": peer.name, "state": str(peer.state), "keys": peer.keys, "reason": peer.reason}
+        for peer in progress.peers
+    ]
+    return {
+        "synced_keys": progress.keys,
+        "fetched_keys": fetched_keys(progress),
+        "proof_bytes": progress.bytes,
+        "seconds": seconds,
+        "keys_per_second": fetched_keys(progress) / seconds if seconds else None,
+        "peers": peers,
+    }
+
+
+def progress_facts(progress: Progress) -> dict[str, str]:
+    """Return a finished sync as facts: what was fetched, and what each of several peers gave."""
+    keys, seconds = fetched_keys(progress), progress.elapsed_seconds
+    rate = f" ({keys / seconds:,.0f} keys/s)" if keys and seconds else ""
+    facts = {"synced": f"{keys:,} keys verified in {show_seconds(seconds)}{rate}"}
+    if len(progress.peers) > 1:
+        facts |= {
+            f"peer {peer.name}": f"{peer.keys:,} keys, {peer.state}"
+            + (f": {peer.reason}" if peer.reason else "")
+            for peer in progress.peers
+        }
+    return facts
