@@ -1,7 +1,7 @@
 """The raw copy: the same pairs, frames, batches and LMDB writes, but no proof, hash or trie.
 
-It is what this machine, this language and these libraries could reach if nothing had to be verified, and so the
-measure of what verification costs.  The server reads the rows of a store's values and sends them as the
+It is what this machine, this language and these libraries could reach if nothing had to be verified, and so
+the measure of what verification costs.  The server reads the rows of a store's values and sends them as the
 ``proof`` of ordinary ``range`` frames; the client writes them in transactions of the manager's size.
 """
 
