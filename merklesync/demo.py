@@ -51,6 +51,8 @@ from merklesync.trees import Skipped
 
 # What a server needs to end in good order; after that it is cut off.
 SERVER_END_SECONDS: Final = 10.0
+# The steps whose keys a second are of interest.
+TRANSFERS: Final = ("load", "sync")
 # Where Python looks for it, the server of the demo is this package and no other.
 _CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
 
@@ -63,13 +65,13 @@ _CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
 def demo(
     folder: Path | None, *, keep: bool, hasher: str | None, branch_factor: int | None, as_json: bool
 ) -> None:
-    """Load FOLDER into a store, serve it from a second process, sync it into a new store, check and compare both.
+    """Load FOLDER into a store, serve it from a second process, sync it into a new store, compare both.
 
     FOLDER is the library of the running Python unless you name another. Nothing of it is changed; the stores
     are made in a temporary folder, which is removed at the end.
 
-    JSON: folder, keys, bytes (of all keys and values), root, hasher, branch_factor, seconds and
-    keys_per_second (of load, sync, check, compare), kept (null, or where the stores are).
+    JSON: folder, keys, bytes (of all keys and values), root, hasher, branch_factor, seconds (of load, sync,
+    check, compare), keys_per_second (of load, sync), kept (null, or where the stores are).
     """
     source = folder or Path(sysconfig.get_path("stdlib"))
     # Packages that were installed beside the library are none of it.
@@ -86,10 +88,8 @@ def demo(
             raise Failure(f"{error}; TMPDIR can name a folder with more room") from error
         root = run.root
     if as_json:
-        timed = {
-            "seconds": run.seconds,
-            "keys_per_second": {name: loaded.keys / seconds for name, seconds in run.seconds.items()},
-        }
+        rates = {name: loaded.keys / run.seconds[name] for name in TRANSFERS}
+        timed = {"seconds": run.seconds, "keys_per_second": rates}
         counts = {"folder": str(source), "keys": loaded.keys, "bytes": loaded.size_bytes, "root": root.hex()}
         print_json({**counts, **describe_scheme(scheme), **timed, "kept": str(work) if keep else None})
         return
@@ -99,17 +99,16 @@ def demo(
             **skipped_facts(skipped),
             "keys": f"{loaded.keys:,}",
             "bytes": f"{loaded.size_bytes:,} ({show_size(loaded.size_bytes)})",
-            **{name: _show_pace(loaded.keys, seconds) for name, seconds in run.seconds.items()},
+            **{name: show_seconds(seconds) for name, seconds in run.seconds.items()},
+            "keys a second": ", ".join(
+                f"{loaded.keys / run.seconds[name]:,.0f} ({name})" for name in TRANSFERS
+            ),
             "root": root.hex(),
         }
     )
     click.echo("Both stores hold the same pairs, and each was derived again from its values.")
     if keep:
         note(f"both stores are in {work}")
-
-
-def _show_pace(keys: int, seconds: float) -> str:
-    return f"{show_seconds(seconds)}, {keys / seconds:,.0f} keys/s"
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ async def greet(address: Address) -> MetPeer | Silence:
 
 
 def _reason(error: OSError) -> str:
-    """Return why a connection failed; trio tries all addresses of a name and gives what each said as the cause."""
+    """Return why a connection failed: what trio gives as the cause, for it tries all addresses of a name."""
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
