@@ -70,7 +70,7 @@ class Node:
         return PlainBranch(self.path, self.digest, tuple((t, c.id) for t, c in sorted(self.children.items())))
 
 
-# ----------------------------------------------------------------------------------------- paths and hashes
+# ------------------------------------------------------------------------------------ paths and hashes
 
 
 def bits_per_token(scheme: SchemeLike) -> int:
@@ -120,7 +120,7 @@ def id_of(branch: PlainBranch, scheme: SchemeLike) -> bytes:
     return hash_of(content, scheme)
 
 
-# ----------------------------------------------------------------------------------------------------- trie
+# ------------------------------------------------------------------------------------------------ trie
 
 
 def build(contents: Contents, scheme: SchemeLike) -> Node | None:
@@ -167,7 +167,7 @@ def nodes_towards(node: Node | None, path: bytes) -> list[Node]:
     return [node, *nodes_towards(node.children.get(path[len(node.path)]), path)]
 
 
-# --------------------------------------------------------------------------------------------------- proofs
+# ---------------------------------------------------------------------------------------------- proofs
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def prove_range(
     return PlainProof(tuple(key for key, _ in pairs), tuple(value for _, value in pairs), end, boundary)
 
 
-# --------------------------------------------------------------------------------------------- small worlds
+# ---------------------------------------------------------------------------------------- small worlds
 
 
 def worlds_over(keys: Iterable[bytes], values: Iterable[bytes]) -> Iterator[dict[bytes, bytes]]:

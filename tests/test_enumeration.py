@@ -38,7 +38,7 @@ def all_bounds(keys: Iterable[bytes]) -> list[tuple[Bound, Bound]]:
     return [(s, e) for s, e in itertools.product(places, places) if s is None or e is None or s <= e]
 
 
-# -------------------------------------------------------------------------------- claims of another content
+# --------------------------------------------------------------------------- claims of another content
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -77,7 +77,7 @@ def test_an_altered_value_is_never_accepted(scheme: Scheme) -> None:
                 assert rejection(proof, root, start, end, scheme) is (None if is_true else Reason.WRONG_ROOT)
 
 
-# --------------------------------------------------------------------------- the true trie, told with stubs
+# ---------------------------------------------------------------------- the true trie, told with stubs
 
 
 def tellings(node: Node, slot: bytes, tokens: bytes) -> Iterator[Telling]:
@@ -118,7 +118,7 @@ def test_a_telling_of_the_true_trie_is_accepted_exactly_when_its_stubs_hang_in_t
                 assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT), proof
 
 
-# ---------------------------------------------------------------------------------------- the honest prover
+# ----------------------------------------------------------------------------------- the honest prover
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -28,8 +28,7 @@ def honest(store: dict[bytes, bytes], start: Bound, end: Bound) -> RangeProof:
     return proof_of(store, NIBBLES, start, end)
 
 
-# ----------------------------------------------------------------------------------- one node for a whole
-# trie
+# --------------------------------------------------------------------------- one node for a whole trie
 
 
 @given(data=st.data(), scheme=schemes(), store=contents(min_size=1))
@@ -76,8 +75,7 @@ def test_a_branch_of_which_nothing_is_told_changes_nothing() -> None:
     assert rejection(nothing, trie_of(store).id, None, None, NIBBLES) is Reason.WRONG_ROOT
 
 
-# ------------------------------------------------------------------------------------- stubs and skipped
-# tokens
+# ---------------------------------------------------------------------------- stubs and skipped tokens
 
 
 def test_a_stub_inside_a_compressed_edge_is_refused_although_the_root_matches() -> None:
@@ -156,8 +154,7 @@ def test_the_node_at_the_end_of_an_edge_may_not_stay_closed_when_the_bound_lies_
     assert rejection(honest(store, b"\x10\x60", None), root.id, b"\x10\x60", None, NIBBLES) is None
 
 
-# ------------------------------------------------------------------------------------------ bounds and the
-# end
+# ---------------------------------------------------------------------------------- bounds and the end
 
 
 def test_a_bound_is_part_of_its_range() -> None:
@@ -247,8 +244,7 @@ def test_bounds_longer_than_any_key_are_bounds_like_others(scheme: Scheme) -> No
         assert dict(zip(verified.keys, verified.values, strict=True)) == oracle.pairs_in(store, start, end)
 
 
-# --------------------------------------------------------------------------------------- digests, tokens,
-# paths
+# ------------------------------------------------------------------------------ digests, tokens, paths
 
 
 @pytest.mark.parametrize("branch_factor", [2, 4, 16])
@@ -305,8 +301,7 @@ def test_a_byte_of_branch_factor_256_is_one_token_even_from_128_on() -> None:
         assert len(proof.boundary[0].children) == 4
 
 
-# ------------------------------------------------------------------------------------------- the verified
-# range
+# ---------------------------------------------------------------------------------- the verified range
 
 
 def verified_example() -> VerifiedRange:
