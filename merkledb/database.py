@@ -243,7 +243,7 @@ class Database:
             ReadonlyDatabase
         """
         self.scheme.require_keys(changes)
-        require_values(value for value in changes.values() if value is not None)
+        require_values(changes.values())
         columns = sorted_changes(changes, self.scheme)
         with self._store.write() as transaction:
             head = read_head(self._store, transaction)

@@ -33,9 +33,10 @@ from operator import eq, lt, xor
 from typing import Final, NamedTuple
 
 from merkledb.record import CHILD_BYTES, COUNTS, encode_record, parse_record, preimage
-from merkledb.scheme import EMPTY_ROOT, NO_VALUE, Scheme
+from merkledb.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
 
 DELETED: Final = b""
+_TOKENS: Final = [bytes([token]) for token in range(256)]
 # A call is cut into pieces of this many items, so that the numbers derived from their paths stay in the
 # processor's cache.
 _PIECE_ITEMS: Final = 4096
@@ -102,9 +103,13 @@ class Fold:
     def finish(self) -> tuple[bytes, Branches]:
         """End the stream; return the root and the branches that were still open."""
         closed = Branches([], [], [])
+        if self._last.paths == [b""] and self._last.ids != [None]:
+            # The one item of the whole stream, at the empty path, which has no token.
+            return self._last.ids[0] or EMPTY_ROOT, closed
         if self._last.paths:
             self._run(self._last, [-1], closed)
-        return (self._children[-1] if self._children else b"") or EMPTY_ROOT, closed
+        top = self._children[-1][-ID_BYTES:] if self._children else DELETED
+        return top if len(top) == ID_BYTES else EMPTY_ROOT, closed
 
     def _feed_piece(self, piece: Items, closed: Branches) -> None:
         """Fold all of a piece but its last item, and what waited before it."""
@@ -120,6 +125,8 @@ class Fold:
         hash_function, pack, bit_lengths = self._hash, self._codec.pack, self._codec.bit_lengths
         wide_tokens, shrinks, opened = self._wide_tokens, self._shrinks, self._opened
         depth, children, outer = self._depth, self._children, self._outer
+        add_path, add_record, add_id = closed.paths.append, closed.records.append, closed.ids.append
+        tokens = _TOKENS
         ids, own = _branch_openings(items, depths)
         for path, item_id, shared in zip(items.paths, ids, depths, strict=True):
             if item_id is None:
@@ -130,7 +137,7 @@ class Fold:
                 if shared > depth:
                     outer.append((depth, children))
                     depth, children = shared, []
-                children.append(path[depth : depth + 1] + item_id)
+                children.append(tokens[path[depth]] + item_id)
             while shared < depth:
                 prefix = path[:depth]
                 if shrinks or depth in opened:
@@ -141,13 +148,14 @@ class Fold:
                     hashed = preimage(record) if wide_tokens else record
                     node_id = hash_function(hashed + bit_lengths[depth] + pack(prefix)).digest()
                     if record[0]:  # Without children it is a leaf, whose value stands elsewhere.
-                        closed.paths.append(prefix)
-                        closed.records.append(record)
-                        closed.ids.append(node_id)
+                        add_path(prefix)
+                        add_record(record)
+                        add_id(node_id)
                 depth, children = outer.pop()
                 if shared > depth:
                     outer.append((depth, children))
                     depth, children = shared, []
+                # At depth -1, the place of the root, the slice is empty.
                 children.append(path[depth : depth + 1] + node_id)
         self._depth, self._children = depth, children
 

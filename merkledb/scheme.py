@@ -91,9 +91,11 @@ class Scheme:
         """Return the digest of one value."""
         return value if len(value) < ID_BYTES else self.hash_function(value).digest()
 
-    def digests(self, values: Iterable[bytes]) -> list[bytes]:
+    def digests(self, values: Sequence[bytes]) -> list[bytes]:
         """Return the digests of many values."""
         hash_function = self.hash_function
+        if min(map(len, values), default=0) >= ID_BYTES:
+            return [hash_function(value).digest() for value in values]
         return [value if len(value) < ID_BYTES else hash_function(value).digest() for value in values]
 
     def leaf_ids(self, keys: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes]:
@@ -118,8 +120,8 @@ class Scheme:
             raise KeyTooLong(longest, self.max_key_bytes, self.branch_factor)
 
 
-def require_values(values: Iterable[bytes]) -> None:
-    """Raise ValueTooLong when no database can hold one of ``values``."""
-    longest = max(map(len, values), default=0)
+def require_values(values: Iterable[bytes | None]) -> None:
+    """Raise ValueTooLong when no database can hold one of ``values``; None stands for none."""
+    longest = max(map(len, filter(None, values)), default=0)
     if longest > MAX_VALUE_BYTES:
         raise ValueTooLong(longest, MAX_VALUE_BYTES)
