@@ -27,6 +27,7 @@ from manager.errors import (
 from manager.limits import Limits
 from manager.manager import Manager
 from manager.peer import Peer, PeerAddress
+from manager.processor import OneThread, Processor
 from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "LocalContent",
     "Manager",
     "NoPeersLeft",
+    "OneThread",
     "PairRefused",
     "PairTooLarge",
     "Peer",
@@ -47,6 +49,7 @@ __all__ = [
     "PeerRefused",
     "PeerState",
     "PeerUnreachable",
+    "Processor",
     "Progress",
     "ProgressStream",
     "ProofRejected",

@@ -22,6 +22,7 @@ from manager.errors import (
     RequestTimeout,
     SchemeDiffers,
 )
+from manager.limits import Limits
 from merkledb import Scheme
 from syncproto import (
     Answer,
@@ -71,15 +72,18 @@ class PeerClient:
         stream: An open stream; ``run`` closes it.
         hello: What we say first.
         scheme: The scheme that the peer must serve.
+        limits: How long it may take.
 
     Attributes:
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
     """
 
-    def __init__(self, stream: trio.abc.Stream, hello: Hello, scheme: Scheme) -> None:
+    def __init__(self, stream: trio.abc.Stream, hello: Hello, scheme: Scheme, limits: Limits) -> None:
         self._stream = stream
         self._scheme = scheme
+        self._limits = limits
+        self._received_bytes = 0
         self._connection = Connection(Role.CLIENT, hello)
         self._pending: dict[int, _Pending] = {}
         self._outbox, self._frames = trio.open_memory_channel[bytes](OUTBOX_FRAMES)
@@ -112,12 +116,13 @@ class PeerClient:
             self.fail(ConnectionLost("the connection was closed"))
             await trio.aclose_forcefully(self._stream)
 
-    async def greeted(self, timeout_seconds: float) -> bool:
+    async def greeted(self) -> bool:
         """Wait for the peer's hello; return whether requests may follow, else ``failure`` says why not."""
-        with trio.move_on_after(timeout_seconds):
+        timeout = self._limits.connect_timeout_seconds
+        with trio.move_on_after(timeout):
             await self._greeted.wait()
         if not self._greeted.is_set():
-            self.fail(ConnectionLost(f"it said no hello within {timeout_seconds:.0f} seconds"))
+            self.fail(ConnectionLost(f"it said no hello within {timeout:.0f} seconds"))
         return self.failure is None
 
     async def leave(self) -> None:
@@ -142,14 +147,7 @@ class PeerClient:
     # Requests.
 
     async def get_range(
-        self,
-        root: bytes,
-        start: bytes | None,
-        end: bytes | None,
-        *,
-        max_keys: int,
-        max_bytes: int,
-        timeout_seconds: float,
+        self, root: bytes, start: bytes | None, end: bytes | None, *, max_keys: int, max_bytes: int
     ) -> bytes:
         """Ask for a range proof, and return it as it came: encoded and not verified.
 
@@ -161,19 +159,18 @@ class PeerClient:
             end: The last key wanted; None up to the last.
             max_keys: Pairs wanted at most.
             max_bytes: Bytes of the encoded proof at most.
-            timeout_seconds: How long the answer may take.
 
         Raises:
             PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, or PeerRefused.
         """
         request_id = self._connection.next_request_id()
         request = GetRange(request_id, root, start, end, max_keys, max_bytes)
-        answer = await self._ask(request, timeout_seconds)
+        answer = await self._ask(request)
         if not isinstance(answer, Range):
             raise self._refusal(answer)
         return answer.proof
 
-    async def _ask(self, request: GetRange, timeout_seconds: float) -> Answer:
+    async def _ask(self, request: GetRange) -> Answer:
         """Send a request and wait for its answer."""
         if self.failure is not None:
             raise self.failure
@@ -184,16 +181,30 @@ class PeerClient:
         pending = self._pending[request.request_id] = _Pending()
         self._post(frame)
         try:
-            with trio.move_on_after(timeout_seconds):
-                await pending.answered.wait()
+            await self._wait_for(pending)
         finally:
             del self._pending[request.request_id]
             self._cancel(request.request_id)
         if pending.answer is None:
-            raise RequestTimeout(timeout_seconds)
+            raise RequestTimeout(self._limits.request_timeout_seconds)
         if isinstance(pending.answer, PeerError):
             raise pending.answer
         return pending.answer
+
+    async def _wait_for(self, pending: _Pending) -> None:
+        """Wait for an answer, as long as the peer is fast enough.
+
+        The bytes of a large answer get the time that the slowest useful peer needs for them, but only once
+        they have come: silence is not waited for any longer because much was asked for.
+        """
+        began, received = trio.current_time(), self._received_bytes
+        while not pending.answered.is_set():
+            seconds = (self._received_bytes - received) / self._limits.min_bytes_per_second
+            deadline = began + self._limits.request_timeout_seconds + seconds
+            if deadline <= trio.current_time():
+                return
+            with trio.move_on_at(deadline):
+                await pending.answered.wait()
 
     def _refusal(self, answer: Head | Error) -> PeerError:
         """Return what an answer that is no proof means."""
@@ -232,6 +243,7 @@ class PeerClient:
         """Handle what comes, until the connection is over; ``failure`` then says why."""
         try:
             while self.failure is None and (data := await self._stream.receive_some(RECEIVE_BYTES)):
+                self._received_bytes += len(data)
                 for message in self._connection.receive_data(data):
                     self._handle(message)
             self._connection.receive_end()

@@ -5,15 +5,15 @@ to the database, and what it leaves of the work goes back to the queue.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Final
-
-import trio
 
 from manager.client import PeerClient
 from manager.errors import PairRefused, PeerMisbehaved, PeerRefused, ProofRejected
 from manager.ledger import Ledger, rest_of
 from manager.limits import Limits, memory_bytes
+from manager.processor import Processor
 from manager.work import Work
 from manager.writer import Writer
 from merkledb import InvalidProof, RangeProof, Scheme, VerifiedRange, verify_range
@@ -33,9 +33,7 @@ class Sync:
         limits: What the sync may use.
         ledger: Its books.
         writer: Where verified ranges go.
-        processor: Held by whoever computes or writes in a thread.  One at a time: they share the interpreter,
-            and the store gives it away for every row that it writes, which beside a busy thread costs
-            hundreds of times what the row costs.
+        processor: Where proofs are verified.
         random: Where all jitter comes from.
     """
 
@@ -44,7 +42,7 @@ class Sync:
     limits: Limits
     ledger: Ledger
     writer: Writer
-    processor: trio.CapacityLimiter
+    processor: Processor
     random: Random
 
 
@@ -89,7 +87,8 @@ async def fetch(client: PeerClient, work: Work, sync: Sync) -> int:
 async def _fetch_large_pair(client: PeerClient, work: Work, sync: Sync, needed_bytes: int) -> _Verified:
     """Fetch the single first pair of ``work``, which by the peer's claim needs a proof above the usual size.
 
-    The peer that makes the claim has to stand by it, so a liar delays nobody but itself.
+    The peer that makes the claim has to stand by it: others are not kept waiting for memory that it does not
+    need.
     """
     usual = sync.limits.max_bytes
     sent = client.peer_hello.max_bytes if client.peer_hello is not None else 0
@@ -99,9 +98,9 @@ async def _fetch_large_pair(client: PeerClient, work: Work, sync: Sync, needed_b
     if needed_bytes <= usual:
         raise PeerMisbehaved(f"it refused {usual} bytes as too few, and then named {needed_bytes}")
     fetched = await _request(client, work, sync, 1, needed_bytes)
-    if fetched.proof_bytes <= usual:
+    if fetched.proof_bytes < needed_bytes // 2:
         sync.writer.budget.release(fetched.reserved_bytes)
-        raise PeerMisbehaved(f"it refused {usual} bytes as too few for a proof of {fetched.proof_bytes}")
+        raise PeerMisbehaved(f"it named {needed_bytes} bytes for a proof of {fetched.proof_bytes}")
     return fetched
 
 
@@ -116,7 +115,6 @@ async def _request(client: PeerClient, work: Work, sync: Sync, max_keys: int, ma
             work.end,
             max_keys=max_keys,
             max_bytes=max_bytes,
-            timeout_seconds=sync.limits.answer_seconds(max_bytes),
         )
         verified, rest = await _verify_somewhere(proof, work, sync, max_keys)
     except BaseException:
@@ -129,12 +127,8 @@ async def _verify_somewhere(
     proof: bytes, work: Work, sync: Sync, max_keys: int
 ) -> tuple[VerifiedRange, list[Work]]:
     """Verify a proof, in a thread if it is large."""
-    target, scheme = sync.ledger.target, sync.scheme
-    if len(proof) < THREAD_PROOF_BYTES:
-        return _verify(proof, work, target, scheme, max_keys)
-    return await trio.to_thread.run_sync(
-        _verify, proof, work, target, scheme, max_keys, limiter=sync.processor
-    )
+    verify = partial(_verify, proof, work, sync.ledger.target, sync.scheme, max_keys)
+    return verify() if len(proof) < THREAD_PROOF_BYTES else await sync.processor.run(verify)
 
 
 def _verify(

@@ -34,8 +34,8 @@ class Limits:
             ``buffered_bytes`` lets fetching go on meanwhile.
         transaction_seconds: Verified proofs are applied at the latest after this time.
         connect_timeout_seconds: For a connection to be open and the peer to have said hello.
-        request_timeout_seconds: For an answer to begin, more or less: the time for its bytes comes on top.
-        min_bytes_per_second: The slowest peer that is of use; it gives the time for an answer's bytes.
+        request_timeout_seconds: For an answer, without the time that its bytes take.
+        min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
         backoff_seconds: The bound of the first wait after a failure.
         max_backoff_seconds: The bound of every wait, also of one that an overloaded peer asks for.
         max_failures: Failures in a row after which nothing is expected of a peer any more.  It is still tried
@@ -67,10 +67,6 @@ class Limits:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.max_proof_bytes < self.max_bytes:
             raise ValueError(f"max_proof_bytes {self.max_proof_bytes} is below max_bytes {self.max_bytes}")
-
-    def answer_seconds(self, max_bytes: int) -> float:
-        """Return how long an answer of at most ``max_bytes`` may take."""
-        return self.request_timeout_seconds + max_bytes / self.min_bytes_per_second
 
 
 def memory_bytes(proof_bytes: int, keys: int) -> int:

@@ -42,6 +42,7 @@ from manager.fetch import Sync
 from manager.ledger import Ledger
 from manager.limits import Limits
 from manager.peer import PeerAddress, peer_at
+from manager.processor import OneThread, Processor
 from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
 from manager.ranges import RangeMap
 from manager.saved import ROOT_BYTES, Saved, decode_saved
@@ -65,6 +66,7 @@ class Manager:
         replace: Whether content that was written locally may be replaced.
         user_agent: What peers see in their logs.
         random: Where all jitter comes from.
+        processor: Where blocking work runs; a thread when not given.
 
     Raises:
         ValueError: No peers, an address that is none, or a target that is no root.
@@ -80,6 +82,7 @@ class Manager:
         replace: bool = False,
         user_agent: str = USER_AGENT,
         random: Random | None = None,
+        processor: Processor | None = None,
     ) -> None:
         if not peers:
             raise ValueError("a sync needs at least one peer")
@@ -92,6 +95,7 @@ class Manager:
         self._replace = replace
         self._user_agent = user_agent
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
+        self._processor = processor or OneThread()
         self._ledger: Ledger | None = None
         self._sessions: list[PeerSession] = []
         self._failure: SyncError | MerkleDBError | None = None
@@ -142,11 +146,11 @@ class Manager:
             MerkleDBError: The database cannot be written.
         """
         try:
-            saved = await trio.to_thread.run_sync(self._prepare)
+            saved = await self._processor.run(self._prepare)
             self._ledger = Ledger(saved, self.limits, self.database.scheme.branch_factor, trio.current_time())
             if not self._ledger.is_fetched:
                 await self._fetch_all(self._ledger)
-                await trio.to_thread.run_sync(self._conclude)
+                await self._processor.run(self._conclude)
             self._publish()
             return self.progress
         finally:
@@ -155,10 +159,9 @@ class Manager:
 
     async def _fetch_all(self, ledger: Ledger) -> None:
         """Run the sessions and the writer until everything is on disk."""
-        processor = trio.CapacityLimiter(1)
-        writer = Writer(self.database, ledger, self.limits, processor, self._publish)
-        hello = await trio.to_thread.run_sync(self._hello)
-        sync = Sync(self.database.scheme, hello, self.limits, ledger, writer, processor, self._random)
+        writer = Writer(self.database, ledger, self.limits, self._processor, self._publish)
+        hello = await self._processor.run(self._hello)
+        sync = Sync(self.database.scheme, hello, self.limits, ledger, writer, self._processor, self._random)
         self._sessions = [PeerSession(peer, sync, self._peer_changed) for peer in self.peers]
         with self._scope:
             async with trio.open_nursery() as nursery:

@@ -101,11 +101,11 @@ class PeerSession:
             return ConnectionLost(f"no connection within {timeout:.0f} seconds")
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             return ConnectionLost(f"no connection: {error}")
-        client = PeerClient(stream, self._sync.hello, self._sync.scheme)
+        client = PeerClient(stream, self._sync.hello, self._sync.scheme, self._sync.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             nursery.start_soon(self._wake_workers, client)
-            if await client.greeted(timeout):
+            if await client.greeted():
                 await self._work(client)
             failure = client.failure
             await client.leave()

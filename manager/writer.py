@@ -10,12 +10,14 @@ cancelled, the writer lets the transaction finish.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from manager.budget import ByteBudget
 from manager.ledger import Ledger, Piece
 from manager.limits import Limits
+from manager.processor import Processor
 from merkledb import Database
 
 
@@ -26,7 +28,7 @@ class Writer:
         database: Written by nobody else meanwhile.
         ledger: The books of the sync.
         limits: How much goes into a transaction.
-        processor: Held while the thread works: interpreter and store are shared with those who verify.
+        processor: Where transactions run.
         applied: Called after every transaction.
 
     Attributes:
@@ -38,7 +40,7 @@ class Writer:
         database: Database,
         ledger: Ledger,
         limits: Limits,
-        processor: trio.CapacityLimiter,
+        processor: Processor,
         applied: Callable[[], None],
     ) -> None:
         self._database = database
@@ -97,9 +99,7 @@ class Writer:
         self._pieces, self._collected_bytes = [], 0
         ranges, progress = self._ledger.plan(pieces)
         verified = [piece.verified for piece in pieces]
-        await trio.to_thread.run_sync(
-            lambda: self._database.apply(verified, progress=progress), limiter=self._processor
-        )
+        await self._processor.run(partial(self._database.apply, verified, progress=progress))
         self._ledger.settle(pieces, ranges, trio.current_time())
         self.budget.release(sum(piece.memory_bytes for piece in pieces))
         self._applied()
