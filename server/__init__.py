@@ -1,1 +1,27 @@
-"""server."""
+"""The server: proves ranges of a database to whoever connects, within limits.
+
+``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.
+"""
+
+from server.counters import Counters
+from server.errors import AddressInUse, AddressNotAllowed, AddressNotFound, ListenError, ServerError
+from server.limits import ServerLimits
+from server.listeners import addresses_of, open_listeners
+from server.server import Server, serve
+from server.workers import Threads, Workers
+
+__all__ = [
+    "AddressInUse",
+    "AddressNotAllowed",
+    "AddressNotFound",
+    "Counters",
+    "ListenError",
+    "Server",
+    "ServerError",
+    "ServerLimits",
+    "Threads",
+    "Workers",
+    "addresses_of",
+    "open_listeners",
+    "serve",
+]

@@ -31,6 +31,7 @@ from syncproto.errors import (
 from syncproto.messages import (
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
+    MAX_TEXT_BYTES,
     PROTOCOL_VERSION,
     RANGE_OVERHEAD_BYTES,
     Answer,
@@ -53,6 +54,7 @@ from syncproto.messages import (
 __all__ = [
     "MAX_CONTROL_BYTES",
     "MAX_FRAME_BYTES",
+    "MAX_TEXT_BYTES",
     "PROTOCOL_VERSION",
     "RANGE_OVERHEAD_BYTES",
     "Answer",

@@ -127,7 +127,7 @@ _BY_MESSAGE: Final = {layout.message: layout for layout in LAYOUTS}
 
 
 def kind_of(message: Message) -> Kind:
-    """Returns the kind of a message."""
+    """Return the kind of a message."""
     return _BY_MESSAGE[type(message)].kind
 
 
@@ -153,7 +153,7 @@ class Frame(NamedTuple):
 
 
 def encode(message: Message) -> Frame:
-    """Encodes a message; pure, so that a thread which made a proof can frame it too.
+    """Encode a message; pure, so that a thread which made a proof can frame it too.
 
     Raises:
         InvalidMessage: a field is out of its bounds.
@@ -185,7 +185,7 @@ def _check_detail_belongs(message: Error) -> None:
 
 
 def _misplaced_detail(message: Error) -> str | None:
-    """Returns why the detail does not belong to the code, or None where it does."""
+    """Return why the detail does not belong to the code, or None where it does."""
     wants_detail = message.code in (ErrorCode.LIMIT_TOO_SMALL, ErrorCode.OVERLOADED)
     if wants_detail and message.detail is None:
         return f"{message.code.name} needs one"
@@ -197,7 +197,7 @@ def _misplaced_detail(message: Error) -> str | None:
 
 
 def decode(payload: memoryview) -> Message:
-    """Decodes what follows the length of a frame.
+    """Decode what follows the length of a frame.
 
     Args:
         payload: the array, whole; only what becomes a field is copied.
@@ -231,7 +231,7 @@ def _layout_of(kind: Value) -> Layout:
 
 
 def _check_version(payload: memoryview, position: int) -> None:
-    """Compares the versions before the rest of a hello is looked at, which may differ between versions."""
+    """Compare the versions before the rest of a hello is looked at, which may differ between versions."""
     _, position = _read_field(_HELLO, _HELLO.request_id, payload, position)
     version, _ = _read_field(_HELLO, _HELLO.fields[0], payload, position)
     if isinstance(version, int) and version != PROTOCOL_VERSION:

@@ -107,7 +107,7 @@ _ALLOWED: Final = {
 
 
 def _refusal(role: Role, state: State, kind: Kind, request_id: int) -> str | None:
-    """Returns why a side may not send a message of this kind, or None where it may."""
+    """Return why a side may not send a message of this kind, or None where it may."""
     if state is State.ENDED:
         return "an error for request id 0 ended the connection"
     if kind is Kind.ERROR and request_id == 0:
@@ -171,7 +171,7 @@ class Connection:
         return request_id in self._in_flight and request_id not in self._cancelled
 
     def next_request_id(self) -> int:
-        """Returns an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
+        """Return an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
         candidate = self._last_request_id
         while True:
             candidate = candidate % MAX_REQUEST_ID + 1
@@ -182,7 +182,7 @@ class Connection:
     # Sending.
 
     def send(self, message: Message) -> bytes:
-        """Notes that a message is sent.
+        """Note that a message is sent.
 
         Returns:
             The bytes to send.
@@ -208,7 +208,7 @@ class Connection:
         return frame.data
 
     def send_frame(self, frame: Frame) -> bytes:
-        """Notes that an answer is sent which another thread encoded.
+        """Note that an answer is sent which another thread encoded.
 
         Args:
             frame: of a ``Head``, ``Range`` or ``Error``, as ``encode`` made it.
@@ -282,7 +282,7 @@ class Connection:
     # Receiving.
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> Iterator[Message]:
-        """Takes bytes in and returns the messages that they complete.
+        """Take bytes in and return the messages that they complete.
 
         Iterate to the end before the next call: each message is read only when it is asked for, so that what
         came before a misbehaviour is delivered and the error follows it, however the bytes were cut into
@@ -304,7 +304,7 @@ class Connection:
         return self._messages()
 
     def receive_end(self) -> None:
-        """Notes that the stream has ended.
+        """Note that the stream has ended.
 
         Raises:
             TruncatedStream: inside a frame, or before the peer's hello.  Requests in flight are lost anyway.
@@ -331,7 +331,7 @@ class Connection:
         raise error
 
     def _limit_bytes(self) -> int:
-        """Returns the longest frame that the peer may rightfully send now."""
+        """Return the longest frame that the peer may rightfully send now."""
         if self.their_state is State.BEFORE_HELLO:
             return MAX_HELLO_BYTES
         if self.role is Role.SERVER:
@@ -340,7 +340,7 @@ class Connection:
         return max(MAX_CONTROL_BYTES, max(asked, default=0) + RANGE_OVERHEAD_BYTES)
 
     def _receive(self, message: Message) -> bool:
-        """Applies the rules to a message of the peer and says whether our side should see it."""
+        """Apply the rules to a message of the peer and say whether our side should see it."""
         self._check_receiving(message)
         if isinstance(message, Hello):
             self.peer = message

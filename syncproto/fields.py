@@ -33,7 +33,7 @@ class FieldError(ValueError):
 
 
 def read_array_header(view: memoryview) -> int:
-    """Returns the number of elements of the array that a frame is.
+    """Return the number of elements of the array that a frame is.
 
     Raises:
         FieldError: the frame is empty or starts with anything but an array of at most 15 elements.
@@ -49,7 +49,7 @@ def read_array_header(view: memoryview) -> int:
 
 
 def read_value(view: memoryview, position: int) -> tuple[Value, int]:
-    """Reads one value.
+    """Read one value.
 
     Args:
         view: a whole frame.
@@ -103,12 +103,12 @@ def _read_text(view: memoryview, position: int, length: int) -> tuple[str, int]:
 
 
 def write_array_header(count: int) -> bytes:
-    """Returns the bytes that start an array of at most 15 elements."""
+    """Return the bytes that start an array of at most 15 elements."""
     return bytes([_SHORT_ARRAY + count])
 
 
 def write_value(value: Value) -> tuple[bytes, ...]:
-    """Returns the bytes of a value in pieces, so that a proof of megabytes is copied once, into its frame."""
+    """Return the bytes of a value in pieces, so that a proof of megabytes is copied once, into its frame."""
     if isinstance(value, bytes):
         return (_binary_header(len(value)), value)
     return (msgpack.packb(value),)
@@ -132,7 +132,7 @@ class Field(NamedTuple):
 
 
 def unsigned(name: str, *, low: int = 0, high: int) -> Field:
-    """Returns a field that is an integer, not a bool, in [low, high]."""
+    """Return a field that is an integer, not a bool, in [low, high]."""
 
     def check(value: Value) -> None:
         # A bool is an int to Python, and is none to the protocol.
@@ -145,7 +145,7 @@ def unsigned(name: str, *, low: int = 0, high: int) -> Field:
 
 
 def binary(name: str, *, low: int = 0, high: int, optional: bool = False) -> Field:
-    """Returns a field that is bytes with a length in [low, high], or nil where it is optional."""
+    """Return a field that is bytes with a length in [low, high], or nil where it is optional."""
 
     def check(value: Value) -> None:
         if value is None and optional:
@@ -159,7 +159,7 @@ def binary(name: str, *, low: int = 0, high: int, optional: bool = False) -> Fie
 
 
 def text(name: str, *, low: int = 0, high: int) -> Field:
-    """Returns a field that is text of [low, high] bytes in UTF-8, free of control characters.
+    """Return a field that is text of [low, high] bytes in UTF-8, free of control characters.
 
     A peer's text is shown on terminals, which obey control characters.
     """

@@ -28,17 +28,17 @@ class FrameBuffer:
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Adds bytes that were received."""
+        """Add bytes that were received."""
         self._buffer += data
 
     def clear(self) -> None:
-        """Forgets all bytes, as nothing behind an error can be understood."""
+        """Forget all bytes, as nothing behind an error can be understood."""
         # A new buffer, not a shorter one: the error's traceback may hold slices of the old, which forbid
         # resizing.
         self._buffer = bytearray()
 
     def next_message(self, limit_bytes: int) -> Message | None:
-        """Takes the next message off the buffer.
+        """Take the next message off the buffer.
 
         Args:
             limit_bytes: the longest frame that may come now, without its four bytes of length.

@@ -45,7 +45,7 @@ SERVER_HELLO = Hello(
 
 
 def greeted_pair() -> tuple[Connection, Connection]:
-    """Returns a client and a server that have exchanged their hellos."""
+    """Return a client and a server that have exchanged their hellos."""
     client, server = Connection(Role.CLIENT, CLIENT_HELLO), Connection(Role.SERVER, SERVER_HELLO)
     assert list(server.receive_data(client.send(CLIENT_HELLO))) == [CLIENT_HELLO]
     assert list(client.receive_data(server.send(SERVER_HELLO))) == [SERVER_HELLO]

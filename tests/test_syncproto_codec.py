@@ -36,7 +36,7 @@ from tests.syncproto_strategies import CLIENT_HELLO, ROOT
 
 
 def bytes_of(*lines: str) -> bytes:
-    """Returns the bytes of lines of hexadecimal digits, each followed by a comment."""
+    """Return the bytes of lines of hexadecimal digits, each followed by a comment."""
     return b"".join(bytes.fromhex(line.partition("#")[0]) for line in lines)
 
 
@@ -225,7 +225,7 @@ def test_a_field_out_of_its_bounds_is_our_own_mistake(message: Message, field: s
 
 
 def packed(*elements: object) -> bytes:
-    """Returns the frame of an array, without its length, as another implementation would write it."""
+    """Return the frame of an array, without its length, as another implementation would write it."""
     return msgpack.packb(elements)
 
 
@@ -234,7 +234,7 @@ GET_RANGE = [18, 1, ROOT, None, None, 1, 1]
 
 
 def changed(elements: list[object], index: int, value: object) -> bytes:
-    """Returns the frame of a message with one element replaced."""
+    """Return the frame of a message with one element replaced."""
     return packed(*elements[:index], value, *elements[index + 1 :])
 
 

@@ -57,7 +57,7 @@ def get_range(request_id: int, max_bytes: int = 1000) -> GetRange:
 
 
 def received(connection: Connection, *messages: Message) -> list[Message]:
-    """Returns what a connection yields for messages that no connection of the other side has checked."""
+    """Return what a connection yields for messages that no connection of the other side has checked."""
     return list(connection.receive_data(b"".join(encode(message).data for message in messages)))
 
 
@@ -235,7 +235,7 @@ def refused(connection: Connection) -> Connection:
 
 
 def asked(connection: Connection, *requests: Message) -> Connection:
-    """Returns the connection after requests: sent by a client, received by a server."""
+    """Return the connection after requests: sent by a client, received by a server."""
     if connection.role is Role.CLIENT:
         for request in requests:
             connection.send(request)
@@ -442,7 +442,7 @@ def test_a_large_limit_for_frames_admits_no_more_than_was_asked() -> None:
 
 
 def outcome(connection: Connection, pieces: list[bytes]) -> tuple[list[Message], type[Exception] | None]:
-    """Returns what a connection yields for bytes in pieces, and the kind of error that ends it."""
+    """Return what a connection yields for bytes in pieces, and the kind of error that ends it."""
     messages: list[Message] = []
     try:
         for piece in pieces:

@@ -14,7 +14,7 @@ LIMIT_BYTES = 1 << 20
 
 
 def take_all(buffer: FrameBuffer) -> list[Message]:
-    """Returns all messages that are complete."""
+    """Return all messages that are complete."""
     taken = []
     while (message := buffer.next_message(LIMIT_BYTES)) is not None:
         taken.append(message)
@@ -22,7 +22,7 @@ def take_all(buffer: FrameBuffer) -> list[Message]:
 
 
 def fed(pieces: list[bytes]) -> list[Message]:
-    """Returns the messages of bytes that come in pieces."""
+    """Return the messages of bytes that come in pieces."""
     buffer = FrameBuffer()
     taken = []
     for piece in pieces:

@@ -1,0 +1,329 @@
+"""One client, from its first byte to its last: three tasks and the rules between them.
+
+::
+
+    stream -> receive -> requests (at most max_requests) -> answer -> parcels (no buffer) -> send -> stream
+                 |                                                      ^
+                 +----------------- pongs, refusals --------------------+
+
+- *receive* reads messages and puts requests in order.  What it refuses or echoes it hands to *send* itself,
+  and waits until that takes it: a client that does not read is not read from either.
+- *answer* takes one request at a time, has a worker make the frame, and hands it to *send*.  So a connection
+  holds at most two frames, one that is sent and one that waits, and asks for one worker at a time.
+- *send* is alone in writing to the stream, each message within a time that its length allows.
+
+The ``Connection`` is touched by these three tasks between checkpoints only.
+
+A conversation ends: when the client has left and everything is answered; with a last word, for its
+misbehaviour, its silence, or our shutdown; or when the stream breaks.  It raises nothing for what the client
+does.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import trio
+
+from server.answers import Allowed, Large, ProvableDatabase, answer, refusal, sendable
+from server.counters import Counters
+from server.farewell import linger
+from server.limits import LINGER_SECONDS, MIN_SEND_BYTES_PER_SECOND, RECEIVE_BYTES, ServerLimits
+from server.workers import Workers
+from syncproto import (
+    Cancel,
+    Connection,
+    Error,
+    ErrorCode,
+    Frame,
+    GetHead,
+    GetRange,
+    Goodbye,
+    Hello,
+    LocalProtocolError,
+    Message,
+    Ping,
+    Pong,
+    RemoteProtocolError,
+    Request,
+    Role,
+    State,
+    TruncatedStream,
+)
+
+
+class Services(NamedTuple):
+    """What all conversations of a server share.
+
+    Attributes:
+        database: which is served.
+        limits: of the server.
+        counters: of the server.
+        workers: that read the database.
+        large_proofs: as many places as there may be large proofs at a time.
+        report: called with every failure of our own.
+    """
+
+    database: ProvableDatabase
+    limits: ServerLimits
+    counters: Counters
+    workers: Workers
+    large_proofs: trio.Semaphore
+    report: Callable[[Exception], None]
+
+
+class _Parcel(NamedTuple):
+    """A message on its way to the stream, or an answer in its frame, and who waits until it is sent."""
+
+    content: Message | Frame
+    sent: trio.Event
+
+
+class Conversation:
+    """Talks with one client.
+
+    Args:
+        stream: to the client; closed at the end.
+        hello: what we say first.
+        services: what is shared with other conversations.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
+        self._stream = stream
+        self._services = services
+        self._limits = services.limits
+        self._counters = services.counters
+        self._connection = Connection(Role.SERVER, hello)
+        self._cancelled: set[int] = set()
+        self._leaving = trio.Event()
+        self._answered = trio.Event()
+        self._silence = trio.CancelScope()
+        self._put_request, self._requests = trio.open_memory_channel[Request](self._limits.max_requests)
+        self._put_parcel, self._parcels = trio.open_memory_channel[_Parcel](0)
+
+    def leave(self) -> None:
+        """Begin the end: say goodbye, answer what is in flight, refuse what still comes, and close."""
+        self._leaving.set()
+
+    async def run(self) -> None:
+        """Talk until the conversation ends, and close the stream."""
+        async with self._stream:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_all, nursery.cancel_scope)
+                # The sender ends when nobody can put parcels any more, and has sent the last of them then.
+                async with self._put_parcel:
+                    sent = await self._send(self._connection.hello)
+                    await sent.wait()
+                    last_word = await self._converse()
+                    if last_word is not None:
+                        await self._send(last_word)
+            await linger(self._stream)
+
+    async def _converse(self) -> Message | None:
+        """Receive and answer until that ends; return our last word, if there is one to say."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer_all)
+            nursery.start_soon(self._leave_when_told)
+            last_word = await self._receive_all()
+            if self._connection.their_state is State.LEAVING:
+                await self._wait_for_answers()
+            nursery.cancel_scope.cancel()
+        return last_word
+
+    async def _wait_for_answers(self) -> None:
+        """Wait until everything that was asked is answered."""
+        while self._connection.in_flight:
+            await self._answered.wait()
+
+    async def _leave_when_told(self) -> None:
+        await self._leaving.wait()
+        await self._send(Goodbye())
+        await self._wait_for_answers()
+        # Requests that crossed our goodbye are refused one by one, so that their client knows at once.
+        await trio.sleep(LINGER_SECONDS)
+        self._silence.cancel()
+
+    # Receiving.
+
+    async def _receive_all(self) -> Message | None:
+        """Receive until the stream or the client's part of the conversation ends; return our last word."""
+        self._silence.deadline = trio.current_time() + self._limits.hello_timeout_seconds
+        try:
+            with self._silence:
+                return await self._receive_messages()
+        except TruncatedStream:
+            return None
+        except RemoteProtocolError as error:
+            self._counters.protocol_errors += 1
+            return _last_error(ErrorCode.BAD_REQUEST, str(error))
+        except trio.BrokenResourceError:
+            return None
+        if self._leaving.is_set():
+            return None
+        self._counters.timeouts += 1
+        if self._connection.peer is None:
+            return _last_error(ErrorCode.BAD_REQUEST, "no hello came in time: connect again")
+        return Goodbye()
+
+    async def _receive_messages(self) -> Message | None:
+        while data := await self._stream.receive_some(RECEIVE_BYTES):
+            self._counters.bytes_received += len(data)
+            for message in self._connection.receive_data(data):
+                last_word = await self._receive(message)
+                if last_word is not None or self._connection.their_state is not State.OPEN:
+                    return last_word
+                self._mind_silence()
+        self._connection.receive_end()
+        return None
+
+    def _mind_silence(self) -> None:
+        """Give the client its time again after a message of either side, but for its hello no more."""
+        if self._connection.peer is None:
+            return
+        seconds = math.inf if self._connection.in_flight else self._limits.idle_timeout_seconds
+        self._silence.deadline = trio.current_time() + seconds
+
+    async def _receive(self, message: Message) -> Message | None:
+        """Handle a message; return our last word where it ends the conversation."""
+        if isinstance(message, GetHead | GetRange):
+            await self._receive_request(message)
+        elif isinstance(message, Cancel):
+            self._cancelled.add(message.request_id)
+        elif isinstance(message, Ping):
+            await self._send(Pong(message.request_id))
+        elif isinstance(message, Hello):
+            return self._check_scheme(message)
+        return None
+
+    def _check_scheme(self, theirs: Hello) -> Error | None:
+        ours = self._connection.hello
+        if (theirs.hasher, theirs.branch_factor) == (ours.hasher, ours.branch_factor):
+            return None
+        sentence = (
+            f"this server has {ours.hasher} with branch factor {ours.branch_factor}, "
+            f"you {theirs.hasher} with branch factor {theirs.branch_factor}: use a store of that scheme"
+        )
+        return _last_error(ErrorCode.SCHEME_MISMATCH, sentence)
+
+    async def _receive_request(self, request: Request) -> None:
+        self._counters.requests += 1
+        if self._leaving.is_set():
+            await self._send(
+                refusal(request, ErrorCode.SHUTTING_DOWN, "the server is shutting down: use another")
+            )
+        elif self._connection.in_flight > self._limits.max_requests:
+            sentence = f"more than {self._limits.max_requests} requests are in flight: wait for answers"
+            await self._send(self._overloaded(request, sentence))
+        else:
+            self._put_request.send_nowait(request)
+
+    # Answering.
+
+    async def _answer_all(self) -> None:
+        async for request in self._requests:
+            await self._answer(request)
+
+    async def _answer(self, request: Request) -> None:
+        if request.request_id in self._cancelled:
+            await self._send(refusal(request, ErrorCode.CANCELLED, "cancelled before it was worked on"))
+            return
+        outcome = await self._work(request, self._limits.max_ordinary_bytes)
+        if isinstance(outcome, Large):
+            await self._answer_large(request, outcome.needed_bytes)
+        else:
+            await self._send(outcome)
+
+    async def _answer_large(self, request: Request, needed_bytes: int) -> None:
+        """Answer with one large pair, which keeps its place among few until it is sent."""
+        with trio.move_on_after(self._limits.large_timeout_seconds) as waiting:
+            await self._services.large_proofs.acquire()
+        if waiting.cancelled_caught:
+            await self._send(self._overloaded(request, "too many large pairs are being sent: try again"))
+            return
+        try:
+            sent = await self._send(await self._work_large(request, needed_bytes))
+            await sent.wait()
+        finally:
+            self._services.large_proofs.release()
+
+    async def _work_large(self, request: Request, needed_bytes: int) -> Frame | Error:
+        outcome = await self._work(request, needed_bytes)
+        if isinstance(outcome, Large):
+            return self._overloaded(request, "the content has just changed: try again")
+        return outcome
+
+    async def _work(self, request: Request, max_bytes: int) -> Frame | Error | Large:
+        """Have a worker make the answer; a failure of ours becomes an error that does not tell its cause."""
+        most = min(self._limits.max_bytes, self._connection.max_answer_bytes)
+        allowed = Allowed(self._limits.max_keys, min(max_bytes, most), most)
+        try:
+            return await self._services.workers.run(
+                partial(answer, self._services.database, request, allowed)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
+            self._services.report(error)
+            return refusal(request, ErrorCode.INTERNAL, "the server failed: use another")
+
+    def _overloaded(self, request: Request, sentence: str) -> Error:
+        return refusal(request, ErrorCode.OVERLOADED, sentence, self._limits.retry_after_milliseconds)
+
+    # Sending.
+
+    async def _send(self, content: Message | Frame) -> trio.Event:
+        """Hand a message to the sender, when that is free; return what is set when the message is sent."""
+        parcel = _Parcel(content, trio.Event())
+        await self._put_parcel.send(parcel)
+        return parcel.sent
+
+    async def _send_all(self, conversation: trio.CancelScope) -> None:
+        """Send parcels until no more can come; end the conversation when the client does not take them."""
+        try:
+            while True:
+                await self._send_next()
+        except trio.EndOfChannel:
+            return
+        except trio.TooSlowError:
+            self._counters.timeouts += 1
+        except trio.BrokenResourceError:
+            pass
+        except LocalProtocolError as error:
+            self._services.report(error)
+        conversation.cancel()
+
+    async def _send_next(self) -> None:
+        """Send one parcel; it is forgotten before the next is waited for, so that it takes no memory."""
+        parcel = await self._parcels.receive()
+        data = self._bytes_of(parcel.content)
+        if data is not None:
+            with trio.fail_after(self._limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
+                await self._stream.send_all(data)
+            self._counters.bytes_sent += len(data)
+        parcel.sent.set()
+        self._answered.set()
+        self._answered = trio.Event()
+        self._mind_silence()
+
+    def _bytes_of(self, content: Message | Frame) -> bytes | None:
+        """Return the bytes to send, None where the client has ended the conversation meanwhile."""
+        last_word = isinstance(content, Error) and content.request_id == 0
+        if self._connection.their_state is State.ENDED and not last_word:
+            return None
+        self._count(content)
+        if isinstance(content, Frame):
+            data = self._connection.send_frame(content)
+        else:
+            data = self._connection.send(content)
+        if isinstance(content, Frame | Error):
+            self._cancelled.discard(content.request_id)
+        return data
+
+    def _count(self, content: Message | Frame) -> None:
+        if isinstance(content, Error):
+            self._counters.refusals[content.code] += 1
+        elif isinstance(content, Frame):
+            self._counters.answers += 1
+
+
+def _last_error(code: ErrorCode, sentence: str) -> Error:
+    return Error(0, code, sendable(sentence))

@@ -1,0 +1,35 @@
+"""Closing a stream so that the last word arrives.
+
+A close while bytes wait unread makes TCP reset the connection, and a reset destroys what the client has not
+read.
+"""
+
+from contextlib import suppress
+
+import trio
+
+from server.limits import LINGER_SECONDS, RECEIVE_BYTES
+from syncproto import Error, encode
+
+
+async def refuse(stream: trio.abc.Stream, error: Error) -> None:
+    """Say an error as the only word of a connection, and close it.
+
+    Args:
+        stream: that was just accepted.
+        error: for request id 0.
+    """
+    async with stream:
+        with trio.move_on_after(LINGER_SECONDS) as patience, suppress(trio.BrokenResourceError):
+            await stream.send_all(encode(error).data)
+        if not patience.cancelled_caught:
+            await linger(stream)
+
+
+async def linger(stream: trio.abc.Stream) -> None:
+    """Wait a moment for the client to close first, and throw away what it still sends."""
+    with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        while await stream.receive_some(RECEIVE_BYTES):
+            pass

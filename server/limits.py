@@ -1,0 +1,64 @@
+"""What a server allows: every connection, request, proof and wait has a bound, and a reason for it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from syncproto import MAX_FRAME_BYTES, RANGE_OVERHEAD_BYTES
+
+# One value of the largest size that a database holds, with its boundary and air.
+LARGEST_PROOF_BYTES: Final = 66 << 20
+# A client slower than this would keep a large proof in our memory for longer than it is worth.
+MIN_SEND_BYTES_PER_SECOND: Final = 256 << 10
+# What a connection gets to read our last word before it is closed.
+LINGER_SECONDS: Final = 1.0
+# Requests are short; a client that sends more at once waits in the kernel's buffer.
+RECEIVE_BYTES: Final = 16 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """The limits of one server; the defaults suit two cores and keep the server well below 150 MB of memory.
+
+    A connection holds two proofs at most: one that is sent while the next one waits.  So proofs take at most
+    ``2 * max_connections * max_ordinary_bytes``, if every client asks for the most and reads nothing, and the
+    large ones.
+
+    Attributes:
+        max_connections: served at a time; more are refused as overloaded.
+        max_requests: in flight on one connection; more are refused as overloaded.
+        max_keys: pairs in one proof, which bounds the time for which one request keeps a thread.
+        max_ordinary_bytes: of one encoded proof, whatever the client allows, unless a single pair needs more.
+        max_bytes: of one encoded proof that holds a single large pair.
+        max_large_proofs: proofs above ``max_ordinary_bytes`` that are made or sent at a time.
+        max_threads: that read the database.  Proofs are made in Python, which runs one thread at a time: a
+        second lets
+            a short request overtake a long one, more would only keep the tasks waiting.
+        hello_timeout_seconds: until a new connection has said hello.
+        idle_timeout_seconds: without a whole message, while nothing is in flight.
+        send_timeout_seconds: for one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
+        large_timeout_seconds: that a request for a large pair waits before it is refused as overloaded.
+        shutdown_timeout_seconds: for a graceful shutdown, then what is left is cut off.
+        retry_after_milliseconds: what a client is told that is refused as overloaded.
+    """
+
+    max_connections: int = 64
+    max_requests: int = 16
+    max_keys: int = 8192
+    max_ordinary_bytes: int = 1 << 20
+    max_bytes: int = LARGEST_PROOF_BYTES
+    max_large_proofs: int = 1
+    max_threads: int = 2
+    hello_timeout_seconds: float = 10
+    idle_timeout_seconds: float = 120
+    send_timeout_seconds: float = 30
+    large_timeout_seconds: float = 5
+    shutdown_timeout_seconds: float = 30
+    retry_after_milliseconds: int = 500
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"{name} is {value}, and must be above zero")
+        if not self.max_ordinary_bytes <= self.max_bytes <= MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES:
+            raise ValueError("max_bytes must be at least max_ordinary_bytes, and fit into a frame")

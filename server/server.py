@@ -1,0 +1,199 @@
+"""The server: accepts connections, bounds them, and ends them in good order.
+
+It serves one database, over any trio listener.  What is said on a connection is ``conversation``; what is
+read from the database is ``answers``.  Nothing that a client does raises here, and no failure of one
+conversation ends another.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
+
+import trio
+
+from server.answers import ProvableDatabase, read_head
+from server.conversation import Conversation, Services
+from server.counters import Counters
+from server.farewell import refuse
+from server.limits import ServerLimits
+from server.workers import Threads, Workers
+from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
+
+USER_AGENT: Final = "merklesync-server/0.1"
+
+Listeners: TypeAlias = Sequence[trio.abc.Listener[trio.abc.Stream]]
+
+_log: Final = logging.getLogger(__name__)
+
+
+def _log_failure(error: Exception) -> None:
+    _log.error("the server failed to answer a client, and goes on: %s", error, exc_info=error)
+
+
+class Server:
+    """Serves one database.
+
+    Args:
+        database: to prove ranges of; the caller closes it after ``serve`` has returned.
+        limits: of connections, requests, proofs and waits.
+        workers: that read the database; threads when None.
+        on_failure: called with every failure of our own, in the event loop; logs it when None.  Clients are
+        told of a
+            failure, and nothing of its cause.
+
+    Attributes:
+        counters: what was done so far.
+        limits: as given.
+    """
+
+    def __init__(
+        self,
+        database: ProvableDatabase,
+        *,
+        limits: ServerLimits | None = None,
+        workers: Workers | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.limits: Final = limits or ServerLimits()
+        self.counters: Final = Counters()
+        self._on_failure = on_failure or _log_failure
+        self._stopping = trio.Event()
+        self._conversations: set[Conversation] = set()
+        self._refusing = 0
+        self._services = Services(
+            database,
+            self.limits,
+            self.counters,
+            workers or Threads(self.limits.max_threads),
+            trio.Semaphore(self.limits.max_large_proofs),
+            self._report,
+        )
+
+    def stop(self) -> None:
+        """Begin a graceful shutdown: ``serve`` returns when all in flight is answered, or its time is up."""
+        self._stopping.set()
+
+    async def serve(
+        self,
+        listeners: Listeners,
+        *,
+        task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until ``stop`` is called, or cut off at once when cancelled.  To be called once.
+
+        Args:
+            listeners: of trio, such as ``open_listeners`` makes; closed at the end.
+            task_status: started with the listeners when connections are accepted.
+        """
+        async with trio.open_nursery() as conversations:
+            async with trio.open_nursery() as accepting:
+                await accepting.start(self._accept, listeners, conversations)
+                task_status.started(listeners)
+                await self._stopping.wait()
+                accepting.cancel_scope.cancel()
+            conversations.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
+            for conversation in self._conversations:
+                conversation.leave()
+
+    async def _accept(
+        self,
+        listeners: Listeners,
+        conversations: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+    ) -> None:
+        await trio.serve_listeners(
+            self._handle, list(listeners), handler_nursery=conversations, task_status=task_status
+        )
+
+    async def _handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection; a failure of ours ends that one and no other."""
+        try:
+            if self._stopping.is_set():
+                await self._refuse(stream, Error(0, ErrorCode.SHUTTING_DOWN, "the server is shutting down"))
+            elif self.counters.connections_open >= self.limits.max_connections:
+                sentence = f"the server has {self.limits.max_connections} connections: try again"
+                delay = self.limits.retry_after_milliseconds
+                await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
+            else:
+                await self._serve(stream)
+        except Exception as error:  # noqa: BLE001 - one conversation must not end the others
+            self._report(error)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self.counters.connections_open += 1
+        self.counters.connections_accepted += 1
+        try:
+            hello = await self._hello()
+            if hello is None:
+                await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
+            else:
+                await self._talk(Conversation(stream, hello, self._services))
+        finally:
+            self.counters.connections_open -= 1
+
+    async def _talk(self, conversation: Conversation) -> None:
+        self._conversations.add(conversation)
+        try:
+            if self._stopping.is_set():
+                conversation.leave()
+            await conversation.run()
+        finally:
+            self._conversations.discard(conversation)
+
+    async def _hello(self) -> Hello | None:
+        """Return what we say first, None where not even the head can be read."""
+        database = self._services.database
+        try:
+            root, revision = await self._services.workers.run(partial(read_head, database))
+        except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
+            self._report(error)
+            return None
+        return Hello(
+            hasher=database.scheme.hasher,
+            branch_factor=database.scheme.branch_factor,
+            root=root,
+            revision=revision,
+            max_frame_bytes=MAX_CONTROL_BYTES,
+            max_keys=self.limits.max_keys,
+            max_bytes=self.limits.max_bytes,
+            max_requests=self.limits.max_requests,
+            user_agent=USER_AGENT,
+        )
+
+    async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:
+        """Say why and close; where even that is asked of us too often, only close."""
+        self.counters.connections_refused += 1
+        self.counters.refusals[error.code] += 1
+        if self._refusing >= self.limits.max_connections:
+            return
+        self._refusing += 1
+        try:
+            await refuse(stream, error)
+        finally:
+            self._refusing -= 1
+
+    def _report(self, error: Exception) -> None:
+        self.counters.failures += 1
+        self._on_failure(error)
+
+
+async def serve(
+    database: ProvableDatabase,
+    listeners: Listeners,
+    *,
+    limits: ServerLimits | None = None,
+    task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a database until cancelled; a ``Server`` can also be stopped gracefully.
+
+    Args:
+        database: to prove ranges of.
+        listeners: of trio; closed at the end.
+        limits: of connections, requests, proofs and waits.
+        task_status: started with the listeners when connections are accepted.
+    """
+    await Server(database, limits=limits).serve(listeners, task_status=task_status)

@@ -1,0 +1,32 @@
+"""Where blocking work runs: threads in production, or what a test or a simulation puts in their place."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import trio
+
+Result = TypeVar("Result")
+
+
+class Workers(Protocol):
+    """Runs blocking work without blocking the event loop."""
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run the work and return what it returned, or raise what it raised."""
+
+
+class Threads:
+    """Workers that are threads, taken in the order in which tasks ask.
+
+    Each connection asks for one at a time, so that connections take turns, however much one of them asks.
+
+    Args:
+        max_threads: at work at a time.
+    """
+
+    def __init__(self, max_threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(max_threads)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run the work in a thread, and wait for it even when cancelled: the database may be closed next."""
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
