@@ -110,11 +110,12 @@ class Conversation:
         """Talk until the conversation ends, and close the stream."""
         async with self._stream:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_all, nursery.cancel_scope)
+                # Our hello counts as said before anything is received: a request may follow the client's at once.
+                nursery.start_soon(
+                    self._send_all, self._connection.send(self._connection.hello), nursery.cancel_scope
+                )
                 # The sender ends when nobody can put parcels any more, and has sent the last of them then.
                 async with self._put_parcel:
-                    sent = await self._send(self._connection.hello)
-                    await sent.wait()
                     last_word = await self._converse()
                     if last_word is not None:
                         await self._send(last_word)
@@ -276,9 +277,10 @@ class Conversation:
         await self._put_parcel.send(parcel)
         return parcel.sent
 
-    async def _send_all(self, conversation: trio.CancelScope) -> None:
+    async def _send_all(self, hello: bytes, conversation: trio.CancelScope) -> None:
         """Send parcels until no more can come; end the conversation when the client does not take them."""
         try:
+            await self._send_bytes(hello)
             while True:
                 await self._send_next()
         except trio.EndOfChannel:
@@ -296,13 +298,16 @@ class Conversation:
         parcel = await self._parcels.receive()
         data = self._bytes_of(parcel.content)
         if data is not None:
-            with trio.fail_after(self._limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
-                await self._stream.send_all(data)
-            self._counters.bytes_sent += len(data)
+            await self._send_bytes(data)
         parcel.sent.set()
         self._answered.set()
         self._answered = trio.Event()
         self._mind_silence()
+
+    async def _send_bytes(self, data: bytes) -> None:
+        with trio.fail_after(self._limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
+            await self._stream.send_all(data)
+        self._counters.bytes_sent += len(data)
 
     def _bytes_of(self, content: Message | Frame) -> bytes | None:
         """Return the bytes to send, None where the client has ended the conversation meanwhile."""

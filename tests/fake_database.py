@@ -59,7 +59,7 @@ class FakeSnapshot:
 
 @dataclass
 class FakeDatabase:
-    """A dict that has a root, a revision, and fails to prove, or to be read at all, when a test wants that."""
+    """A dict that has a root and a revision, and fails to prove or to be read when a test wants that."""
 
     content: dict[bytes, bytes] = field(default_factory=dict)
     scheme: Scheme = Scheme()  # noqa: RUF009 - immutable

@@ -27,7 +27,7 @@ from syncproto import (
     encode,
 )
 from tests.fake_database import FakeDatabase, FakeProof, VirtualWorkers
-from tests.server_peers import HELLO, Client, Site, running
+from tests.server_peers import HELLO, Site, running
 
 CONTENT = {b"a": b"1", b"b": b"2", b"c": b"3"}
 LIMITS = ServerLimits(max_requests=4, max_keys=100)
