@@ -257,22 +257,6 @@ def test_an_iteration_that_outlives_its_database_says_so(path: Path) -> None:
         next(iterator)
 
 
-def test_a_full_map_undoes_the_commit_and_leaves_the_rest_usable(tmp_path: Path) -> None:
-    small = {number.to_bytes(4, "big"): bytes(40) for number in range(100)}
-    with merkledb.open(tmp_path / "store", map_bytes=1 << 20) as database:
-        database.commit(small)
-        before = database.root
-        with pytest.raises(merkledb.DatabaseFull):
-            database.commit({b"large%d" % number: bytes(100_000) for number in range(30)})
-        assert (database.root, len(database)) == (before, 100)
-        database.check()
-        database.commit({b"small": b"fits"})
-    with merkledb.open(tmp_path / "store") as database:
-        database.commit({b"large%d" % number: bytes(100_000) for number in range(30)})
-        assert len(database) == 131
-        database.check()
-
-
 def test_every_error_is_a_merkledb_error() -> None:
     errors = [getattr(merkledb, name) for name in merkledb.__all__]
     kinds = [kind for kind in errors if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -55,7 +55,7 @@ def assert_next_keys_name_what_is_left(
 
 
 @given(data=st.data(), scheme=schemes(), store=contents(), limit=limits())
-@settings(max_examples=300)
+@settings(max_examples=600)
 def test_every_honest_proof_is_by_definition_accepted_and_within_its_limits(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes], limit: Limits
 ) -> None:

@@ -54,7 +54,7 @@ def assert_holds(database: Database, expected: Mapping[bytes, bytes]) -> None:
     shared=st.booleans(),
     limit=limits(),
 )
-@settings(max_examples=150)
+@settings(max_examples=300)
 def test_pieces_applied_in_any_order_end_at_the_same_root(
     data: st.DataObject,
     scheme: Scheme,

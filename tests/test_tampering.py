@@ -128,7 +128,9 @@ def mutated_cases(draw: st.DrawFn) -> Case:
     if draw(st.integers(0, 3)) == 0:
         return case
     pairs = dict(sorted(zip(case.proof.keys, case.proof.values, strict=True)))
-    return case.with_pairs(pairs).with_boundary(*case.proof.boundary)
+    case = case.with_pairs(pairs).with_boundary(*case.proof.boundary)
+    is_cut = case.proof.end != case.end
+    return case.with_proof(end=max(pairs)) if is_cut and pairs and draw(st.booleans()) else case
 
 
 @given(case=mutated_cases())
