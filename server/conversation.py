@@ -110,10 +110,9 @@ class Conversation:
         """Talk until the conversation ends, and close the stream."""
         async with self._stream:
             async with trio.open_nursery() as nursery:
-                # Our hello counts as said before anything is received: a request may follow the client's at once.
-                nursery.start_soon(
-                    self._send_all, self._connection.send(self._connection.hello), nursery.cancel_scope
-                )
+                # Our hello counts as said before anything is received, for a request may follow the client's.
+                hello = self._connection.send(self._connection.hello)
+                nursery.start_soon(self._send_all, hello, nursery.cancel_scope)
                 # The sender ends when nobody can put parcels any more, and has sent the last of them then.
                 async with self._put_parcel:
                     last_word = await self._converse()
