@@ -1,6 +1,7 @@
 """A database behaves as a dictionary with a root, whatever is committed, applied, reopened or kept open."""
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 import threading
@@ -258,6 +259,39 @@ def test_a_snapshot_may_go_from_thread_to_thread() -> None:
         thread.start()
         thread.join()
         assert found == [b"value", b"key"]
+
+
+# ------------------------------------------------------------------------------------ many pairs at once
+
+
+def nested_store(keys_wanted: int, dropped: int) -> dict[bytes, bytes]:
+    """Chains of keys of which each is a prefix of the next, so that any cut through them meets a branch's value."""
+    chains = (
+        number.to_bytes(2, "big") + bytes(deeper) for number in range(keys_wanted) for deeper in range(6)
+    )
+    found = list(itertools.islice(chains, keys_wanted + dropped))[dropped:]
+    return {key: b"%d" % at * (at % 9) for at, key in enumerate(found)}
+
+
+@pytest.mark.parametrize("dropped", range(6))
+def test_work_that_is_cut_into_pieces_is_cut_anywhere(dropped: int) -> None:
+    # A kernel takes a few thousand items at a time; where they are cut depends on how many come before.
+    scheme = SCHEMES[dropped % len(SCHEMES)]
+    store = nested_store(9000, dropped)
+    expected = oracle.root_of(store, scheme)
+    assert merkledb.root_of(store, scheme) == expected
+    removed: dict[bytes, bytes | None] = dict.fromkeys(list(store)[dropped::2])
+    left = updated(store, removed)
+    with new_database(store, scheme) as database, new_database(left, scheme) as copy:
+        assert database.root == expected
+        proof = database.prove_range(max_keys=9000, max_bytes=1 << 24)
+        verified = verify_range(proof, expected, scheme=scheme)
+        assert (len(verified), verified.complete) == (9000, True)
+        assert copy.apply(verified) == expected
+        copy.check()
+        assert database.commit(removed) == copy.commit(removed) == oracle.root_of(left, scheme)
+        database.check()
+        assert database.commit(store) == expected
 
 
 # ----------------------------------------------------------------------------- what a sync may destroy
