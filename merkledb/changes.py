@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 from merkledb.fold import DELETED, Items
 from merkledb.paths import prefix_end
 from merkledb.record import Record
-from merkledb.scheme import Scheme
+from merkledb.scheme import Scheme, require_values
 from merkledb.trie import Node, Trie
 
 _NONE: Final = type(None)
@@ -41,12 +41,20 @@ class Changes(NamedTuple):
 
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:
-    """Return ``changes`` in columns, with everything computed that does not depend on the store."""
+    """Return ``changes`` in columns, with everything computed that does not depend on the store.
+
+    Raises:
+        TypeError: A key is not bytes, or a value neither bytes nor None.
+        KeyTooLong, ValueTooLong: No database of this scheme can hold one of them.
+    """
+    value_types = set(map(type, changes.values()))
+    if not {bytes}.issuperset(map(type, changes)) or not {bytes, _NONE}.issuperset(value_types):
+        raise TypeError("changes map bytes to bytes, or to None to delete")
+    scheme.require_keys(changes)
+    require_values(changes.values())
     keys = sorted(changes)
     paths = scheme.codec.paths(keys)
-    deleted = (
-        [] if _NONE not in set(map(type, changes.values())) else [key for key in keys if changes[key] is None]
-    )
+    deleted = [key for key in keys if changes[key] is None] if _NONE in value_types else []
     put_keys = [key for key in keys if changes[key] is not None] if deleted else keys
     put_values = cast("list[bytes]", list(map(changes.__getitem__, put_keys)))
     digests = scheme.digests(put_values)

@@ -17,7 +17,7 @@ from merkledb.check import check
 from merkledb.errors import CorruptDatabase, NotADatabase, SchemeMismatch
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
-from merkledb.scheme import Scheme, require_values
+from merkledb.scheme import Scheme
 from merkledb.snapshot import HEAD, Head, Snapshot, read_head
 from merkledb.store import (
     DEFAULT_MAP_BYTES,
@@ -239,11 +239,10 @@ class Database:
 
         Raises:
             KeyTooLong, ValueTooLong: And nothing is changed.
+            TypeError: A key or value is not bytes.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase
         """
-        self.scheme.require_keys(changes)
-        require_values(changes.values())
         columns = sorted_changes(changes, self.scheme)
         with self._store.write() as transaction:
             head = read_head(self._store, transaction)

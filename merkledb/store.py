@@ -58,7 +58,7 @@ _MAX_TABLES: Final = 16
 # What a store whose creation was cut short may have left in its folder.
 _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_TABLES: Final = ("values", "branches", "meta", "sync")
+_TABLES: Final = (b"values", b"branches", b"meta", b"sync")
 
 if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
@@ -124,22 +124,26 @@ class Store:
             undo.pop_all()
 
     def _open_tables(self) -> list[Table]:
-        try:
-            with self.translated():
-                tables = [
-                    self._environment.open_db(name.encode(), create=not self.readonly) for name in _TABLES
-                ]
-        except CorruptDatabase as error:
-            raise NotADatabase(str(self.path), "is an LMDB environment that merkledb did not make") from error
-        found = self.read_meta(tables[2], b"format")
-        if found is not None and int.from_bytes(found) > FORMAT:
-            raise FormatTooNew(str(self.path), int.from_bytes(found), FORMAT)
+        with self.translated():
+            if self._environment.stat()["entries"]:
+                tables = self._open_existing_tables()
+            elif self.readonly:
+                raise NotADatabase(str(self.path), "is a store whose creation was cut short: create it again")
+            else:
+                with self._environment.begin(write=True) as transaction:
+                    tables = [self._environment.open_db(name, transaction) for name in _TABLES]
+        with self.read() as rows:
+            found = int.from_bytes(rows.get(b"format", b"", db=tables[_TABLES.index(b"meta")]))
+        if found > FORMAT:
+            raise FormatTooNew(str(self.path), found, FORMAT)
         return tables
 
-    def read_meta(self, meta: Table, name: bytes) -> bytes | None:
-        """Return one row of the meta table, in a transaction of its own."""
-        with self.read() as transaction:
-            return transaction.get(name, db=meta)
+    def _open_existing_tables(self) -> list[Table]:
+        try:
+            return [self._environment.open_db(name, create=False) for name in _TABLES]
+        except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
+            foreign = "is an LMDB environment that merkledb did not make: name another path"
+            raise NotADatabase(str(self.path), foreign) from error
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
@@ -154,18 +158,21 @@ class Store:
         """Turn LMDB's errors within into this package's."""
         try:
             yield
-        except (lmdb.Error, OSError) as error:
+        except lmdb.Error as error:
             raise self.translate(error) from error
 
-    def translate(self, error: Exception) -> MerkleDBError:
+    def translate(self, error: lmdb.Error) -> MerkleDBError:
         """Return this package's error for one of LMDB's."""
-        path, code = str(self.path), getattr(error, "code", getattr(error, "errno", 0))
-        if self._closed:
+        path, code = str(self.path), getattr(error, "code", 0)
+        if self._closed or "closed/deleted/dropped" in str(error):
             return DatabaseClosed(path)
         if isinstance(error, lmdb.MapFullError):
             return DatabaseFull(path, "the map is used up: open it with a larger map_bytes")
         if isinstance(error, lmdb.DiskError) or code in _FULL_ERRNOS:
             return DatabaseFull(path, str(error))
+        if code == errno.EIO:
+            # LMDB's word for a write that the system carried out in part, as it does on a disk that fills up.
+            return DatabaseFull(path, "the disk did not take all that was written: it is full, or failing")
         if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
             return NotADatabase(path, "holds a file that is no LMDB 0.9 database")
         if isinstance(error, lmdb.ReadersFullError):
