@@ -265,11 +265,10 @@ def test_a_snapshot_may_go_from_thread_to_thread() -> None:
 
 
 def nested_store(keys_wanted: int, dropped: int) -> dict[bytes, bytes]:
-    """Chains of keys of which each is a prefix of the next, so that any cut through them meets a branch's value."""
-    chains = (
-        number.to_bytes(2, "big") + bytes(deeper) for number in range(keys_wanted) for deeper in range(6)
-    )
-    found = list(itertools.islice(chains, keys_wanted + dropped))[dropped:]
+    """Chains of keys of which each is a prefix of the next: any cut through them meets a branch's value."""
+    heads = (number.to_bytes(2, "big") for number in itertools.count())
+    chains = (head + bytes(deeper) for head in heads for deeper in range(6))
+    found = itertools.islice(chains, dropped, keys_wanted + dropped)
     return {key: b"%d" % at * (at % 9) for at, key in enumerate(found)}
 
 
