@@ -62,6 +62,7 @@ class PeerSession:
         self._client: PeerClient | None = None
         self._was_greeted = False
         self._timeouts = 0
+        self._paused_until = 0.0
         self._keys = 0
         self._reason = ""
 
@@ -136,7 +137,8 @@ class PeerSession:
         ledger = self._sync.ledger
 
         def is_wanted() -> bool:
-            return index < self._score.requests_in_flight(workers)
+            may_ask = trio.current_time() >= self._paused_until
+            return may_ask and index < self._score.requests_in_flight(workers)
 
         while (work := await ledger.take(is_wanted, client.closing.is_set)) is not None:
             try:
@@ -161,26 +163,32 @@ class PeerSession:
     async def _request_failed(self, client: PeerClient, error: PeerError) -> None:
         """Wait, or end the connection, whichever the error calls for."""
         self._reason = str(error)
-        self._score.failed()
         if isinstance(error, RequestTimeout):
+            self._score.failed()
             self._timeouts += 1
             if self._timeouts >= self._sync.limits.max_timeouts:
                 client.fail(error)
         elif isinstance(error, PeerRefused) and error.code is ErrorCode.OVERLOADED:
-            asked = min((error.detail or 0) / 1000, self._sync.limits.max_backoff_seconds)
-            delay = max(self._count_failure(error), self._backoff.jittered(2 * asked))
-            with trio.move_on_after(delay):
-                await client.closing.wait()
+            await self._pause(client, error)
         elif not (isinstance(error, PeerRefused) and error.code is ErrorCode.SHUTTING_DOWN):
             client.fail(error)
+
+    async def _pause(self, client: PeerClient, overload: PeerRefused) -> None:
+        """Ask the peer for nothing, as long as it says and for a little longer each time."""
+        asked = min((overload.detail or 0) / 1000, self._sync.limits.max_backoff_seconds)
+        delay = max(self._count_failure(overload), self._backoff.jittered(2 * asked))
+        self._paused_until = max(self._paused_until, trio.current_time() + delay)
+        with trio.move_on_at(self._paused_until):
+            await client.closing.wait()
+        self._sync.ledger.wake()
 
     # Between connections.
 
     def _note(self, failure: PeerError) -> float | None:
         """Draw the conclusion; return how long to wait, in seconds, or None when the peer is dropped."""
         self._reason = str(failure)
-        self._score.failed()
         if self._is_final(failure):
+            self._score.failed()
             _logger.warning("dropped peer %s: %s", self.peer.name, failure)
             self.hopeless = failure
             self._enter(PeerState.DROPPED)
@@ -203,6 +211,7 @@ class PeerSession:
     def _count_failure(self, failure: PeerError) -> float:
         """Count a failure in a row; return the delay that it calls for."""
         limits = self._sync.limits
+        self._score.failed()
         delay = self._backoff.failed()
         if self._backoff.failures >= (
             limits.max_failures if self._was_greeted else limits.max_connect_failures

@@ -23,6 +23,7 @@ from syncproto import (
     Message,
     Range,
     Role,
+    State,
     encode,
 )
 
@@ -221,7 +222,8 @@ async def junk(server: FakeServer, conversation: Conversation, request: GetRange
 
 async def goodbye(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
     """Announce to leave, and refuse."""
-    await conversation.send(Goodbye())
+    if conversation.connection.our_state is State.OPEN:
+        await conversation.send(Goodbye())
     await conversation.send(Error(request.request_id, ErrorCode.SHUTTING_DOWN, "leaving"))
 
 

@@ -1,8 +1,6 @@
 """Syncs from honest servers: what arrives, what is resumed, what is refused, what is reported."""
 
 import random
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outcome import acapture
 from trio.testing import MockClock
 
 import merkledb
@@ -31,63 +28,21 @@ from syncproto import GetRange
 from tests.fake_servers import Conversation, FakeServer, InEventLoop
 from tests.stores import new_database
 from tests.strategies import contents, schemes
-
-# Small proofs make many of them out of a small store.
-SMALL = Limits(max_keys=16)
+from tests.syncing import SMALL, assert_same, some_pairs, sync_from
 
 
-def some_pairs(count: int, seed: int = 1) -> dict[bytes, bytes]:
-    source = random.Random(seed)
-    return {source.randbytes(32): source.randbytes(source.randrange(50)) for _ in range(count)}
-
-
-async def sync_from(
-    source: Database,
-    database: Database,
-    *,
-    limits: Limits = SMALL,
-    replace: bool = False,
-    servers: int = 1,
-    server: FakeServer | None = None,
+async def sync_honestly(
+    source: Database, database: Database, limits: Limits = SMALL, *, replace: bool = False
 ) -> Progress:
-    """Sync from honest servers of ``source``."""
-    async with trio.open_nursery() as nursery:
-        honest = [FakeServer(source, f"peer {number}") for number in range(servers)]
-        peers = [each.peer(nursery) for each in ([server] if server else honest)]
-        manager = Manager(
-            database,
-            peers,
-            source.root,
-            limits=limits,
-            replace=replace,
-            processor=InEventLoop(),
-            random=random.Random(1),
-        )
-        # An error must leave the nursery alone, not in a group.
-        outcome = await acapture(manager.run)
-        nursery.cancel_scope.cancel()
-    return outcome.unwrap()
-
-
-def assert_same(database: Database, source: Database) -> None:
-    assert database.root == source.root
-    assert list(database.items()) == list(source.items())
-    assert database.progress is None
-    assert not database.written_locally
-    database.check()
-
-
-def databases(
-    pairs: Mapping[bytes, bytes], scheme: Scheme | None = None
-) -> tuple[AbstractContextManager[Database], AbstractContextManager[Database]]:
-    return new_database(pairs, scheme), new_database(None, scheme)
+    """Sync from one honest server of ``source``."""
+    return await sync_from([FakeServer(source)], source.root, database, limits, replace=replace)
 
 
 async def test_an_empty_database_becomes_the_copy(autojump_clock: MockClock) -> None:
     pairs = some_pairs(500)
     with new_database(pairs) as source, new_database() as database:
         server = FakeServer(source)
-        progress = await sync_from(source, database, server=server)
+        progress = await sync_from([server], source.root, database)
         assert_same(database, source)
     assert progress.keys == 500
     assert progress.share == 1.0
@@ -110,7 +65,8 @@ def test_any_database_ends_with_exactly_the_targets_content(
     pairs: dict[bytes, bytes], others: dict[bytes, bytes], scheme: Scheme, max_keys: int, servers: int
 ) -> None:
     async def main() -> None:
-        await sync_from(source, database, limits=Limits(max_keys=max_keys), replace=True, servers=servers)
+        honest = [FakeServer(source, f"peer {number}") for number in range(servers)]
+        await sync_from(honest, source.root, database, Limits(max_keys=max_keys), replace=True)
 
     with new_database(pairs, scheme) as source, new_database(others, scheme) as database:
         trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -122,24 +78,24 @@ async def test_content_written_locally_is_not_replaced_unless_allowed(autojump_c
     mine = some_pairs(20, seed=2)
     with new_database(some_pairs(50)) as source, new_database(mine) as database:
         with pytest.raises(LocalContent) as caught:
-            await sync_from(source, database)
+            await sync_honestly(source, database)
         assert caught.value.root == database.root
         assert dict(database.items()) == mine
-        await sync_from(source, database, replace=True)
+        await sync_honestly(source, database, replace=True)
         assert_same(database, source)
 
 
 async def test_a_copy_of_another_root_is_replaced_without_asking(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(100)) as source, new_database() as database:
-        await sync_from(source, database)
+        await sync_honestly(source, database)
         source.commit({b"new": b"pair"})
-        await sync_from(source, database)
+        await sync_honestly(source, database)
         assert_same(database, source)
 
 
 async def test_the_copy_of_an_empty_store_is_empty(autojump_clock: MockClock) -> None:
     with new_database() as source, new_database(some_pairs(20)) as database:
-        await sync_from(source, database, replace=True)
+        await sync_honestly(source, database, replace=True)
         assert database.root == EMPTY_ROOT
         assert_same(database, source)
 
@@ -148,7 +104,7 @@ async def test_a_database_at_the_target_is_done_without_asking_anybody(autojump_
     pairs = some_pairs(50)
     with new_database(pairs) as source, new_database(pairs) as database:
         server = FakeServer(source)
-        progress = await sync_from(source, database, server=server)
+        progress = await sync_from([server], source.root, database)
         assert progress.share == 1.0
         assert server.connections == 0
         assert database.written_locally, "what was written here stays protected from later syncs"
@@ -158,13 +114,13 @@ async def test_a_database_at_the_target_forgets_progress_to_elsewhere(autojump_c
     pairs = some_pairs(50)
     with new_database(pairs) as source, new_database(pairs) as database:
         database.set_progress(b"towards another root")
-        await sync_from(source, database)
+        await sync_honestly(source, database)
         assert database.progress is None
 
 
 async def test_several_peers_share_the_work(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(1000)) as source, new_database() as database:
-        progress = await sync_from(source, database, servers=3)
+        progress = await sync_from([FakeServer(source) for _ in range(3)], source.root, database)
         assert_same(database, source)
     assert [peer.state for peer in progress.peers] == [PeerState.CONNECTED] * 3
     assert all(peer.keys > 100 for peer in progress.peers)
@@ -181,9 +137,7 @@ async def test_no_more_requests_are_in_flight_than_the_limit(autojump_clock: Moc
             await super().answer(conversation, request)
 
     with new_database(some_pairs(500)) as source, new_database() as database:
-        await sync_from(
-            source, database, server=Counting(source), limits=Limits(max_keys=16, requests_per_peer=3)
-        )
+        await sync_from([Counting(source)], source.root, database, Limits(max_keys=16, requests_per_peer=3))
     assert Counting.most == 3
 
 
@@ -191,7 +145,7 @@ async def test_a_peer_that_takes_one_request_at_a_time_gets_one(autojump_clock: 
     with new_database(some_pairs(200)) as source, new_database() as database:
         server = FakeServer(source)
         server.max_requests = 1
-        await sync_from(source, database, server=server)
+        await sync_from([server], source.root, database)
         assert_same(database, source)
     assert server.connections == 1
 
@@ -207,7 +161,7 @@ async def test_work_goes_from_left_to_right_in_few_ranges(autojump_clock: MockCl
 
     limits = Limits(max_keys=16, transaction_bytes=1000)
     with new_database(some_pairs(2000)) as source, new_database() as database:
-        await sync_from(source, database, server=Looking(source), limits=limits)
+        await sync_from([Looking(source)], source.root, database, limits)
     assert len(sizes) > 100
     assert max(sizes) <= 10
 
@@ -215,14 +169,14 @@ async def test_work_goes_from_left_to_right_in_few_ranges(autojump_clock: MockCl
 async def test_many_proofs_are_applied_in_one_transaction(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(1000)) as source, new_database() as database:
         server = FakeServer(source)
-        await sync_from(source, database, server=server)
+        await sync_from([server], source.root, database)
         assert database.revision < len(server.requests) / 10
 
 
 async def test_a_sync_with_hardly_any_memory_still_ends(autojump_clock: MockClock) -> None:
     tight = Limits(max_keys=8, max_bytes=4096, buffered_bytes=10_000, transaction_bytes=5000)
     with new_database(some_pairs(300)) as source, new_database() as database:
-        await sync_from(source, database, limits=tight, servers=3)
+        await sync_from([FakeServer(source) for _ in range(3)], source.root, database, tight)
         assert_same(database, source)
 
 
@@ -232,7 +186,7 @@ async def test_a_sync_with_hardly_any_memory_still_ends(autojump_clock: MockCloc
 async def test_pairs_above_the_usual_proof_are_fetched_one_by_one(autojump_clock: MockClock) -> None:
     large = {bytes([byte]) * 4: bytes([byte]) * 50_000 for byte in range(0, 250, 50)}
     with new_database(some_pairs(200) | large) as source, new_database() as database:
-        await sync_from(source, database, limits=Limits(max_keys=32, max_bytes=20_000))
+        await sync_honestly(source, database, Limits(max_keys=32, max_bytes=20_000))
         assert_same(database, source)
 
 
@@ -242,11 +196,11 @@ async def test_a_pair_above_the_hard_cap_is_a_typed_error_and_the_rest_is_kept(
     with new_database(some_pairs(200) | {b"\xff": bytes(60_000)}) as source, new_database() as database:
         limits = Limits(max_keys=16, max_bytes=20_000, max_proof_bytes=40_000, transaction_seconds=0.001)
         with pytest.raises(PairTooLarge) as caught:
-            await sync_from(source, database, limits=limits)
+            await sync_honestly(source, database, limits)
         assert caught.value.needed_bytes > 60_000
         assert caught.value.max_bytes == 40_000
         server = FakeServer(source)
-        await sync_from(source, database, server=server)
+        await sync_from([server], source.root, database)
         assert_same(database, source)
 
 
@@ -288,7 +242,7 @@ async def test_a_cancelled_sync_goes_on_where_it_was(autojump_clock: MockClock) 
         await sync_in_part(source, database, server, 600)
         applied = len(database)
         again = FakeServer(source)
-        progress = await sync_from(source, database, server=again)
+        progress = await sync_from([again], source.root, database)
         assert_same(database, source)
     assert applied >= 600
     assert again.keys_sent == 1000 - applied, "what was applied is not fetched again"
@@ -312,7 +266,7 @@ async def test_a_sync_whose_progress_is_damaged_starts_anew(autojump_clock: Mock
         await sync_in_part(source, database, FakeServer(source), 100)
         database.set_progress(b"\xc1 damaged")
         server = FakeServer(source)
-        await sync_from(source, database, server=server)
+        await sync_from([server], source.root, database)
         assert_same(database, source)
     assert server.keys_sent == 300
 
@@ -321,7 +275,7 @@ async def test_a_sync_to_another_target_does_not_believe_the_old_progress(autoju
     with new_database(some_pairs(300)) as source, new_database() as database:
         await sync_in_part(source, database, FakeServer(source), 100)
         source.commit(dict.fromkeys(list(some_pairs(300))[:50]))
-        await sync_from(source, database)
+        await sync_honestly(source, database)
         assert_same(database, source)
 
 
@@ -330,8 +284,8 @@ async def test_a_local_commit_in_between_is_not_lost_unasked(autojump_clock: Moc
         await sync_in_part(source, database, FakeServer(source), 100)
         database.commit({b"mine": b"now"})
         with pytest.raises(LocalContent):
-            await sync_from(source, database)
-        await sync_from(source, database, replace=True)
+            await sync_honestly(source, database)
+        await sync_honestly(source, database, replace=True)
         assert_same(database, source)
 
 
@@ -347,10 +301,10 @@ async def test_a_local_commit_during_a_sync_is_noticed_and_the_next_sync_mends_i
     limits = Limits(max_keys=16, transaction_bytes=5000)
     with new_database(some_pairs(600)) as source, new_database() as database:
         with pytest.raises(WrongRoot) as caught:
-            await sync_from(source, database, server=Meddling(source), limits=limits)
+            await sync_from([Meddling(source)], source.root, database, limits)
         assert caught.value.expected == source.root
         assert caught.value.found == database.root
-        await sync_from(source, database, replace=True)
+        await sync_honestly(source, database, replace=True)
         assert_same(database, source)
 
 
@@ -377,7 +331,7 @@ def test_a_sync_cancelled_at_any_step_resumes_to_the_target(seed: int) -> None:
         instrument = CancelAtStep(scope, source_of_steps.randrange(1, 500))
         trio.lowlevel.add_instrument(instrument)
         with scope:
-            await sync_from(source, database, limits=limits)
+            await sync_honestly(source, database, limits)
         trio.lowlevel.remove_instrument(instrument)
 
     with new_database(some_pairs(300)) as source, new_database() as database:
@@ -399,12 +353,12 @@ async def test_a_full_disk_is_the_databases_own_error_and_what_was_applied_stays
         limits = Limits(max_keys=64, transaction_bytes=20_000)
         with merkledb.open(tmp_path / "store", map_bytes=300_000) as database:
             with pytest.raises(DatabaseFull):
-                await sync_from(source, database, limits=limits)
+                await sync_honestly(source, database, limits)
             database.check()
         with merkledb.open(tmp_path / "store") as database:
             applied = len(database)
             server = FakeServer(source)
-            await sync_from(source, database, server=server)
+            await sync_from([server], source.root, database)
             assert_same(database, source)
     assert applied > 0
     assert server.keys_sent == 3000 - applied
@@ -420,7 +374,7 @@ async def test_a_database_open_for_reading_cannot_be_synced(
         merkledb.open(tmp_path / "store", readonly=True) as database,
         pytest.raises(ReadonlyDatabase),
     ):
-        await sync_from(source, database)
+        await sync_honestly(source, database)
 
 
 async def test_a_target_that_the_only_peer_does_not_have_is_a_typed_error(autojump_clock: MockClock) -> None:

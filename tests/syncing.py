@@ -1,0 +1,55 @@
+"""What the tests of the manager share: some content, a sync on the virtual clock, and what holds after it."""
+
+import random
+from collections.abc import Sequence
+
+import trio
+from outcome import acapture
+
+from manager import Limits, Manager, Peer, Progress
+from merkledb import Database
+from tests.fake_servers import FakeServer, InEventLoop
+
+# Small proofs make many of them out of a small store.
+SMALL = Limits(max_keys=16)
+
+
+def some_pairs(count: int, seed: int = 1) -> dict[bytes, bytes]:
+    """Return pairs with keys like hashes, and short values."""
+    source = random.Random(seed)
+    return {source.randbytes(32): source.randbytes(source.randrange(50)) for _ in range(count)}
+
+
+async def sync_from(
+    servers: Sequence[FakeServer | Peer],
+    target: bytes,
+    database: Database,
+    limits: Limits = SMALL,
+    *,
+    replace: bool = False,
+) -> Progress:
+    """Sync ``database`` to ``target`` from servers that live as long as the sync."""
+    async with trio.open_nursery() as nursery:
+        peers = [each if isinstance(each, Peer) else each.peer(nursery) for each in servers]
+        manager = Manager(
+            database,
+            peers,
+            target,
+            limits=limits,
+            replace=replace,
+            processor=InEventLoop(),
+            random=random.Random(1),
+        )
+        # An error must leave the nursery alone, not in a group.
+        outcome = await acapture(manager.run)
+        nursery.cancel_scope.cancel()
+    return outcome.unwrap()
+
+
+def assert_same(database: Database, source: Database) -> None:
+    """Assert that a sync made ``database`` the copy of ``source``, and left nothing behind."""
+    assert database.root == source.root
+    assert list(database.items()) == list(source.items())
+    assert database.progress is None
+    assert not database.written_locally
+    database.check()
