@@ -120,6 +120,9 @@ class Store:
             with self.translated():
                 self._environment = _open_environment(path, readonly=readonly, map_bytes=map_bytes)
             undo.callback(self._environment.close)
+            if not readonly:
+                # Readers that were killed would otherwise keep old pages from being used again.
+                self._environment.reader_check()
             self.values, self.branches, self.meta, self.sync = self._open_tables()
             undo.pop_all()
 

@@ -1,0 +1,37 @@
+"""The code in the documentation runs as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{document.name}-{number}")
+    for document in DOCUMENTS
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    )
+]
+LINKS = [
+    pytest.param(document, link, id=f"{document.name}-{link}")
+    for document in DOCUMENTS
+    for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+]
+
+
+def test_the_readme_has_examples() -> None:
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_example_runs(block: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("document", "link"), LINKS)
+def test_a_link_leads_somewhere(document: Path, link: str) -> None:
+    assert (document.parent / link).exists()
