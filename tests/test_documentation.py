@@ -9,12 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = [
     pytest.param(block, id=f"{document.name}-{number}")
     for document in DOCUMENTS
-    for number, block in enumerate(
-        re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
-    )
+    for number, block in enumerate(EXAMPLE.findall(document.read_text()))
 ]
 LINKS = [
     pytest.param(document, link, id=f"{document.name}-{link}")
