@@ -1,0 +1,159 @@
+"""Every byte example of docs/protocol.md is what it says it is."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from blake3 import blake3
+
+import merkledb
+import syncproto
+from merkledb import Branch, RangeProof
+from syncproto import Connection, Hello, Message, RemoteProtocolError, Role, codec, encode
+from tests.syncproto_strategies import greeted_pair
+
+TEXT = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+CONTENT = {b"cat": b"meow", b"cow": b"moo", b"dog": b"woof", b"dove": b"coo"}
+ROOT = merkledb.root_of(CONTENT)
+
+
+class Example(NamedTuple):
+    """A fenced block of bytes with comments, and the line that says what they are."""
+
+    kind: str
+    data: bytes
+    meaning: str
+
+
+_HEX_LINE = re.compile(r"((?:[0-9a-f]{2} )*[0-9a-f]{2})(?: +(?:\S.*)?)?$")
+
+
+def _examples() -> Iterator[Example]:
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        *lines, meaning = block.splitlines()
+        data = b""
+        for line in lines:
+            match = _HEX_LINE.match(line)
+            assert match is not None, f"not a line of bytes: {line}"
+            # Two spaces end the bytes: a comment may begin with what looks like a byte.
+            data += bytes.fromhex(line.partition("  ")[0] if "  " in line else match.group(1))
+        yield Example(kind, data, meaning)
+
+
+EXAMPLES = list(_examples())
+
+
+def of_kind(*kinds: str) -> list[Example]:
+    return [example for example in EXAMPLES if example.kind in kinds]
+
+
+def leaf_id(key: bytes, value: bytes) -> bytes:
+    return blake3(b"\x00\x01" + bytes([len(value)]) + value + bytes([8 * len(key)]) + key).digest()
+
+
+NAMES = {
+    **{name: getattr(syncproto, name) for name in syncproto.__all__},
+    "RangeProof": RangeProof,
+    "Branch": Branch,
+    "ROOT": ROOT,
+    "CAT": leaf_id(b"cat", b"meow"),
+    "DOVE": leaf_id(b"dove", b"coo"),
+}
+
+
+def meant(example: Example) -> object:
+    """Return what the last line of an example stands for."""
+    assert example.meaning.startswith("= ")
+    return eval(example.meaning[2:], dict(NAMES))
+
+
+(PROOF,) = (meant(example) for example in of_kind("proof"))
+NAMES["PROOF"] = PROOF
+
+
+def test_there_are_examples_of_every_sort() -> None:
+    assert {example.kind for example in EXAMPLES} == {"client", "server", "proof", "hash", "misbehaviour"}
+
+
+@pytest.mark.parametrize("example", of_kind("client", "server"), ids=lambda example: example.meaning[:20])
+def test_a_frame_is_the_message_that_it_is_said_to_be(example: Example) -> None:
+    message = meant(example)
+    assert syncproto.decode(memoryview(example.data)[4:]) == message
+    assert int.from_bytes(example.data[:4], "big") == len(example.data) - 4
+
+
+def test_the_conversation_obeys_the_rules() -> None:
+    hellos = [message for message in map(meant, of_kind("client", "server")) if isinstance(message, Hello)]
+    client, server = Connection(Role.CLIENT, hellos[0]), Connection(Role.SERVER, hellos[1])
+    for kind, data, meaning in of_kind("client", "server"):
+        message = meant(Example(kind, data, meaning))
+        sender, receiver = (client, server) if kind == "client" else (server, client)
+        assert sender.send(message) == data  # type: ignore[arg-type]  # the test above has shown what it is
+        assert list(receiver.receive_data(data)) == [message]
+    assert client.in_flight == 0
+
+
+@pytest.mark.parametrize("example", of_kind("misbehaviour"), ids=lambda example: example.data.hex())
+def test_misbehaviour_is_the_error_that_it_is_said_to_be(example: Example) -> None:
+    _, server = greeted_pair()
+    with pytest.raises(RemoteProtocolError) as caught:
+        list(server.receive_data(example.data))
+    assert f"! {type(caught.value).__name__}" == example.meaning
+
+
+def test_the_proof_is_what_a_database_makes_and_what_a_verifier_accepts(tmp_path: Path) -> None:
+    (example,) = of_kind("proof")
+    assert RangeProof.decode(example.data) == PROOF
+    with merkledb.open(tmp_path / "store") as database:
+        assert database.commit(CONTENT) == ROOT
+        assert database.prove_range(b"cow", b"dog") == PROOF
+    verified = merkledb.verify_range(RangeProof.decode(example.data), ROOT, b"cow", b"dog")
+    assert dict(zip(verified.keys, verified.values, strict=True)) == {b"cow": b"moo", b"dog": b"woof"}
+    assert verified.complete
+
+
+@pytest.mark.parametrize("example", of_kind("hash"), ids=lambda example: example.meaning[2:10])
+def test_an_id_is_the_hash_of_its_bytes(example: Example) -> None:
+    assert blake3(example.data).digest() == bytes.fromhex(example.meaning[2:])
+
+
+def test_the_last_id_is_the_root() -> None:
+    assert bytes.fromhex(of_kind("hash")[-1].meaning[2:]) == ROOT
+
+
+def _table_after(heading: str) -> list[list[str]]:
+    """Return the rows of the first table after a heading, without its header."""
+    rows = []
+    for line in TEXT.partition(heading)[2].splitlines():
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif rows:
+            break
+    return rows[2:]
+
+
+def test_the_table_of_messages_is_complete() -> None:
+    def words(name: str) -> str:
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+    expected = []
+    for layout in codec.LAYOUTS:
+        fields = ", ".join(field.name for field in layout.fields)
+        fields = fields.replace("branch_factor", "branch factor").replace("user_agent", "user agent")
+        expected.append([str(int(layout.kind)), words(layout.name), fields])
+    assert [[row[0], row[1], row[3]] for row in _table_after("## Messages")] == expected
+
+
+def test_the_table_of_error_codes_is_complete() -> None:
+    rows = _table_after("| detail | integer or nil | 1 - 2^32 - 1 | with codes 3 and 6, and only with them |")
+    named = {row[1].upper().replace(" ", "_"): int(row[0]) for row in rows}
+    assert named == {code.name: int(code) for code in syncproto.ErrorCode}
+
+
+def test_a_message_of_every_kind_that_travels_is_shown() -> None:
+    shown: set[type[Message]] = {type(meant(example)) for example in of_kind("client", "server")}  # type: ignore[misc]
+    assert shown == {layout.message for layout in codec.LAYOUTS} - {syncproto.Cancel}
+    assert all(encode(message) for message in map(meant, of_kind("client", "server")))  # type: ignore[arg-type]
