@@ -10,6 +10,7 @@ Invariants:
 - The first failure is final: every request, waiting or new, raises it.
 """
 
+from itertools import count
 from typing import Final
 
 import trio
@@ -25,14 +26,12 @@ from manager.errors import (
 from manager.limits import Limits
 from merkledb import Scheme
 from syncproto import (
-    Answer,
     Cancel,
     Connection,
     Error,
     ErrorCode,
     GetRange,
     Goodbye,
-    Head,
     Hello,
     LocalProtocolError,
     Message,
@@ -58,9 +57,9 @@ class _Pending:
 
     def __init__(self) -> None:
         self.answered = trio.Event()
-        self.answer: Answer | PeerError | None = None
+        self.answer: Range | Error | PeerError | None = None
 
-    def resolve(self, answer: Answer | PeerError) -> None:
+    def resolve(self, answer: Range | Error | PeerError) -> None:
         self.answer = answer
         self.answered.set()
 
@@ -109,6 +108,7 @@ class PeerClient:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._keep_alive)
                 self._post(self._connection.send(self._connection.hello))
                 await self._read()
                 nursery.cancel_scope.cancel()
@@ -170,7 +170,7 @@ class PeerClient:
             raise self._refusal(answer)
         return answer.proof
 
-    async def _ask(self, request: GetRange) -> Answer:
+    async def _ask(self, request: GetRange) -> Range | Error:
         """Send a request and wait for its answer."""
         if self.failure is not None:
             raise self.failure
@@ -206,10 +206,8 @@ class PeerClient:
             with trio.move_on_at(deadline):
                 await pending.answered.wait()
 
-    def _refusal(self, answer: Head | Error) -> PeerError:
-        """Return what an answer that is no proof means."""
-        if isinstance(answer, Head):
-            return PeerMisbehaved("it answered a request for a range with its head")
+    def _refusal(self, answer: Error) -> PeerRefused:
+        """Return what an error means."""
         if answer.code is ErrorCode.SHUTTING_DOWN:
             self.closing.set()
         return PeerRefused(answer.code, answer.message, answer.detail)
@@ -239,6 +237,17 @@ class PeerClient:
             self.fail(ConnectionLost(f"the connection broke: {error}"))
         self._sent_all.set()
 
+    async def _keep_alive(self) -> None:
+        """Ping while nothing else is said: servers hang up on who is silent, and an idle line may be dead."""
+        for number in count(1):
+            await trio.sleep(self._limits.ping_seconds)
+            if self._pending or self.closing.is_set() or self._connection.peer is None:
+                continue
+            try:
+                self._post(self._connection.send(Ping(number)))
+            except LocalProtocolError:
+                self.fail(ConnectionLost("it answers no ping"))
+
     async def _read(self) -> None:
         """Handle what comes, until the connection is over; ``failure`` then says why."""
         try:
@@ -262,7 +271,7 @@ class PeerClient:
                 self._greet(message)
             case Error(request_id=0):
                 self.fail(PeerRefused(message.code, message.message, message.detail))
-            case Range() | Head() | Error():
+            case Range() | Error():
                 # The connection lets through only answers that somebody waits for.
                 self._pending[message.request_id].resolve(message)
             case Ping():
@@ -270,7 +279,7 @@ class PeerClient:
             case Goodbye():
                 self.closing.set()
             case _:
-                pass
+                pass  # A pong: that it came is all that it says.
 
     def _greet(self, hello: Hello) -> None:
         if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):

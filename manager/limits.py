@@ -34,6 +34,8 @@ class Limits:
             ``buffered_bytes`` lets fetching go on meanwhile.
         transaction_seconds: Verified proofs are applied at the latest after this time.
         connect_timeout_seconds: For a connection to be open and the peer to have said hello.
+        ping_seconds: Between signs of life on a connection on which nothing is asked; servers wait for two
+            minutes.
         request_timeout_seconds: For an answer, without the time that its bytes take.
         min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
         backoff_seconds: The bound of the first wait after a failure.
@@ -53,6 +55,7 @@ class Limits:
     transaction_bytes: int = 32 * MIB
     transaction_seconds: float = 1.0
     connect_timeout_seconds: float = 10.0
+    ping_seconds: float = 30.0
     request_timeout_seconds: float = 20.0
     min_bytes_per_second: int = 64 * KIB
     backoff_seconds: float = 0.25

@@ -1,0 +1,24 @@
+"""A process that syncs a store, to be killed: ``python -m tests.sync_process STORE PORT ROOT``.
+
+It prints a line when it begins, and ends with status 0 when the store is at the root.
+"""
+
+import sys
+
+import trio
+
+import merkledb
+from manager import Limits, Manager
+
+# Small transactions, so that a sync that takes some tenths of a second has many moments to be killed at.
+LIMITS = Limits(max_keys=256, max_bytes=64 << 10, buffered_bytes=1 << 20, transaction_bytes=256 << 10)
+
+
+async def main(store: str, port: int, root: bytes) -> None:
+    with merkledb.open(store) as database:
+        print("syncing", flush=True)  # noqa: T201 - the parent waits for it.
+        await Manager(database, [("127.0.0.1", port)], root, limits=LIMITS).run()
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]))
