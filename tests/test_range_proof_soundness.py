@@ -232,6 +232,20 @@ def test_a_cut_off_proof_of_the_empty_key_alone_makes_progress() -> None:
     assert (verified.end, verified.complete, verified.next_keys) == (b"", False, (b"\x00",))
 
 
+def test_a_leaf_opened_without_need_behind_the_end_is_a_next_key_too() -> None:
+    # No honest prover opens it, but a verifier has no reason to reject the proof, nor to forget the key.
+    store = {b"\x10": b"a", b"\x20": b"b", b"\x20\x01": b"c", b"\x30": b"d"}
+    proof = honest(store, None, b"\x10")
+    top = proof.boundary[0]
+    child = trie_of(store).children[2].opened()
+    assert child.path == b"\x02\x00"
+    boundary = (top._replace(children=top.children[1:]), Branch(*child))
+    verified = verify_range(
+        proof._replace(boundary=boundary), trie_of(store).id, None, b"\xff", scheme=NIBBLES
+    )
+    assert verified.next_keys == (b"\x20", b"\x20\x00", b"\x30")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_bounds_longer_than_any_key_are_bounds_like_others(scheme: Scheme) -> None:
     longest = b"\x55" * scheme.max_key_bytes
