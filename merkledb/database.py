@@ -241,7 +241,7 @@ class Database:
             KeyTooLong, ValueTooLong: And nothing is changed.
             TypeError: A key or value is not bytes.
             DatabaseFull: And nothing is changed.
-            ReadonlyDatabase
+            ReadonlyDatabase: It was opened for reading.
         """
         columns = sorted_changes(changes, self.scheme)
         with self._store.write() as transaction:
@@ -270,7 +270,7 @@ class Database:
         Raises:
             SchemeMismatch: A range was verified under another scheme.
             DatabaseFull: And nothing is changed.
-            ReadonlyDatabase
+            ReadonlyDatabase: It was opened for reading.
         """
         ranges = verified if isinstance(verified, Sequence) else [verified]
         for each in ranges:

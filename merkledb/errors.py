@@ -21,8 +21,7 @@
     └── CorruptDatabase           what is on disk contradicts itself
 
 Every class carries its facts as fields and a sentence that says what to do next.  A bare ``lmdb.Error``
-never reaches a
-user: ``store`` translates it, ``from`` its cause.
+never reaches a user: ``store`` translates it, ``from`` its cause.
 """
 
 from enum import StrEnum

@@ -4,21 +4,23 @@ An item is one of
 
     leaf        a path, its leaf id and its digest
     stub        a path and the id of a whole subtree that need not be opened
-    record    the path of an opened branch: it stands for its value and for every child slot that no other
-    item touches deletion   a path that touches its place and adds nothing
+    record      the path of an opened branch: it stands for its value, and for every child slot that no other
+                item touches
+    deletion    a path that touches its place and adds nothing
 
 Items come in strictly ascending order of their paths, as columns: hundreds to thousands a call.  Since the
-stream is sorted,
-the shape of the trie follows from one number an item: how many tokens it shares with the item behind it.
-Where that number rises a branch opens, where it falls the branches above it close, children before parents:
+stream is sorted, the shape of the trie follows from one number an item: how many tokens it shares with the
+item behind it. Where that number rises a branch opens, where it falls the branches above it close, children
+before parents:
 
-    item            shared with the next     open branches (depths) after it
-    6 1                    1                  1
-    6 1 6 2  <- below it   -                  (61 is a value on a branch of depth 2, since it is a prefix)
+    item        shared with the next    what happens at branch factor 16
+    6 1                   2             the next lies below it: a branch opens at 6 1, with its value
+    6 1 6 2               1             6 1 takes the leaf and closes; a branch opens at 6 and takes it
+    6 2                   0             6 takes the leaf and closes; a branch opens at the top and takes it
+    7 0                   -             the top takes the leaf and closes: its id is the root
 
 The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.
-A branch left
-with one child and no value is no branch: its child takes its place, with the same id.
+A branch left with one child and no value is no branch: its child takes its place, with the same id.
 
 This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
 what a peer sent checks the stubs first (see verifier).  A compiled twin can replace ``Fold`` behind the

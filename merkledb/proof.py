@@ -3,8 +3,8 @@
 A range proof for a root holds the pairs in ``[start, end]`` and the *boundary*: of the branches on the
 paths of start and of end, the digests and child ids strictly outside the range.  With both, anybody can
 fold the whole trie again and compare its root.  What a proof claims: at this root, the pairs of ``[start,
-end]`` are these, all of them, and no others.  What it does
-not claim: that the root is the one you want, or that it is recent.
+end]`` are these, all of them, and no others.  What it does not claim: that the root is the one you want, or
+that it is recent.
 
 A proof is encoded as one msgpack array:
 

@@ -1,9 +1,8 @@
 """Making range proofs: the pairs of a range, cut exactly at a limit of pairs or bytes, and their boundary.
 
 One pass over the pairs.  How much room the boundary takes is known only once the end is, so the pairs are
-read up to the limit
-and given back from the end until everything fits: each step takes two descents for the new end, never
-another scan and never an encoding of the pairs.
+read up to the limit and given back from the end until everything fits: each step takes two descents for the
+new end, never another scan and never an encoding of the pairs.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,7 @@
 
 A snapshot is one LMDB read transaction.  It sees the commit that was the head when it began, whole,
 whatever is written since; it blocks no writer and no writer blocks it.  Pages that it may still read are
-not used again, so a snapshot that is kept open
-for long makes the file grow: close it.
+not used again, so a snapshot that is kept open for long makes the file grow: close it.
 """
 
 from collections.abc import Iterator

@@ -1,10 +1,9 @@
 """Verifying range proofs: a pure function of its arguments, without a database, a network or a clock.
 
 The verifier folds the boundary's items outside the range together with the pairs that were sent, and
-compares the root.  The
-root commits to every branch that the fold closes: its path, digest, tokens and child ids.  So one thing is
-left to check of what a
-proof says: a stub is authentic only as *the child slot of a branch that really exists*.
+compares the root.  The root commits to every branch that the fold closes: its path, digest, tokens and
+child ids.  So one thing is left to check of what a proof says: a stub is authentic only as *the child slot
+of a branch that really exists*.
 
     A stub taken from a proof hangs directly under its branch: its path is exactly the path of the branch
     that the fold puts it under, plus one token.
