@@ -73,7 +73,7 @@ def demo(
     JSON: folder, keys, bytes (of all keys and values), root, hasher, branch_factor, seconds (of load, sync,
     check, compare), keys_per_second (of load, sync), kept (null, or where the stores are).
     """
-    source = folder or Path(sysconfig.get_path("stdlib"))
+    source = folder or default_folder()
     # Packages that were installed beside the library are none of it.
     excluded = () if folder else (source / "site-packages",)
     scheme = SchemeChoice(hasher, branch_factor).complete()
@@ -109,6 +109,11 @@ def demo(
     click.echo("Both stores hold the same pairs, and each was derived again from its values.")
     if keep:
         note(f"both stores are in {work}")
+
+
+def default_folder() -> Path:
+    """Return a folder of some thousand files that every machine has: the library of the running Python."""
+    return Path(sysconfig.get_path("stdlib"))
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,13 @@ def load(
     form = source_format(source, form)
     choice = SchemeChoice(hasher, branch_factor)
     visible = bars_are_wanted(as_json=as_json)
-    if form is Format.FOLDER:
-        report = _load_folder(store, source, choice, replace=replace, visible=visible)
-    else:
-        report = _load_records(store, source, form, choice, replace=replace, visible=visible)
+    try:
+        if form is Format.FOLDER:
+            report = _load_folder(store, source, choice, replace=replace, visible=visible)
+        else:
+            report = _load_records(store, source, form, choice, replace=replace, visible=visible)
+    except KeyboardInterrupt as interrupt:
+        raise Failure("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
     if as_json:
         print_json(report.document(monotonic() - began))
     else:
@@ -208,7 +211,8 @@ def _collect(
                 size_bytes += len(key) + len(value)
                 bar.show(lines, size_bytes, file.tell() / file_bytes if file_bytes else None)
         except BadRecord as error:
-            raise Failure(f"{source}, {error}; nothing was loaded: mend the line and load again") from error
+            name = "standard input" if source == STANDARD_STREAM else source
+            raise Failure(f"{name}, {error}; nothing was loaded: mend the line and load again") from error
     return lines, size_bytes
 
 

@@ -4,6 +4,7 @@ A server greets whoever connects with its head, its scheme and its limits.  None
 which scheme a new store needs, and, when the user trusts the peer, which root to sync to.
 """
 
+import os
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -118,7 +119,9 @@ def _reason(error: OSError) -> str:
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return describe(cause if isinstance(cause, OSError) else error)
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return describe(error)
 
 
 async def _read_hello(stream: trio.SocketStream) -> Hello:

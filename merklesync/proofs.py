@@ -205,6 +205,7 @@ def verify(  # noqa: PLR0913 - one parameter for each argument and option
         return
     click.echo(f"verified: {len(pairs):,} keys, all there are from {proved}")
     if not verified.complete:
-        note(f"the proof ends before the range does: it says nothing of what is behind {proved}")
+        last = name_bytes(proved.end or b"")
+        note(f"the proof ends before the range does: it says nothing of what is behind {last}")
     for pair_key, value in pairs if values else ():
         click.echo(f"{show_bytes(pair_key)}\t{show_bytes(value)}")

@@ -24,7 +24,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 
-from merklesync.keys import parse_bytes, shorten, show_bytes
+from merklesync.keys import HEX_PREFIX, parse_bytes, shorten
 from merklesync.sorting import Pair
 
 CSV_HEADER: Final = ("key", "value")
@@ -213,7 +213,16 @@ def write_csv(file: IO[bytes], pairs: Iterable[Pair]) -> None:
     """Write ``pairs`` to a file opened for writing bytes, as CSV with a header."""
     file.write(_csv_line(*CSV_HEADER))
     for key, value in pairs:
-        file.write(_csv_line(show_bytes(key), show_bytes(value)))
+        file.write(_csv_line(_csv_text(key), _csv_text(value)))
+
+
+def _csv_text(data: bytes) -> str:
+    """Return bytes as text where they are UTF-8 and cannot be taken for hex, else as 0x and hex digits."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return HEX_PREFIX + data.hex()
+    return HEX_PREFIX + data.hex() if text.startswith(HEX_PREFIX) else text
 
 
 def _csv_line(key: str, value: str) -> bytes:

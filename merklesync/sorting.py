@@ -32,11 +32,12 @@ class SortedPairs:
     """Collects pairs and yields them by ascending key; a context manager that removes its temporary files.
 
     Args:
-        max_memory_bytes: What to hold before spilling to disk, pairs with their overhead.
+        max_memory_bytes: What to hold before spilling to disk, pairs with their overhead; MAX_MEMORY_BYTES
+            when None.
     """
 
-    def __init__(self, *, max_memory_bytes: int = MAX_MEMORY_BYTES) -> None:
-        self._max_memory_bytes = max_memory_bytes
+    def __init__(self, *, max_memory_bytes: int | None = None) -> None:
+        self._max_memory_bytes = max_memory_bytes or MAX_MEMORY_BYTES
         self._pairs: dict[bytes, bytes] = {}
         self._memory_bytes = 0
         # Level n holds runs merged n times. The older of two runs is always on the higher level, or before

@@ -20,6 +20,7 @@ from collections.abc import Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,7 @@ class SkipReason(StrEnum):
     TOO_LARGE = "too large"
     KEY_TOO_LONG = "path too long for a key"
     CHANGED = "changed while it was read"
-    EXCLUDED = "excluded"
+    EXCLUDED = "left out"
 
 
 @dataclass
@@ -146,7 +147,8 @@ class _Walk:
     def _sorted_entries(self, descriptor: int, prefix: bytes) -> list[tuple[bytes, os.DirEntry[str]]]:
         try:
             with os.scandir(descriptor) as entries:
-                found = [pair for entry in entries if (pair := self._key_of(entry, prefix))]
+                named = sorted(entries, key=attrgetter("name"))
+                found = [pair for entry in named if (pair := self._key_of(entry, prefix))]
         except OSError:
             if not prefix:
                 raise

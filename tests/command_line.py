@@ -1,0 +1,75 @@
+"""Helpers for tests of the command line: commands in this process, and servers in others."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from merklesync.cli import main
+
+PROGRAM = [sys.executable, "-m", "merklesync"]
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    """Run one command in this process; an exception that it lets out is a defect and is raised."""
+    return CliRunner().invoke(main, list(map(str, arguments)), input=stdin, catch_exceptions=False)
+
+
+def succeed(*arguments: object, stdin: bytes | None = None) -> str:
+    """Run a command that must succeed; return its standard output."""
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def succeed_json(*arguments: object, stdin: bytes | None = None) -> Any:
+    """Run a command with --json; return the one document that it prints."""
+    return json.loads(succeed(*arguments, "--json", stdin=stdin))
+
+
+def fail(exit_code: int, *arguments: object, stdin: bytes | None = None) -> str:
+    """Run a command that must fail with ``exit_code`` and one printable line; return that line."""
+    result = run(*arguments, stdin=stdin)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+    assert (result.exit_code, len(lines)) == (exit_code, 1), result.output
+    assert lines[0].startswith("Error: ")
+    assert lines[0].isprintable()
+    assert result.stdout == ""
+    return lines[0].removeprefix("Error: ")
+
+
+def fill(store: Path, pairs: Mapping[bytes, bytes], *options: object) -> str:
+    """Make a store that holds ``pairs``; return its root."""
+    lines = (
+        json.dumps({"key": {"hex": key.hex()}, "value": {"hex": value.hex()}}) for key, value in pairs.items()
+    )
+    source = "\n".join(lines).encode()
+    return str(succeed_json("load", store, "-", "--format", "jsonl", *options, stdin=source)["root"])
+
+
+def start(*arguments: object, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """Start a command as a process of its own, with pipes for its outputs."""
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=stdin,
+        text=True,
+    )
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[str]:
+    """Serve a store from another process; give its address."""
+    with start("serve", store, "--listen", "127.0.0.1:0", "--json") as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())["address"]
+        finally:
+            server.terminate()
+            assert server.wait() == 0
