@@ -1,9 +1,10 @@
 """What a server allows: every connection, request, proof and wait has a bound, and a reason for it."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
-from syncproto import MAX_FRAME_BYTES, RANGE_OVERHEAD_BYTES
+from syncproto import MAX_FRAME_BYTES, MAX_RETRY_AFTER_MILLISECONDS, RANGE_OVERHEAD_BYTES
 
 # One value of the largest size that a database holds, with its boundary and air.
 LARGEST_PROOF_BYTES: Final = 66 << 20
@@ -13,6 +14,13 @@ MIN_SEND_BYTES_PER_SECOND: Final = 256 << 10
 LINGER_SECONDS: Final = 1.0
 # Requests are short; a client that sends more at once waits in the kernel's buffer.
 RECEIVE_BYTES: Final = 16 << 10
+# What the messages of the protocol can carry.
+_HIGHEST: Final = {
+    "max_requests": 65_535,
+    "max_keys": 2**32 - 1,
+    "max_bytes": MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES,
+    "retry_after_milliseconds": MAX_RETRY_AFTER_MILLISECONDS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +39,16 @@ class ServerLimits:
         max_bytes: of one encoded proof that holds a single large pair.
         max_large_proofs: proofs above ``max_ordinary_bytes`` that are made or sent at a time.
         max_threads: that read the database.  Proofs are made in Python, which runs one thread at a time: a
-        second lets
-            a short request overtake a long one, more would only keep the tasks waiting.
+            second lets a short request overtake a long one, more would only keep the tasks waiting.
         hello_timeout_seconds: until a new connection has said hello.
         idle_timeout_seconds: without a whole message, while nothing is in flight.
         send_timeout_seconds: for one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
         large_timeout_seconds: that a request for a large pair waits before it is refused as overloaded.
         shutdown_timeout_seconds: for a graceful shutdown, then what is left is cut off.
         retry_after_milliseconds: what a client is told that is refused as overloaded.
+
+    Raises:
+        ValueError: a limit is not above zero, or more than a message can say.
     """
 
     max_connections: int = 64
@@ -57,8 +67,6 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            value = getattr(self, name)
-            if value <= 0:
-                raise ValueError(f"{name} is {value}, and must be above zero")
-        if not self.max_ordinary_bytes <= self.max_bytes <= MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES:
-            raise ValueError("max_bytes must be at least max_ordinary_bytes, and fit into a frame")
+            value, highest = getattr(self, name), _HIGHEST.get(name, math.inf)
+            if not 0 < value <= highest:
+                raise ValueError(f"{name} is {value}, and must be above 0 and at most {highest}")

@@ -41,6 +41,7 @@ class Server:
         on_failure: called with every failure of our own, in the event loop; logs it when None.  Clients are
         told of a
             failure, and nothing of its cause.
+        user_agent: program and version, for the clients' logs; at most 128 bytes.
 
     Attributes:
         counters: what was done so far.
@@ -54,9 +55,11 @@ class Server:
         limits: ServerLimits | None = None,
         workers: Workers | None = None,
         on_failure: Callable[[Exception], None] | None = None,
+        user_agent: str = USER_AGENT,
     ) -> None:
         self.limits: Final = limits or ServerLimits()
         self.counters: Final = Counters()
+        self._user_agent = user_agent
         self._on_failure = on_failure or _log_failure
         self._stopping = trio.Event()
         self._conversations: set[Conversation] = set()
@@ -161,7 +164,7 @@ class Server:
             max_keys=self.limits.max_keys,
             max_bytes=self.limits.max_bytes,
             max_requests=self.limits.max_requests,
-            user_agent=USER_AGENT,
+            user_agent=self._user_agent,
         )
 
     async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:

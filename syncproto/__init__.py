@@ -31,6 +31,7 @@ from syncproto.errors import (
 from syncproto.messages import (
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
+    MAX_RETRY_AFTER_MILLISECONDS,
     MAX_TEXT_BYTES,
     PROTOCOL_VERSION,
     RANGE_OVERHEAD_BYTES,
@@ -54,6 +55,7 @@ from syncproto.messages import (
 __all__ = [
     "MAX_CONTROL_BYTES",
     "MAX_FRAME_BYTES",
+    "MAX_RETRY_AFTER_MILLISECONDS",
     "MAX_TEXT_BYTES",
     "PROTOCOL_VERSION",
     "RANGE_OVERHEAD_BYTES",

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import trio
@@ -31,6 +32,7 @@ from tests.server_peers import HELLO, Site, running
 
 CONTENT = {b"a": b"1", b"b": b"2", b"c": b"3"}
 LIMITS = ServerLimits(max_requests=4, max_keys=100)
+Result = TypeVar("Result")
 
 
 @pytest.fixture
@@ -393,6 +395,46 @@ async def test_a_large_pair_above_the_servers_limit_is_refused_with_what_it_need
         assert refusal.detail > 10_000
 
 
+class CommittingWorkers(VirtualWorkers):
+    """Workers before whose second piece of work, beside the hello's, the database is written to."""
+
+    def __init__(self, database: FakeDatabase, content: dict[bytes, bytes]) -> None:
+        super().__init__()
+        self._database = database
+        self._content = content
+        self._pieces = 0
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        self._pieces += 1
+        if self._pieces == 3:
+            self._database.content = self._content
+        return await super().run(work)
+
+
+async def test_a_commit_before_a_large_pair_is_read_again_makes_its_root_unknown(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    database.content = {b"a": bytes(10_000)}
+    workers = CommittingWorkers(database, {b"a": bytes(20_000)})
+    limits = ServerLimits(max_ordinary_bytes=1000)
+    async with running(Server(database, limits=limits, workers=workers)) as site:
+        client = await site.greeted()
+        error = await client.refused(client.get_range(database.root))
+        assert error.code is ErrorCode.UNKNOWN_ROOT
+        assert pairs_of(await client.ask(client.get_range(database.root))) == database.content
+
+
+async def test_a_connection_that_does_not_read_costs_two_proofs_however_much_it_asks(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with running(Server(database, workers=VirtualWorkers()), lockstep=True) as site:
+        client = await site.greeted()
+        before = database.snapshots
+        await client.send(*(client.get_range(database.root, request_id=number) for number in range(1, 11)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert database.snapshots - before == 2
+
+
 # Silence and slowness.
 
 
@@ -551,6 +593,17 @@ async def test_a_clients_last_error_ends_the_conversation(site: Site, autojump_c
     assert site.server.counters.failures == 0
 
 
+async def test_a_client_that_vanishes_inside_its_hello_is_no_misbehaviour(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    client = await site.client()
+    await client.stream.send_all(encode(HELLO).data[:10])
+    await client.stream.aclose()
+    await trio.sleep(2 * LINGER_SECONDS)
+    assert site.server.counters.connections_open == 0
+    assert site.server.counters.protocol_errors == 0
+
+
 @pytest.mark.parametrize("greet", [False, True])
 async def test_a_client_that_vanishes_leaves_nothing_behind(
     site: Site, database: FakeDatabase, workers: VirtualWorkers, greet: bool, autojump_clock: MockClock
@@ -623,6 +676,19 @@ async def test_a_shutdown_does_not_wait_for_idle_clients(site: Site, autojump_cl
     assert [type(message) for message in await silent.receive_all()] == [Hello, Goodbye]
 
 
+async def test_a_client_that_connects_while_the_server_stops_is_refused(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    client = await site.client()
+    site.server.stop()
+    messages = await client.receive_all()
+    last_word = messages[-1]
+    assert isinstance(last_word, Goodbye) or (
+        isinstance(last_word, Error) and last_word.code is ErrorCode.SHUTTING_DOWN
+    )
+    await site.stopped.wait()
+
+
 async def test_after_a_shutdown_nobody_can_connect(site: Site, autojump_clock: MockClock) -> None:
     site.server.stop()
     await site.stopped.wait()
@@ -653,6 +719,22 @@ async def test_cancelling_cuts_everything_off_at_once(
         await trio.testing.wait_all_tasks_blocked()
     assert trio.current_time() - started <= 3
     assert client.connection.in_flight == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_connections": 0},
+        {"max_requests": 65_536},
+        {"max_bytes": 2**32},
+        {"idle_timeout_seconds": -1.0},
+        {"retry_after_milliseconds": 3_600_001},
+    ],
+    ids=str,
+)
+def test_limits_that_no_message_can_say_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+        ServerLimits(**wrong)
 
 
 async def test_the_counters_count(site: Site, database: FakeDatabase, autojump_clock: MockClock) -> None:
