@@ -60,7 +60,7 @@ _CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
 @click.command()
 @click.argument("folder", type=PATH, required=False)
 @click.option("--keep", is_flag=True, help="Keep both stores, and say where they are.")
-@scheme_options
+@scheme_options("of the stores")
 @json_option
 def demo(
     folder: Path | None, *, keep: bool, hasher: str | None, branch_factor: int | None, as_json: bool

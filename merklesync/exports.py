@@ -23,6 +23,7 @@ from merklesync.output import (
     print_facts,
     print_json,
     progress_bar,
+    show_keys,
     show_seconds,
     show_size,
 )
@@ -74,7 +75,7 @@ def export(store: Path, target: Path, *, form: Format | None, as_json: bool) -> 
         where = {"target": str(target), "format": str(form)}
         print_json({**described, **where, "bytes": size_bytes, "seconds": seconds})
     elif target != STANDARD_STREAM:
-        exported = f"{described['keys']:,} keys, {show_size(size_bytes)} in {show_seconds(seconds)}"
+        exported = f"{show_keys(described['keys'])}, {show_size(size_bytes)} in {show_seconds(seconds)}"
         print_facts({"exported": exported, "root": described["root"]})
 
 

@@ -27,6 +27,7 @@ from merklesync.output import (
     print_facts,
     print_json,
     progress_bar,
+    show_keys,
     show_seconds,
     show_size,
 )
@@ -46,7 +47,7 @@ _READERS: Final[dict[Format, Callable[..., Iterator[Pair]]]] = {
 @click.argument("source", type=PATH)
 @format_option
 @click.option("--replace", is_flag=True, help="Also remove every key that SOURCE does not have.")
-@scheme_options
+@scheme_options("of a new store")
 @json_option
 def load(
     store: Path,
@@ -122,7 +123,7 @@ class _Report:
     def facts(self, seconds: float) -> dict[str, str]:
         loaded = self.loaded
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items() if count)
-        amount = f"{loaded.keys:,} keys, {show_size(loaded.size_bytes)}"
+        amount = f"{show_keys(loaded.keys)}, {show_size(loaded.size_bytes)}"
         return {
             "loaded": f"{amount} in {show_seconds(seconds)} ({counts or 'none'})",
             **skipped_facts(self.skipped),
@@ -171,8 +172,10 @@ def load_folder(
     """
     reader = TreeReader(folder, database.scheme.max_key_bytes, MAX_VALUE_BYTES, excluded)
     skipped = Skipped()
-    with progress_bar("loading", visible=visible) as bar:
+    # Only somebody who watches wants to know beforehand how much there is.
+    with progress_bar("counting", visible=visible) as bar:
         files, size_bytes = reader.measure() if bar.visible else (0, 0)
+    with progress_bar("loading", visible=visible) as bar:
         pairs = WatchedPairs(reader.pairs(skipped), bar, total_keys=files, total_bytes=size_bytes)
         return load_pairs(database, pairs, replace=replace), skipped
 
@@ -232,7 +235,7 @@ def finished_by_repeating(database: Database) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise Failure(
-            f"interrupted: {database.path} is whole and holds {len(database):,} keys "
+            f"interrupted: {database.path} is whole and holds {show_keys(len(database))} "
             f"(root {database.root.hex()}); run the same command again to finish",
             ExitCode.INTERRUPTED,
         ) from interrupt

@@ -103,15 +103,21 @@ class SchemeChoice(NamedTuple):
         )
 
 
-def scheme_options(command: Command) -> Command:
-    """Add --hasher and --branch-factor, which become ``hasher`` and ``branch_factor``."""
+def scheme_options(which: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds --hasher and --branch-factor, as ``hasher`` and ``branch_factor``.
+
+    Args:
+        which: Whose scheme they choose, for the help: "of a new store".
+    """
     hasher = click.option(
-        "--hasher", type=click.Choice(["blake3", "sha256"]), help="For a new store; default blake3."
+        "--hasher",
+        type=click.Choice(["blake3", "sha256"]),
+        help=f"The hash function {which}; default blake3.",
     )
     branch_factor = click.option(
         "--branch-factor",
         type=click.Choice(["2", "4", "16", "256"]),
         callback=lambda _context, _parameter, value: value and int(value),
-        help="For a new store; default 16. Keys have at most 63, 127, 255 or 510 bytes.",
+        help=f"The branch factor {which}; default 16. Keys have at most 63, 127, 255 or 510 bytes.",
     )
-    return hasher(branch_factor(command))
+    return lambda command: hasher(branch_factor(command))

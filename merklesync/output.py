@@ -59,6 +59,11 @@ def show_size(size_bytes: float) -> str:
     return decimal(int(size_bytes))
 
 
+def show_keys(keys: int) -> str:
+    """Return a number of keys as people read it: "1 key", "2,000 keys"."""
+    return f"{keys:,} key{'' if keys == 1 else 's'}"
+
+
 def show_seconds(seconds: float) -> str:
     """Return a duration as people read it: "0.42 s", "12 s", "3:05", "1:00:07"."""
     if seconds < 10:
@@ -147,7 +152,7 @@ class Bar:
 def _details(keys: int, size_bytes: int | None, keys_a_second: float | None) -> str:
     size = "" if size_bytes is None else f"  {show_size(size_bytes)}"
     rate = f"  {keys_a_second:,.0f} keys/s" if keys_a_second else ""
-    return f"{keys:,} keys{size}{rate}"
+    return f"{show_keys(keys)}{size}{rate}"
 
 
 class WatchedPairs:

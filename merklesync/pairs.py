@@ -34,7 +34,7 @@ key_argument = click.argument("key", type=BYTES)
 @key_argument
 @click.argument("value", type=BYTES, required=False)
 @click.option("--file", "file", type=click.File("rb"), help="Read the value from it; - is standard input.")
-@scheme_options
+@scheme_options("of a new store")
 @json_option
 def put(
     store: Path,

@@ -14,7 +14,7 @@ import trio
 from merkledb import EMPTY_ROOT, Scheme
 from merklesync.failures import ExitCode, Failure, describe
 from merklesync.options import ADDRESS, Address, json_option
-from merklesync.output import print_facts, print_json, show_seconds, show_size
+from merklesync.output import print_facts, print_json, show_keys, show_seconds, show_size
 from merklesync.tasks import run
 from syncproto import (
     MAX_CONTROL_BYTES,
@@ -172,7 +172,7 @@ def status(address: Address, *, as_json: bool) -> None:
             "revision": f"{hello.revision:,}",
             "scheme": f"{hello.hasher} with branch factor {hello.branch_factor}",
             "software": f"{hello.user_agent}, protocol {hello.version}",
-            "limits": f"{hello.max_keys:,} keys and {show_size(hello.max_bytes)} a proof, "
+            "limits": f"{show_keys(hello.max_keys)} and {show_size(hello.max_bytes)} a proof, "
             f"{hello.max_requests} requests at a time",
         }
     )

@@ -25,7 +25,7 @@ from merklesync.options import (
     start_option,
     store_argument,
 )
-from merklesync.output import note, print_facts, print_json
+from merklesync.output import note, print_facts, print_json, show_keys
 from merklesync.records import bytes_to_json, pair_to_json
 from merklesync.stores import describe_scheme, open_for_reading
 
@@ -153,11 +153,17 @@ def prove(
 @click.command()
 @click.argument("proof", metavar="PROOF", type=click.File("rb"))
 @optional_key_argument
-@click.option("--root", type=ROOT, required=True, help="The root to verify against, from somebody you trust.")
+@click.option(
+    "--root",
+    metavar="HEX",
+    type=ROOT,
+    required=True,
+    help="The root to verify against, from somebody you trust.",
+)
 @start_option
 @end_option
 @click.option("--values", is_flag=True, help="Print the pairs that are proved, each value after a tab.")
-@scheme_options
+@scheme_options("that the root was made with")
 @json_option
 def verify(  # noqa: PLR0913 - one parameter for each argument and option
     proof: IO[bytes],
@@ -203,7 +209,7 @@ def verify(  # noqa: PLR0913 - one parameter for each argument and option
             else f"verified: there is no {claim}"
         )
         return
-    click.echo(f"verified: {len(pairs):,} keys, all there are from {proved}")
+    click.echo(f"verified: {show_keys(len(pairs))}, all there are from {proved}")
     if not verified.complete:
         last = name_bytes(proved.end or b"")
         note(f"the proof ends before the range does: it says nothing of what is behind {last}")

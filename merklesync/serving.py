@@ -10,7 +10,7 @@ import trio
 
 from merkledb import Database
 from merklesync.options import ADDRESS, DEFAULT_PORT, LOOPBACK, Address, json_option, store_argument
-from merklesync.output import note, print_facts, print_json, show_size
+from merklesync.output import note, print_facts, print_json, show_keys, show_size
 from merklesync.stores import describe_store, open_for_reading
 from merklesync.tasks import on_stop_signal, run
 from server import Server, addresses_of, open_listeners
@@ -64,7 +64,7 @@ def _announce(database: Database, addresses: list[Address], *, as_json: bool) ->
         print_json({"address": names[0], "addresses": names, **described})
         return
     print_facts(
-        {"serving": f"{described['keys']:,} keys", "address": ", ".join(names), "root": described["root"]}
+        {"serving": f"{show_keys(described['keys'])}", "address": ", ".join(names), "root": described["root"]}
     )
     if not all(is_loopback(address.host) for address in addresses):
         note("every machine that can reach this address can read all of the store")

@@ -14,7 +14,7 @@ import merkledb
 from merkledb import Database, DatabaseInUse, Scheme, Snapshot
 from merklesync.failures import Failure
 from merklesync.options import SchemeChoice, json_option, store_argument
-from merklesync.output import Bar, bars_are_wanted, note, print_facts, print_json, progress_bar
+from merklesync.output import Bar, bars_are_wanted, note, print_facts, print_json, progress_bar, show_keys
 
 
 def open_for_reading(path: Path) -> Database:
@@ -129,4 +129,4 @@ def check(store: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": True, **described})
     else:
-        print_facts({"ok": f"{described['keys']:,} keys", "root": described["root"]})
+        print_facts({"ok": f"{show_keys(described['keys'])}", "root": described["root"]})

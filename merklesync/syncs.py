@@ -30,6 +30,7 @@ from merklesync.output import (
     print_facts,
     print_json,
     progress_bar,
+    show_keys,
     show_seconds,
 )
 from merklesync.peers import MetPeer, met_peers
@@ -52,9 +53,13 @@ MAX_TITLE_CHARACTERS: Final = 60
     help="A peer to copy from; give it several times for several peers.",
 )
 @click.option("--root", type=ROOT, metavar="HEX", help="The root to copy, from somebody you trust.")
-@click.option("--trust-peer", is_flag=True, help="Copy the root that the first peer to answer says it has.")
+@click.option(
+    "--trust-peer",
+    is_flag=True,
+    help="Copy the root (and scheme) that a peer says it has: the first --from to answer.",
+)
 @click.option("--replace", is_flag=True, help="Replace content that was written to STORE here.")
-@scheme_options
+@scheme_options("of a new store")
 @json_option
 def sync(
     store: Path,
@@ -200,10 +205,10 @@ def progress_facts(progress: Progress) -> dict[str, str]:
     """Return a finished sync as facts: what was fetched, and what each of several peers gave."""
     keys, seconds = fetched_keys(progress), progress.elapsed_seconds
     rate = f" ({keys / seconds:,.0f} keys/s)" if keys and seconds else ""
-    facts = {"synced": f"{keys:,} keys verified in {show_seconds(seconds)}{rate}"}
+    facts = {"synced": f"{show_keys(keys)} verified in {show_seconds(seconds)}{rate}"}
     if len(progress.peers) > 1:
         facts |= {
-            f"peer {peer.name}": f"{peer.keys:,} keys, {peer.state}"
+            f"peer {peer.name}": f"{show_keys(peer.keys)}, {peer.state}"
             + (f": {peer.reason}" if peer.reason else "")
             for peer in progress.peers
         }

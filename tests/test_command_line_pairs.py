@@ -10,7 +10,6 @@ import merkledb
 from merkledb import Scheme, root_of
 from tests.command_line import fail, fill, run, succeed, succeed_json
 
-
 READING = ["get", "list", "root", "prove", "verify", "status", "check", "export"]
 COMMANDS = ["load", "put", "delete", "serve", "sync", "demo", *READING]
 PAIRS = {b"": b"empty", b"a": b"1", b"a/b": b"", b"\xff\x00": b"\x00\xff", b"line\nbreak": b"x"}

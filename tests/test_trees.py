@@ -133,6 +133,50 @@ def test_a_file_that_becomes_a_link_before_it_is_opened_is_not_followed(tmp_path
     assert skipped.names[SkipReason.UNREADABLE] == [b"b"]
 
 
+def test_a_file_that_becomes_a_pipe_before_it_is_opened_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    skipped = Skipped()
+    pairs = TreeReader(tmp_path, max_key_bytes=255, max_value_bytes=1000).pairs(skipped)
+    assert next(pairs) == (b"a", b"a")
+    (tmp_path / "b").unlink()
+    os.mkfifo(tmp_path / "b")
+    assert list(pairs) == []
+    assert skipped.names[SkipReason.SPECIAL] == [b"b"]
+
+
+def test_a_file_that_comes_in_small_pieces_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"contents")
+    real_read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, count: real_read(descriptor, min(count, 3)))
+    assert read(tmp_path)[0] == [(b"file", b"contents")]
+
+
+def test_a_disk_that_fails_below_the_folder_makes_names_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    real_scandir = os.scandir
+    folders: list[int] = []
+
+    def scan_the_first(descriptor: int) -> object:
+        folders.append(descriptor)
+        return real_scandir(descriptor) if len(folders) == 1 else fail()
+
+    monkeypatch.setattr(os, "read", fail)
+    monkeypatch.setattr(os, "scandir", scan_the_first)
+    pairs, skipped = read(tmp_path)
+    assert pairs == []
+    assert skipped.names[SkipReason.UNREADABLE] == [b"file", b"folder/"]
+
+
 def test_only_the_first_names_of_a_reason_are_kept(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / str(number)).symlink_to("x")
