@@ -1,9 +1,11 @@
 """What is left to do and how long it takes, as far as it can be known.
 
-``Rate`` smooths what happens over time; ``Density`` tells how many keys a share of the work holds around
-where the work currently is.  Both say None as long as they know nothing, and the manager shows that as it is:
-no estimate is better than an invented one.  Pure: the time is an argument, in seconds of any clock that does
-not run backwards.
+``Rate`` smooths what happens over time; ``Density`` tells how much content a share of the work holds around
+where the work currently is.  A share of the work is a share of the *tree* (see ``split``): for keys that are
+hashes that is the share of the content too; where a store keeps most of its content in one corner, as folders
+of files do, nobody who sees only the boundaries of proofs can know how much is left.  Then, and as long as
+nothing is known, the answer is None, and the manager shows that: no estimate is better than an invented one.
+Pure: the time is an argument, in seconds of any clock that does not run backwards.
 """
 
 from math import exp
@@ -14,6 +16,8 @@ from typing import Final
 RATE_WINDOW_SECONDS: Final = 15.0
 # How much of the past remains after each proof; about the last ten proofs count.
 _DENSITY_MEMORY: Final = 0.9
+# Further apart than this, the last proofs and all of them together do not tell the same story.
+_MAX_UNEVENNESS: Final = 3.0
 
 
 class Rate:
@@ -55,15 +59,25 @@ class Density:
     def __init__(self) -> None:
         self._proofs = 0.0
         self._share = 0.0
+        self._all_proofs = 0.0
+        self._all_share = 0.0
 
     def add(self, proofs: float, share: float) -> None:
         """Count verified content that filled ``proofs`` of a proof, and did ``share`` of all the work."""
+        self._all_proofs += proofs
+        self._all_share += share
         self._proofs = self._proofs * _DENSITY_MEMORY + proofs
         self._share = self._share * _DENSITY_MEMORY + share
 
     def share_of(self, proofs: float) -> float:
         """Return which share is expected to fill ``proofs`` of a proof; 0 as long as nothing is known."""
         return self._share * proofs / self._proofs if self._proofs else 0.0
+
+    @property
+    def is_even(self) -> bool:
+        """Whether content was spread evenly over the work so far, so that the rest can be foreseen."""
+        recent, overall = self._share * self._all_proofs, self._all_share * self._proofs
+        return recent <= overall * _MAX_UNEVENNESS and overall <= recent * _MAX_UNEVENNESS
 
 
 def seconds_left(share_left: float, share_rate: float | None) -> float | None:

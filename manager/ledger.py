@@ -183,8 +183,8 @@ class Ledger:
         return self._keys_rate.at(now), self._bytes_rate.at(now)
 
     def seconds_left(self, now: float) -> float | None:
-        """Return how long the rest takes at the current rate; None while nothing is known."""
-        return seconds_left(1.0 - self.share, self._share_rate.at(now))
+        """Return how long the rest takes at the current rate; None while nobody can know."""
+        return seconds_left(1.0 - self.share, self._share_rate.at(now) if self._density.is_even else None)
 
     def elapsed_seconds(self, now: float) -> float:
         """Return for how long this run has been going."""

@@ -49,11 +49,13 @@ class Progress:
         target: The root that it is on the way to.
         keys: Pairs applied, those of earlier runs of the same sync included.
         bytes: Bytes of the proofs that they came in.
-        share: The part of all the work that is applied, 0 to 1; 1 exactly when all of it is.
+        share: The part of all the work that is applied, 0 to 1; 1 exactly when all of it is.  The work is the
+            tree: where most content sits in one corner of it, this part is not that of keys or bytes.
         keys_per_second: Smoothed; None while nothing is known.
         bytes_per_second: Smoothed; None while nothing is known.
         elapsed_seconds: Since this run began.
-        seconds_left: At the smoothed rate; None while nothing is known.
+        seconds_left: At the smoothed rate; None while nothing is known, or content turns out to be spread too
+            unevenly to foresee the rest.
         peers: All peers, dropped ones included, in the caller's order.
     """
 

@@ -83,10 +83,17 @@ class Writer:
             return False
         return (
             self._collected_bytes >= self._limits.transaction_bytes
-            or self.budget.is_starving
+            or self._is_withholding()
             or self._ledger.is_fetched
             or trio.current_time() >= self._oldest + self._limits.transaction_seconds
         )
+
+    def _is_withholding(self) -> bool:
+        """Whether somebody waits for memory of which a good part is held here.
+
+        What requests in flight hold, no transaction can free; they end, and then all of it is here.
+        """
+        return self.budget.is_starving and self._collected_bytes * 4 >= self.budget.reserved_bytes
 
     async def _wait(self) -> None:
         """Wait until something changed, or the oldest range has waited long enough."""

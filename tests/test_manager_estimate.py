@@ -68,6 +68,16 @@ def test_a_density_follows_the_neighbourhood() -> None:
     assert density.share_of(0.5) == pytest.approx(0.005, rel=0.05)
 
 
+def test_content_is_even_as_long_as_the_last_proofs_hold_what_all_of_them_did() -> None:
+    density = Density()
+    for _ in range(50):
+        density.add(1.0, 0.001)
+        assert density.is_even
+    for _ in range(20):
+        density.add(1.0, 0.000_01)
+    assert not density.is_even
+
+
 def test_delays_double_up_to_a_bound_and_are_short_again_after_a_success() -> None:
     backoff = Backoff(0.5, 4.0, random.Random(1))
     delays = [backoff.failed() for _ in range(6)]

@@ -25,7 +25,7 @@ from manager import (
 from manager.saved import decode_saved
 from merkledb import EMPTY_ROOT, Database, DatabaseFull, ReadonlyDatabase, Scheme
 from syncproto import GetRange
-from tests.fake_servers import Conversation, FakeServer, InEventLoop
+from tests.fake_servers import Conversation, FakeServer, InEventLoop, ScriptedServer, after
 from tests.stores import new_database
 from tests.strategies import contents, schemes
 from tests.syncing import SMALL, assert_same, some_pairs, sync_from
@@ -421,6 +421,31 @@ async def test_progress_only_grows_and_ends_at_everything(autojump_clock: MockCl
     assert halfway.seconds_left is not None
     assert halfway.seconds_left == pytest.approx(final.elapsed_seconds - halfway.elapsed_seconds, rel=0.25)
     assert final.share == 1.0
+
+
+async def test_no_time_is_foretold_where_most_content_sits_in_one_corner(autojump_clock: MockClock) -> None:
+    corner = {b"\xc0/" + number.to_bytes(2): b"" for number in range(2000)}
+    others = {bytes([first << 4, second]): b"" for first in range(16) for second in range(4)}
+    seen: list[Progress] = []
+
+    async def watch(manager: Manager) -> None:
+        async for progress in manager.watch():
+            seen.append(progress)  # noqa: PERF401 - the nursery may end before the stream does.
+
+    with new_database(corner | others) as source, new_database() as database:
+        async with trio.open_nursery() as nursery:
+            server = ScriptedServer(source, after(0.5))
+            manager = Manager(
+                database, [server.peer(nursery)], source.root, limits=SMALL, processor=InEventLoop()
+            )
+            nursery.start_soon(watch, manager)
+            await trio.testing.wait_all_tasks_blocked()
+            await manager.run()
+            nursery.cancel_scope.cancel()
+    halfway = [each for each in seen if 500 < each.keys < 1500]
+    assert halfway
+    assert all(each.seconds_left is None for each in halfway)
+    assert seen[-1].seconds_left == 0.0
 
 
 async def test_a_slow_watcher_sees_the_newest_progress_only(autojump_clock: MockClock) -> None:
