@@ -60,6 +60,7 @@ class _Pending:
         self.answer: Range | Error | PeerError | None = None
 
     def resolve(self, answer: Range | Error | PeerError) -> None:
+        """Let the one who waits have the answer, or what came instead."""
         self.answer = answer
         self.answered.set()
 
@@ -174,6 +175,8 @@ class PeerClient:
         """Send a request and wait for its answer."""
         if self.failure is not None:
             raise self.failure
+        if self.closing.is_set():
+            raise ConnectionLost("it takes no more requests, for it is shutting down")
         try:
             frame = self._connection.send(request)
         except LocalProtocolError as error:

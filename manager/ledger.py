@@ -56,7 +56,6 @@ class Ledger:
     Args:
         saved: Where the sync begins.
         limits: What it may use.
-        branch_factor: Of the database's scheme.
         now: The time, in trio's seconds.
 
     Attributes:
@@ -67,13 +66,12 @@ class Ledger:
         share: The part of all the work that is on disk.
     """
 
-    def __init__(self, saved: Saved, limits: Limits, branch_factor: int, now: float) -> None:
+    def __init__(self, saved: Saved, limits: Limits, now: float) -> None:
         self.target = saved.target
         self.ranges = saved.ranges
         self.keys = saved.keys
         self.bytes = saved.bytes
         self._limits = limits
-        self._branch_factor = branch_factor
         self._queue = WorkQueue(saved.ranges.max_key_bytes)
         self._queue.put(initial_work(saved))
         # The share of everything that left the queue and is not on disk yet, by the start of its range.

@@ -8,7 +8,8 @@ megabyte a second.
 from dataclasses import dataclass
 from typing import Final
 
-from merkledb import MAX_VALUE_BYTES
+from merkledb import MAX_PROOF_KEYS, MAX_VALUE_BYTES
+from syncproto import MAX_FRAME_BYTES, RANGE_OVERHEAD_BYTES
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -68,8 +69,10 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.max_proof_bytes < self.max_bytes:
-            raise ValueError(f"max_proof_bytes {self.max_proof_bytes} is below max_bytes {self.max_bytes}")
+        if self.max_keys > MAX_PROOF_KEYS:
+            raise ValueError(f"max_keys {self.max_keys} is more than a proof holds, {MAX_PROOF_KEYS}")
+        if not self.max_bytes <= self.max_proof_bytes <= MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES:
+            raise ValueError("max_proof_bytes must be at least max_bytes, and fit into a frame")
 
 
 def memory_bytes(proof_bytes: int, keys: int) -> int:

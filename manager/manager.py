@@ -147,7 +147,7 @@ class Manager:
         """
         try:
             saved = await self._processor.run(self._prepare)
-            self._ledger = Ledger(saved, self.limits, self.database.scheme.branch_factor, trio.current_time())
+            self._ledger = Ledger(saved, self.limits, trio.current_time())
             if not self._ledger.is_fetched:
                 await self._fetch_all(self._ledger)
                 await self._processor.run(self._conclude)

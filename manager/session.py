@@ -2,11 +2,12 @@
 
 What becomes of a failure depends on what it says of the peer:
 
-    invalid proof, other scheme, bad request,      the peer is dropped for the rest of the sync a pair that it
-    will not send, no merklesync unknown root                                   nothing is expected of it now;
-    tried again, rarely connection lost, timeouts, protocol broken,    tried again after a backoff; after
-    ``max_failures`` in a row internal error, shutting down                  nothing is expected of it any
-    more one timeout, overloaded                        the connection stays, the score falls
+    invalid proof, other scheme, bad request,     the peer is dropped for the rest of the sync
+    a pair that it will not send, no merklesync
+    unknown root                                  nothing is expected of it now; tried again, rarely
+    connection lost, timeouts, protocol broken,   tried again after a backoff; nothing is expected of it
+    internal error, shutting down                 any more after ``max_failures`` in a row
+    one timeout, overloaded                       the connection stays, the score falls
 
 In every case the work goes back to the queue.  A peer of which nothing is expected is still tried as long as
 others are at work: it may come back.
@@ -100,7 +101,8 @@ class PeerSession:
                 stream = await self.peer.open_stream()
         except trio.TooSlowError:
             return ConnectionLost(f"no connection within {timeout:.0f} seconds")
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except (OSError, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # A UnicodeError is a name that no resolver takes.
             return ConnectionLost(f"no connection: {error}")
         client = PeerClient(stream, self._sync.hello, self._sync.scheme, self._sync.limits)
         async with trio.open_nursery() as nursery:
@@ -170,7 +172,8 @@ class PeerSession:
                 client.fail(error)
         elif isinstance(error, PeerRefused) and error.code is ErrorCode.OVERLOADED:
             await self._pause(client, error)
-        elif not (isinstance(error, PeerRefused) and error.code is ErrorCode.SHUTTING_DOWN):
+        elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
+            # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
 
     async def _pause(self, client: PeerClient, overload: PeerRefused) -> None:

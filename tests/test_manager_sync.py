@@ -486,5 +486,7 @@ def test_a_sync_needs_a_peer_and_a_root() -> None:
 def test_limits_are_positive() -> None:
     with pytest.raises(ValueError, match="max_keys must be positive, not 0"):
         Limits(max_keys=0)
-    with pytest.raises(ValueError, match="max_proof_bytes 10 is below max_bytes 20"):
+    with pytest.raises(ValueError, match="max_proof_bytes must be at least max_bytes"):
         Limits(max_bytes=20, max_proof_bytes=10)
+    with pytest.raises(ValueError, match="more than a proof holds"):
+        Limits(max_keys=1 << 20)
