@@ -1,16 +1,8 @@
 """The command line ``merklesync``: the group of all commands, and how each ends.
 
-What a command prints is in ``output``; the table of exit codes is in ``failures`` and in ``merklesync
---help``:
-
-==== ==========================================================================
-0    done
-1    not done, for a reason that none of the others names
-2    the command line is wrong
-3    verification failed: a proof, a peer or a store is not what it claims to be
-4    no peer could be reached
-130  interrupted with Ctrl-C
-==== ==========================================================================
+Each module of the commands holds some of them: ``loads``, ``exports``, ``pairs``, ``stores``, ``proofs``,
+``serving``, ``peers``, ``syncs``, ``demo``.  What they print is in ``output``; the table of exit codes is in
+``failures`` and in ``merklesync --help``.
 
 Invariant: whatever a user, a file, a peer or the machine does, standard error gets one line that says
 what to do, and no traceback.

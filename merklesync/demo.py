@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -86,26 +86,11 @@ def demo(
             run.compare()
         except DatabaseFull as error:
             raise Failure(f"{error}; TMPDIR can name a folder with more room") from error
-        root = run.root
+        report = _Report(source, run, loaded, run.root)
     if as_json:
-        rates = {name: loaded.keys / run.seconds[name] for name in TRANSFERS}
-        timed = {"seconds": run.seconds, "keys_per_second": rates}
-        counts = {"folder": str(source), "keys": loaded.keys, "bytes": loaded.size_bytes, "root": root.hex()}
-        print_json({**counts, **describe_scheme(scheme), **timed, "kept": str(work) if keep else None})
+        print_json({**report.document(), "kept": str(work) if keep else None})
         return
-    print_facts(
-        {
-            "folder": str(source),
-            **skipped_facts(skipped),
-            "keys": f"{loaded.keys:,}",
-            "bytes": f"{loaded.size_bytes:,} ({show_size(loaded.size_bytes)})",
-            **{name: show_seconds(seconds) for name, seconds in run.seconds.items()},
-            "keys a second": ", ".join(
-                f"{loaded.keys / run.seconds[name]:,.0f} ({name})" for name in TRANSFERS
-            ),
-            "root": root.hex(),
-        }
-    )
+    print_facts({**skipped_facts(skipped), **report.facts()})
     click.echo("Both stores hold the same pairs, and each was derived again from its values.")
     if keep:
         note(f"both stores are in {work}")
@@ -186,6 +171,39 @@ class _Run:
                 if ours != theirs:
                     key = (ours or theirs)[0]
                     raise Failure(f"the copy differs at {name_bytes(key)}", ExitCode.NOT_VERIFIED)
+
+
+class _Report(NamedTuple):
+    source: Path
+    run: _Run
+    loaded: Loaded
+    root: bytes
+
+    def document(self) -> dict[str, Any]:
+        """Return it as fields of a JSON document."""
+        return {
+            "folder": str(self.source),
+            "keys": self.loaded.keys,
+            "bytes": self.loaded.size_bytes,
+            "root": self.root.hex(),
+            **describe_scheme(self.run.scheme),
+            "seconds": self.run.seconds,
+            "keys_per_second": self._rates(),
+        }
+
+    def facts(self) -> dict[str, str]:
+        """Return it for people."""
+        return {
+            "folder": str(self.source),
+            "keys": f"{self.loaded.keys:,}",
+            "bytes": f"{self.loaded.size_bytes:,} ({show_size(self.loaded.size_bytes)})",
+            **{name: show_seconds(seconds) for name, seconds in self.run.seconds.items()},
+            "keys a second": ", ".join(f"{rate:,.0f} ({name})" for name, rate in self._rates().items()),
+            "root": self.root.hex(),
+        }
+
+    def _rates(self) -> dict[str, float]:
+        return {name: self.loaded.keys / self.run.seconds[name] for name in TRANSFERS}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import IO, Final
 import click
 
 from merkledb import Snapshot
-from merklesync.failures import ExitCode, Failure
+from merklesync.failures import ExitCode, Failure, describe
 from merklesync.formats import STANDARD_STREAM, Format, format_option, target_format
 from merklesync.options import PATH, json_option, store_argument
 from merklesync.output import (
@@ -106,6 +106,9 @@ def _created(target: Path) -> Iterator[IO[bytes]]:
     try:
         with file:
             yield file
+    except OSError as error:
+        target.unlink()
+        raise Failure(f"writing {target} failed: {describe(error)}; it was removed again") from error
     except BaseException:
         target.unlink()
         raise

@@ -6,12 +6,13 @@ range, scheme) is said by whoever verifies, never by the file.
 
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import click
 
-from merkledb import DEFAULT_MAX_BYTES, MAX_PROOF_KEYS, RangeProof, verify_range
+from merkledb import DEFAULT_MAX_BYTES, MAX_PROOF_KEYS, RangeProof, VerifiedRange, verify_range
 from merklesync.failures import ExitCode, Failure
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
@@ -27,6 +28,7 @@ from merklesync.options import (
 )
 from merklesync.output import note, print_facts, print_json, show_keys
 from merklesync.records import bytes_to_json, pair_to_json
+from merklesync.sorting import Pair
 from merklesync.stores import describe_scheme, open_for_reading
 
 # The proof of a value of the largest size takes less than a third; no honest file of a proof is larger.
@@ -128,23 +130,17 @@ def prove(
     if output is not None:
         output.write_bytes(encoded)
     proved = Claim(claim.start, proof.end)
-    if as_json:
-        where = (
-            {"proof": {"base64": b64encode(encoded).decode()}} if output is None else {"file": str(output)}
-        )
-        counts = {"complete": proved == claim, "keys": len(proof.keys), "proof_bytes": len(encoded)}
-        print_json({**about, **proved.document(), **counts, **where})
-    elif output is not None:
-        print_facts(
-            {
-                "proved": str(proved),
-                "keys": f"{len(proof.keys):,}",
-                "bytes": f"{len(encoded):,}",
-                "root": about["root"],
-            }
-        )
-    else:
+    counts = {"complete": proved == claim, "keys": len(proof.keys), "proof_bytes": len(encoded)}
+    document = {**about, **proved.document(), **counts}
+    if as_json and output is None:
+        print_json({**document, "proof": {"base64": b64encode(encoded).decode()}})
+    elif as_json:
+        print_json({**document, "file": str(output)})
+    elif output is None:
         click.echo(encoded, nl=False)
+    else:
+        bytes_and_root = {"bytes": f"{len(encoded):,}", "root": about["root"]}
+        print_facts({"proved": str(proved), "keys": f"{len(proof.keys):,}", **bytes_and_root})
     if proved != claim:
         rest = show_bytes((proof.end or b"") + bytes(1))
         note(f"the limits were reached; prove the rest with --start {rest}")
@@ -188,30 +184,41 @@ def verify(  # noqa: PLR0913 - one parameter for each argument and option
     """
     claim = Claim.of(key, start, end)
     scheme = SchemeChoice(hasher, branch_factor).complete()
-    data = proof.read(MAX_PROOF_FILE_BYTES + 1)
-    if len(data) > MAX_PROOF_FILE_BYTES:
-        raise Failure(
-            f"{proof.name} has more than {MAX_PROOF_FILE_BYTES} bytes, which no proof has",
-            ExitCode.NOT_VERIFIED,
-        )
-    verified = verify_range(RangeProof.decode(data), root, *claim, scheme=scheme)
-    proved = Claim(verified.start, verified.end)
-    pairs = list(zip(verified.keys, verified.values, strict=True))
+    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme)
     if as_json:
-        shown = {"pairs": [pair_to_json(*pair) for pair in pairs]} if values or claim.is_key else {}
-        counts = {"complete": verified.complete, "keys": len(pairs)}
-        print_json({"root": root.hex(), **proved.document(), **counts, **shown})
-        return
-    if claim.is_key:
-        click.echo(
-            f"verified: {name_bytes(pairs[0][0])} holds {show_bytes(pairs[0][1])}"
-            if pairs
-            else f"verified: there is no {claim}"
-        )
-        return
-    click.echo(f"verified: {show_keys(len(pairs))}, all there are from {proved}")
+        _print_json(verified, with_pairs=values or claim.is_key)
+    elif claim.is_key:
+        value = verified.values[0] if verified.values else None
+        found = f"there is no {claim}" if value is None else f"{claim} holds {show_bytes(value)}"
+        click.echo(f"verified: {found}")
+    else:
+        _print_range(verified, with_pairs=values)
+
+
+def _read_proof(file: IO[bytes]) -> RangeProof:
+    data = file.read(MAX_PROOF_FILE_BYTES + 1)
+    if len(data) > MAX_PROOF_FILE_BYTES:
+        sentence = f"{file.name} has more than {MAX_PROOF_FILE_BYTES} bytes, which no proof has"
+        raise Failure(sentence, ExitCode.NOT_VERIFIED)
+    return RangeProof.decode(data)
+
+
+def _pairs_of(verified: VerifiedRange) -> Iterator[Pair]:
+    return zip(verified.keys, verified.values, strict=True)
+
+
+def _print_json(verified: VerifiedRange, *, with_pairs: bool) -> None:
+    shown = {"pairs": [pair_to_json(*pair) for pair in _pairs_of(verified)]} if with_pairs else {}
+    proved = Claim(verified.start, verified.end).document()
+    counts = {"complete": verified.complete, "keys": len(verified.keys)}
+    print_json({"root": verified.root.hex(), **proved, **counts, **shown})
+
+
+def _print_range(verified: VerifiedRange, *, with_pairs: bool) -> None:
+    proved = Claim(verified.start, verified.end)
+    click.echo(f"verified: {show_keys(len(verified.keys))}, all there are from {proved}")
     if not verified.complete:
-        last = name_bytes(proved.end or b"")
+        last = name_bytes(verified.end or b"")
         note(f"the proof ends before the range does: it says nothing of what is behind {last}")
-    for pair_key, value in pairs if values else ():
-        click.echo(f"{show_bytes(pair_key)}\t{show_bytes(value)}")
+    for key, value in _pairs_of(verified) if with_pairs else ():
+        click.echo(f"{show_bytes(key)}\t{show_bytes(value)}")

@@ -75,12 +75,16 @@ class SortedPairs:
         return _merge([*runs, newest])
 
     def _spill(self, pairs: Iterable[Pair]) -> IO[bytes]:
-        run = tempfile.TemporaryFile(prefix="merklesync-")  # noqa: SIM115 - it lives as long as this object
-        self._files.enter_context(run)
-        for key, value in pairs:
-            run.write(_LENGTHS.pack(len(key), len(value)) + key)
-            run.write(value)
-        run.flush()
+        try:
+            run = tempfile.TemporaryFile(prefix="merklesync-")  # noqa: SIM115 - it lives as long as this object
+            self._files.enter_context(run)
+            for key, value in pairs:
+                run.write(_LENGTHS.pack(len(key), len(value)) + key)
+                run.write(value)
+            run.flush()
+        except OSError as error:
+            sentence = f"{error.strerror} for temporary files; TMPDIR can name another folder"
+            raise OSError(error.errno, sentence, tempfile.gettempdir()) from error
         return run
 
     def _keep(self, run: IO[bytes], *, level: int) -> None:

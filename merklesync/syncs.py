@@ -75,8 +75,8 @@ def sync(
     """Make STORE a verified copy of a root, from one or more peers.
 
     Every pair is verified against the root before it is stored, so no peer needs to be trusted: only whoever
-    gave you the root. STORE is created when it is missing; what it has of the root already is not fetched
-    again. An interrupted sync goes on where it was when the same command runs again.
+    gave you the root. STORE is created when it is missing. An interrupted sync goes on where it was when the
+    same command runs again.
 
     Ends with exit code 3 when the last peer left sent a proof that does not hold, and 4 when none could be
     reached.

@@ -24,7 +24,7 @@ def root(store: Path) -> str:
 
 @pytest.mark.parametrize(
     ("key", "sentence"),
-    [("007", "007 holds value 7"), ("0xff", "0xff holds 0x00ff"), ("nope", "there is no key nope")],
+    [("007", "key 007 holds value 7"), ("0xff", "key 0xff holds 0x00ff"), ("nope", "there is no key nope")],
 )
 def test_a_proof_of_a_key_says_what_it_holds_or_that_it_is_absent(
     store: Path, root: str, tmp_path: Path, key: str, sentence: str

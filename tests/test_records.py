@@ -1,6 +1,7 @@
 """JSON Lines, CSV and sorting: what is written reads back, and a bad line is named with its reason."""
 
 import io
+import tempfile
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,19 @@ def test_a_bad_csv_line_is_named_with_its_reason(line: bytes, reason: str) -> No
 def test_only_a_first_csv_row_is_a_header() -> None:
     file = io.BytesIO(b"key,value\nkey,value\n\na,0x00\n")
     assert list(read_csv(file, **LIMITS)) == [(b"key", b"value"), (b"a", b"\0")]
+
+
+def test_no_room_for_temporary_files_says_where_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with (
+        SortedPairs(max_memory_bytes=1) as collected,
+        pytest.raises(OSError, match="TMPDIR can name") as caught,
+    ):
+        collected.add(b"key", b"value")
+    assert caught.value.filename == tempfile.gettempdir()
 
 
 @given(
