@@ -67,7 +67,7 @@ class Large(NamedTuple):
     """Instead of an answer: a single pair needs more bytes than an ordinary proof may have.
 
     Attributes:
-        needed_bytes: that a proof of the pair takes, within what client and server allow.
+        needed_bytes: That a proof of the pair takes, within what client and server allow.
     """
 
     needed_bytes: int
@@ -77,9 +77,9 @@ class Allowed(NamedTuple):
     """How much an answer may hold.
 
     Attributes:
-        max_keys: the server's limit.
-        max_bytes: of this proof.
-        max_large_bytes: of a proof that holds one large pair, what the client's frames take considered.
+        max_keys: The server's limit.
+        max_bytes: Of this proof.
+        max_large_bytes: Of a proof that holds one large pair, what the client's frames take considered.
     """
 
     max_keys: int
@@ -97,12 +97,12 @@ def answer(database: ProvableDatabase, request: Request, allowed: Allowed) -> Fr
     """Return the frame that answers a request, or the error that does.
 
     Args:
-        database: read at its head.
-        request: whose root must be the head's.
-        allowed: the server's part of the limits; the request's own may be lower.
+        database: Read at its head.
+        request: Whose root must be the head's.
+        allowed: The server's part of the limits; the request's own may be lower.
 
     Raises:
-        Exception: the database failed; the client is not at fault.
+        Exception: The database failed; the client is not at fault.
     """
     if isinstance(request, GetHead):
         return encode(Head(request.request_id, *read_head(database)))

@@ -57,12 +57,12 @@ class Services(NamedTuple):
     """What all conversations of a server share.
 
     Attributes:
-        database: which is served.
-        limits: of the server.
-        counters: of the server.
-        workers: that read the database.
-        large_proofs: as many places as there may be large proofs at a time.
-        report: called with every failure of our own.
+        database: Which is served.
+        limits: Of the server.
+        counters: Of the server.
+        workers: That read the database.
+        large_proofs: As many places as there may be large proofs at a time.
+        report: Called with every failure of our own.
     """
 
     database: ProvableDatabase
@@ -84,9 +84,9 @@ class Conversation:
     """Talks with one client.
 
     Args:
-        stream: to the client; closed at the end.
-        hello: what we say first.
-        services: what is shared with other conversations.
+        stream: To the client; closed at the end.
+        hello: What we say first.
+        services: What is shared with other conversations.
     """
 
     def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
@@ -178,9 +178,7 @@ class Conversation:
         return None
 
     def _mind_silence(self) -> None:
-        """Give the client its time again after a message of either side, but for its hello no more."""
-        if self._connection.peer is None:
-            return
+        """Give the client its time again, after a whole message of either side."""
         seconds = math.inf if self._connection.in_flight else self._limits.idle_timeout_seconds
         self._silence.deadline = trio.current_time() + seconds
 

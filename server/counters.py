@@ -11,17 +11,17 @@ class Counters:
     """Numbers since the server was made; only the server writes them.
 
     Attributes:
-        connections_open: served at this moment.
-        connections_accepted: served at any time.
-        connections_refused: turned away, as there were too many or the server was shutting down.
-        requests: received, of any kind.
-        answers: sent that held what was asked for.
-        refusals: errors sent, by their code, those for whole connections included.
-        protocol_errors: connections ended for the client's misbehaviour.
-        timeouts: connections ended because the client was silent or did not read.
-        failures: the server's own, each also reported to the observer.
-        bytes_received: from clients.
-        bytes_sent: to clients.
+        connections_open: Served at this moment.
+        connections_accepted: Served at any time.
+        connections_refused: Turned away, as there were too many or the server was shutting down.
+        requests: Received, of any kind.
+        answers: Sent that held what was asked for.
+        refusals: Errors sent, by their code, those for whole connections included.
+        protocol_errors: Connections ended for the client's misbehaviour.
+        timeouts: Connections ended because the client was silent or did not read.
+        failures: The server's own, each also reported to the observer.
+        bytes_received: From clients.
+        bytes_sent: To clients.
     """
 
     connections_open: int = 0

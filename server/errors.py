@@ -21,8 +21,8 @@ class ListenError(ServerError):
     """No listener could be opened at an address.
 
     Attributes:
-        host: the name or number that was given.
-        port: the port that was given.
+        host: The name or number that was given.
+        port: The port that was given.
     """
 
     def __init__(self, host: str, port: int, reason: str) -> None:

@@ -16,8 +16,8 @@ async def refuse(stream: trio.abc.Stream, error: Error) -> None:
     """Say an error as the only word of a connection, and close it.
 
     Args:
-        stream: that was just accepted.
-        error: for request id 0.
+        stream: That was just accepted.
+        error: For request id 0.
     """
     async with stream:
         with trio.move_on_after(LINGER_SECONDS) as patience, suppress(trio.BrokenResourceError):

@@ -32,23 +32,23 @@ class ServerLimits:
     large ones.
 
     Attributes:
-        max_connections: served at a time; more are refused as overloaded.
-        max_requests: in flight on one connection; more are refused as overloaded.
-        max_keys: pairs in one proof, which bounds the time for which one request keeps a thread.
-        max_ordinary_bytes: of one encoded proof, whatever the client allows, unless a single pair needs more.
-        max_bytes: of one encoded proof that holds a single large pair.
-        max_large_proofs: proofs above ``max_ordinary_bytes`` that are made or sent at a time.
-        max_threads: that read the database.  Proofs are made in Python, which runs one thread at a time: a
+        max_connections: Served at a time; more are refused as overloaded.
+        max_requests: In flight on one connection; more are refused as overloaded.
+        max_keys: Pairs in one proof, which bounds the time for which one request keeps a thread.
+        max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
+        max_bytes: Of one encoded proof that holds a single large pair.
+        max_large_proofs: Proofs above ``max_ordinary_bytes`` that are made or sent at a time.
+        max_threads: That read the database.  Proofs are made in Python, which runs one thread at a time: a
             second lets a short request overtake a long one, more would only keep the tasks waiting.
-        hello_timeout_seconds: until a new connection has said hello.
-        idle_timeout_seconds: without a whole message, while nothing is in flight.
-        send_timeout_seconds: for one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
-        large_timeout_seconds: that a request for a large pair waits before it is refused as overloaded.
-        shutdown_timeout_seconds: for a graceful shutdown, then what is left is cut off.
-        retry_after_milliseconds: what a client is told that is refused as overloaded.
+        hello_timeout_seconds: Until a new connection has said hello.
+        idle_timeout_seconds: Without a whole message, while nothing is in flight.
+        send_timeout_seconds: For one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
+        large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded.
+        shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.
+        retry_after_milliseconds: What a client is told that is refused as overloaded.
 
     Raises:
-        ValueError: a limit is not above zero, or more than a message can say.
+        ValueError: A limit is not above zero, or more than a message can say.
     """
 
     max_connections: int = 64

@@ -15,17 +15,17 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     """Open TCP listeners at every address that a name stands for.
 
     Args:
-        host: a name, an address, or ``0.0.0.0`` and ``::`` for all of the machine's.
+        host: A name, an address, or ``0.0.0.0`` and ``::`` for all of the machine's.
         port: 0 to 65,535; 0 lets the system choose one, for each address its own.
 
     Returns:
         At least one listener; ``Server.serve`` closes them.
 
     Raises:
-        AddressInUse: another program listens there.
-        AddressNotFound: the name cannot be resolved, or is another machine's.
-        AddressNotAllowed: the system forbids it.
-        ListenError: anything else, such as a port out of range.
+        AddressInUse: Another program listens there.
+        AddressNotFound: The name cannot be resolved, or is another machine's.
+        AddressNotAllowed: The system forbids it.
+        ListenError: Anything else, such as a port out of range.
     """
     if not 0 <= port <= _MAX_PORT:
         raise ListenError(host, port, f"a port is a number from 0 to {_MAX_PORT}")

@@ -35,17 +35,17 @@ class Server:
     """Serves one database.
 
     Args:
-        database: to prove ranges of; the caller closes it after ``serve`` has returned.
-        limits: of connections, requests, proofs and waits.
-        workers: that read the database; threads when None.
-        on_failure: called with every failure of our own, in the event loop; logs it when None.  Clients are
+        database: To prove ranges of; the caller closes it after ``serve`` has returned.
+        limits: Of connections, requests, proofs and waits.
+        workers: That read the database; threads when None.
+        on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
         told of a
             failure, and nothing of its cause.
-        user_agent: program and version, for the clients' logs; at most 128 bytes.
+        user_agent: Program and version, for the clients' logs; at most 128 bytes.
 
     Attributes:
-        counters: what was done so far.
-        limits: as given.
+        counters: What was done so far.
+        limits: As given.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Server:
         """Serve until ``stop`` is called, or cut off at once when cancelled.  To be called once.
 
         Args:
-            listeners: of trio, such as ``open_listeners`` makes; closed at the end.
-            task_status: started with the listeners when connections are accepted.
+            listeners: Of trio, such as ``open_listeners`` makes; closed at the end.
+            task_status: Started with the listeners when connections are accepted.
         """
         async with trio.open_nursery() as conversations:
             async with trio.open_nursery() as accepting:
@@ -194,9 +194,9 @@ async def serve(
     """Serve a database until cancelled; a ``Server`` can also be stopped gracefully.
 
     Args:
-        database: to prove ranges of.
-        listeners: of trio; closed at the end.
-        limits: of connections, requests, proofs and waits.
-        task_status: started with the listeners when connections are accepted.
+        database: To prove ranges of.
+        listeners: Of trio; closed at the end.
+        limits: Of connections, requests, proofs and waits.
+        task_status: Started with the listeners when connections are accepted.
     """
     await Server(database, limits=limits).serve(listeners, task_status=task_status)

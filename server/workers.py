@@ -21,7 +21,7 @@ class Threads:
     Each connection asks for one at a time, so that connections take turns, however much one of them asks.
 
     Args:
-        max_threads: at work at a time.
+        max_threads: At work at a time.
     """
 
     def __init__(self, max_threads: int) -> None:

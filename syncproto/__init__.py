@@ -5,7 +5,7 @@ yields, and sends the bytes that ``Connection.send`` returns.  The wire is speci
 """
 
 from syncproto.codec import Frame, decode, encode
-from syncproto.connection import Connection, Role, State
+from syncproto.connection import Connection
 from syncproto.errors import (
     FrameTooLong,
     InvalidField,
@@ -51,6 +51,7 @@ from syncproto.messages import (
     Range,
     Request,
 )
+from syncproto.order import Role, State
 
 __all__ = [
     "MAX_CONTROL_BYTES",

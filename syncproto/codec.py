@@ -45,10 +45,10 @@ class Layout(NamedTuple):
     """What a kind of message holds.
 
     Attributes:
-        kind: the first element.
-        message: the class, whose attributes are named as the fields are.
-        request_id: the second element.
-        fields: the others, in order.
+        kind: The first element.
+        message: The class, whose attributes are named as the fields are.
+        request_id: The second element.
+        fields: The others, in order.
     """
 
     kind: Kind
@@ -135,10 +135,10 @@ class Frame(NamedTuple):
     """A message in the bytes that travel, and what a connection must know of it.
 
     Attributes:
-        name: of the message, for errors.
-        kind: of the message.
+        name: Of the message, for errors.
+        kind: Of the message.
         request_id: 0 where the message has none.
-        data: the length and the array.
+        data: The length and the array.
     """
 
     name: str
@@ -156,7 +156,7 @@ def encode(message: Message) -> Frame:
     """Encode a message; pure, so that a thread which made a proof can frame it too.
 
     Raises:
-        InvalidMessage: a field is out of its bounds.
+        InvalidMessage: A field is out of its bounds.
     """
     layout = _BY_MESSAGE[type(message)]
     request_id: int = getattr(message, "request_id", 0)
@@ -200,13 +200,13 @@ def decode(payload: memoryview) -> Message:
     """Decode what follows the length of a frame.
 
     Args:
-        payload: the array, whole; only what becomes a field is copied.
+        payload: The array, whole; only what becomes a field is copied.
 
     Raises:
-        MalformedFrame: not an array of the values that the protocol uses, too short, or too long.
-        UnknownKind: the kind is not one of this version's.
-        InvalidField: a value has the wrong type or is out of its bounds.
-        VersionMismatch: a hello of another version.
+        MalformedFrame: Not an array of the values that the protocol uses, too short, or too long.
+        UnknownKind: The kind is not one of this version's.
+        InvalidField: A value has the wrong type or is out of its bounds.
+        VersionMismatch: A hello of another version.
     """
     try:
         count = fields.read_array_header(payload)

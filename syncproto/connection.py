@@ -1,24 +1,7 @@
 """The rules of a conversation: what may come when, ids matched to requests, limits.
 
-No I/O: bytes go in, messages come out, and the other way round.
-
-Both sides run the same small machine, each side in a state of its own:
-
-::
-
-    BEFORE_HELLO --hello--> OPEN --goodbye--> LEAVING
-          |                  |                   |
-          +-- error 0 -------+------- error 0 ---+--> ENDED      (error 0: an error for request id 0)
-
-=============  ==========================================  ===========================================
-state          a client may send                           a server may send
-=============  ==========================================  ===========================================
-BEFORE_HELLO   hello, error 0                              hello, error 0
-OPEN           requests, cancel, ping, pong, goodbye,      answers, errors, ping, pong, goodbye, error 0
-               error 0
-LEAVING        cancel, ping, pong, error 0                 answers, errors, ping, pong, error 0
-ENDED          nothing                                     nothing
-=============  ==========================================  ===========================================
+No I/O: bytes go in, messages come out, and the other way round.  Who may send what in which state is
+``order``.
 
 - A request needs both hellos, and a server that has not said goodbye as far as the client knows.
 - Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
@@ -31,7 +14,6 @@ A connection belongs to one task, or to several that use it only between checkpo
 """
 
 from collections.abc import Iterator
-from enum import Enum, auto
 from typing import Final, NoReturn
 
 from syncproto.codec import Frame, encode, kind_of
@@ -69,6 +51,7 @@ from syncproto.messages import (
     Range,
     Request,
 )
+from syncproto.order import ANSWERS, Role, State, why_not
 
 # More pings without a pong tell nothing new of the peer.
 MAX_PINGS: Final = 8
@@ -76,49 +59,7 @@ MAX_PINGS: Final = 8
 EXCESS_REQUESTS_FACTOR: Final = 2
 
 
-class Role(Enum):
-    """Which side of the conversation a connection speaks for."""
-
-    CLIENT = auto()
-    SERVER = auto()
-
-
-class State(Enum):
-    """How far one side of the conversation is."""
-
-    BEFORE_HELLO = auto()
-    OPEN = auto()
-    LEAVING = auto()
-    ENDED = auto()
-
-
-_REQUESTS: Final = frozenset({Kind.GET_HEAD, Kind.GET_RANGE})
-_ANSWERS: Final = frozenset({Kind.HEAD, Kind.RANGE, Kind.ERROR})
 _ANSWER_KIND: Final = {GetHead: Kind.HEAD, GetRange: Kind.RANGE}
-_EITHER: Final = frozenset({Kind.PING, Kind.PONG})
-_ALLOWED: Final = {
-    (Role.CLIENT, State.BEFORE_HELLO): frozenset({Kind.HELLO}),
-    (Role.SERVER, State.BEFORE_HELLO): frozenset({Kind.HELLO}),
-    (Role.CLIENT, State.OPEN): _EITHER | _REQUESTS | {Kind.CANCEL, Kind.GOODBYE},
-    (Role.SERVER, State.OPEN): _EITHER | _ANSWERS | {Kind.GOODBYE},
-    (Role.CLIENT, State.LEAVING): _EITHER | {Kind.CANCEL},
-    (Role.SERVER, State.LEAVING): _EITHER | _ANSWERS,
-}
-
-
-def _refusal(role: Role, state: State, kind: Kind, request_id: int) -> str | None:
-    """Return why a side may not send a message of this kind, or None where it may."""
-    if state is State.ENDED:
-        return "an error for request id 0 ended the connection"
-    if kind is Kind.ERROR and request_id == 0:
-        return None
-    if kind in _ALLOWED[role, state]:
-        return None
-    if state is State.BEFORE_HELLO:
-        return "hello comes first"
-    if kind in _ALLOWED[role, State.OPEN]:
-        return "goodbye was said"
-    return "hello was said already" if kind is Kind.HELLO else f"it is not a {role.name.lower()}'s to send"
 
 
 def _check_length(frame: Frame, limit: int) -> None:
@@ -131,8 +72,8 @@ class Connection:
     """One side of a conversation.
 
     Args:
-        role: whether we ask or answer.
-        hello: what we shall say first; its limits are what we hold the peer to.
+        role: Whether we ask or answer.
+        hello: What we shall say first; its limits are what we hold the peer to.
     """
 
     def __init__(self, role: Role, hello: Hello) -> None:
@@ -188,7 +129,7 @@ class Connection:
             The bytes to send.
 
         Raises:
-            LocalProtocolError: as a rule or a limit forbids it; nothing has changed then.
+            LocalProtocolError: As a rule or a limit forbids it; nothing has changed then.
         """
         frame = encode(message)
         self._check_sending(frame)
@@ -211,22 +152,22 @@ class Connection:
         """Note that an answer is sent which another thread encoded.
 
         Args:
-            frame: of a ``Head``, ``Range`` or ``Error``, as ``encode`` made it.
+            frame: Of a ``Head``, ``Range`` or ``Error``, as ``encode`` made it.
 
         Returns:
             The bytes to send.
 
         Raises:
-            LocalProtocolError: as ``send``.
+            LocalProtocolError: As ``send``.
         """
-        if frame.kind not in _ANSWERS:
+        if frame.kind not in ANSWERS:
             raise NotAllowedNow(frame.name, "only answers are sent as frames")
         self._check_sending(frame)
         self._note_sent(frame)
         return frame.data
 
     def _check_sending(self, frame: Frame) -> None:
-        reason = _refusal(self.role, self.our_state, frame.kind, frame.request_id)
+        reason = why_not(self.role, self.our_state, frame.kind, frame.request_id)
         # The last word is always ours to say: it tells the peer what was wrong with its own.
         if reason is None and self.their_state is State.ENDED and not frame.ends_connection:
             reason = "the peer has ended the connection, or it was ended for its misbehaviour"
@@ -266,7 +207,7 @@ class Connection:
             self.our_state = State.LEAVING
         elif frame.ends_connection:
             self.our_state = State.ENDED
-        elif frame.kind in _ANSWERS:
+        elif frame.kind in ANSWERS:
             self._note_answer(frame)
 
     def _note_answer(self, frame: Frame) -> None:
@@ -289,14 +230,14 @@ class Connection:
         pieces.
 
         Args:
-            data: any number of bytes, as they came; 64 KiB at a time is a good measure.
+            data: Any number of bytes, as they came; 64 KiB at a time is a good measure.
 
         Returns:
             An iterator of messages.  Answers to cancelled requests and cancels of answered requests are left
             out.
 
         Raises:
-            RemoteProtocolError: from the iterator, or at once where the connection failed before.
+            RemoteProtocolError: From the iterator, or at once where the connection failed before.
         """
         if self._failure is not None:
             raise self._failure.with_traceback(None)
@@ -307,7 +248,7 @@ class Connection:
         """Note that the stream has ended.
 
         Raises:
-            TruncatedStream: inside a frame, or before the peer's hello.  Requests in flight are lost anyway.
+            TruncatedStream: Inside a frame, or before the peer's hello.  Requests in flight are lost anyway.
         """
         if self._failure is None and (len(self._buffer) or self.their_state is State.BEFORE_HELLO):
             self._fail(TruncatedStream(len(self._buffer)))
@@ -365,7 +306,7 @@ class Connection:
     def _check_receiving(self, message: Message) -> None:
         theirs = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
         kind = kind_of(message)
-        reason = _refusal(theirs, self.their_state, kind, getattr(message, "request_id", 0))
+        reason = why_not(theirs, self.their_state, kind, getattr(message, "request_id", 0))
         if reason is not None:
             raise UnexpectedMessage(type(message).__name__, reason)
 

@@ -36,7 +36,7 @@ def read_array_header(view: memoryview) -> int:
     """Return the number of elements of the array that a frame is.
 
     Raises:
-        FieldError: the frame is empty or starts with anything but an array of at most 15 elements.
+        FieldError: The frame is empty or starts with anything but an array of at most 15 elements.
     """
     if not view:
         raise FieldError("an empty frame")
@@ -52,14 +52,14 @@ def read_value(view: memoryview, position: int) -> tuple[Value, int]:
     """Read one value.
 
     Args:
-        view: a whole frame.
-        position: where the value starts.
+        view: A whole frame.
+        position: Where the value starts.
 
     Returns:
         The value and the position behind it.
 
     Raises:
-        FieldError: the value goes beyond the frame, is not UTF-8, or is of a type that the protocol does not
+        FieldError: The value goes beyond the frame, is not UTF-8, or is of a type that the protocol does not
         use.
     """
     if position >= len(view):

@@ -41,14 +41,14 @@ class FrameBuffer:
         """Take the next message off the buffer.
 
         Args:
-            limit_bytes: the longest frame that may come now, without its four bytes of length.
+            limit_bytes: The longest frame that may come now, without its four bytes of length.
 
         Returns:
             None where the frame is not complete.
 
         Raises:
-            OversizedFrame: the length is above the limit.
-            RemoteProtocolError: as ``codec.decode``.
+            OversizedFrame: The length is above the limit.
+            RemoteProtocolError: As ``codec.decode``.
         """
         buffer = self._buffer
         if len(buffer) < LENGTH_BYTES:

@@ -71,16 +71,16 @@ class Hello:
     """Opens a connection, from both sides.
 
     Attributes:
-        hasher: the name of the hash function, such as ``blake3``.
-        branch_factor: slots of a branch, 2 to 65,536.
-        root: the head's root, 32 bytes.
-        revision: the head's number.
-        max_frame_bytes: the longest frame that the sender accepts, at least ``MAX_CONTROL_BYTES``.
-        max_keys: pairs that one answer of the sender holds at most; 0 where it serves nothing.
-        max_bytes: bytes of a proof that one answer of the sender holds at most; 0 where it serves nothing.
-        max_requests: requests in flight that the sender accepts; 0 where it serves nothing.
-        user_agent: program and version, for logs.
-        version: of the protocol; the same on both sides or the connection ends.
+        hasher: The name of the hash function, such as ``blake3``.
+        branch_factor: Slots of a branch, 2 to 65,536.
+        root: The head's root, 32 bytes.
+        revision: The head's number.
+        max_frame_bytes: The longest frame that the sender accepts, at least ``MAX_CONTROL_BYTES``.
+        max_keys: Pairs that one answer of the sender holds at most; 0 where it serves nothing.
+        max_bytes: Bytes of a proof that one answer of the sender holds at most; 0 where it serves nothing.
+        max_requests: Requests in flight that the sender accepts; 0 where it serves nothing.
+        user_agent: Program and version, for logs.
+        version: Of the protocol; the same on both sides or the connection ends.
     """
 
     hasher: str
@@ -119,10 +119,10 @@ class Error:
     """Ends a request without its answer, or with request id 0 the connection.
 
     Attributes:
-        request_id: of the request that is refused, or 0.
-        code: from the closed list.
-        message: a sentence for people, without control characters, at most ``MAX_TEXT_BYTES``.
-        detail: the bytes needed with ``LIMIT_TOO_SMALL``, milliseconds with ``OVERLOADED``, else None.
+        request_id: Of the request that is refused, or 0.
+        code: From the closed list.
+        message: A sentence for people, without control characters, at most ``MAX_TEXT_BYTES``.
+        detail: The bytes needed with ``LIMIT_TOO_SMALL``, milliseconds with ``OVERLOADED``, else None.
     """
 
     request_id: int
@@ -159,12 +159,12 @@ class GetRange:
     """Asks for a proof of the pairs in [start, end] at a root.
 
     Attributes:
-        request_id: chosen by the client, 1 to ``MAX_REQUEST_ID``, not in flight.
+        request_id: Chosen by the client, 1 to ``MAX_REQUEST_ID``, not in flight.
         root: 32 bytes.
-        start: first key wanted, at most ``MAX_BOUND_BYTES``; None: from the first.
-        end: last key wanted; None: up to the last.
-        max_keys: pairs wanted at most, at least 1; the server may send fewer.
-        max_bytes: bytes of the encoded proof at most, at least 1; the server may send fewer.
+        start: First key wanted, at most ``MAX_BOUND_BYTES``; None: from the first.
+        end: Last key wanted; None: up to the last.
+        max_keys: Pairs wanted at most, at least 1; the server may send fewer.
+        max_bytes: Bytes of the encoded proof at most, at least 1; the server may send fewer.
     """
 
     request_id: int

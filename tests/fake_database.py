@@ -84,8 +84,8 @@ class VirtualWorkers:
     """Workers that take their time on the virtual clock, a limited number at a time.
 
     Args:
-        seconds: that each piece of work takes.
-        count: of pieces at a time.
+        seconds: That each piece of work takes.
+        count: Of pieces at a time.
     """
 
     def __init__(self, seconds: float = 0, count: int = 1) -> None:

@@ -20,7 +20,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     """A listener whose connections are pairs of memory streams.
 
     Args:
-        lockstep: whether sending waits until the other side has received everything.
+        lockstep: Whether sending waits until the other side has received everything.
     """
 
     def __init__(self, *, lockstep: bool = False) -> None:

@@ -364,6 +364,22 @@ async def test_refusing_is_itself_limited(database: FakeDatabase, autojump_clock
         clients = [await site.client() for _ in range(3)]
         received = [len(await client.receive_all()) for client in clients]
         assert sorted(received) == [0, 0, 1]
+        await trio.sleep(2 * LINGER_SECONDS)
+        assert len(await (await site.client()).receive_all()) == 1
+
+
+async def test_what_a_refused_client_has_sent_is_read_before_the_connection_is_closed(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """TCP resets a connection that is closed with unread bytes, and the last word would be lost."""
+    limits = ServerLimits(max_connections=1)
+    async with running(Server(database, limits=limits, workers=VirtualWorkers()), lockstep=True) as site:
+        await site.greeted()
+        refused = await site.client()
+        async with trio.open_nursery() as nursery:
+            # In lockstep, sending ends when everything was read.
+            nursery.start_soon(refused.stream.send_all, bytes(100_000))
+            assert isinstance(await refused.receive(), Error)
 
 
 async def test_a_large_pair_waits_for_its_place_and_is_refused_in_the_end(
@@ -444,6 +460,16 @@ async def test_a_silent_client_is_left_with_a_goodbye(site: Site, autojump_clock
     assert await client.receive_all() == [Goodbye()]
     assert trio.current_time() - started == pytest.approx(LIMITS.idle_timeout_seconds)
     assert site.server.counters.timeouts == 1
+
+
+async def test_a_client_that_falls_silent_after_an_answer_is_left(
+    site: Site, database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    client = await site.greeted()
+    await client.ask(client.get_range(database.root))
+    started = trio.current_time()
+    assert await client.receive_all() == [Goodbye()]
+    assert trio.current_time() - started == pytest.approx(LIMITS.idle_timeout_seconds)
 
 
 async def test_a_ping_now_and_then_keeps_a_connection(site: Site, autojump_clock: MockClock) -> None:
