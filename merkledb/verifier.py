@@ -16,7 +16,6 @@ Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be app
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from itertools import islice
 from operator import itemgetter, lt
@@ -214,13 +213,9 @@ def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
     root, last = fold.finish()
     if root != request.root:
         raise InvalidProof(Reason.WRONG_ROOT, f"it has {root.hex()}")
-    inside = _inside(request)
-    nodes = sorted(
-        (path, record, node_id)
-        for part in (closed, last)
-        for path, record, node_id in zip(*part, strict=True)
-        if inside(path)
-    )
+    records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
+    ids = dict(zip(closed.paths + last.paths, closed.ids + last.ids, strict=True))
+    paths = _inside(sorted(records), request)
     return VerifiedRange(
         seal=_SEAL,
         scheme=scheme,
@@ -231,8 +226,8 @@ def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
         keys=proof.keys,
         values=proof.values,
         next_keys=tuple(_next_keys(proof, request)),
-        branches=tuple((path, record) for path, record, _ in nodes),
-        frontier=_frontier(pairs, nodes),
+        branches=tuple(zip(paths, map(records.__getitem__, paths), strict=True)),
+        frontier=_frontier(pairs, paths, ids),
     )
 
 
@@ -282,34 +277,37 @@ def _check_stubs(items: Items) -> None:
             raise InvalidProof(Reason.STUB_NOT_DIRECT, f"at path {path.hex()}")
 
 
-def _inside(request: _Request) -> Callable[[bytes], bool]:
-    """Return the test whether every possible path below a branch's path lies in the range."""
+def _inside(paths: list[bytes], request: _Request) -> list[bytes]:
+    """Return those of the branches' ascending ``paths`` below which every possible path lies in the range."""
     start, end = request.start_path, request.end_path
-    low = start or b""
+    first = bisect_left(paths, start) if start is not None else 0
     if end is None:
-        return lambda path: path >= low
-    return lambda path: low <= path < end and not end.startswith(path)
+        return paths[first:]
+    return [path for path in paths[first : bisect_left(paths, end)] if not end.startswith(path)]
 
 
-def _frontier(pairs: Items, nodes: list[tuple[bytes, bytes, bytes]]) -> Items:
-    """Return the topmost nodes inside the range.
+def _frontier(pairs: Items, paths: list[bytes], ids: dict[bytes, bytes]) -> Items:
+    """Return the topmost nodes inside the range: branches as stubs, and leaves that lie under none of them.
 
-    Branches as stubs, and the leaves that lie under none of them.
+    Args:
+        pairs: The pairs of the range, as items.
+        paths: The paths of the branches wholly inside, ascending.
+        ids: The ids of all branches, by path.
     """
     frontier = Items([], [], [], {})
     leaf = at = 0
-    while at < len(nodes):
-        path, _, node_id = nodes[at]
+    while at < len(paths):
+        path = paths[at]
         until = bisect_left(pairs.paths, path, leaf)
         _extend(frontier, pairs, leaf, until)
         frontier.paths.append(path)
-        frontier.ids.append(node_id)
+        frontier.ids.append(ids[path])
         frontier.digests.append(None)
         behind = prefix_end(path)
         if behind is None:
             return frontier
         leaf = bisect_left(pairs.paths, behind, until)
-        at = bisect_left(nodes, behind, at + 1, key=itemgetter(0))
+        at = bisect_left(paths, behind, at + 1)
     _extend(frontier, pairs, leaf, len(pairs.paths))
     return frontier
 

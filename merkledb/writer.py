@@ -70,11 +70,9 @@ class Writer:
         """Put the verified pairs that are not there yet; delete the other keys of the range."""
         wanted = dict(zip(verified.keys, verified.values, strict=True))
         held = self._delete_between(self._store.values, verified.start, verified.end, wanted)
-        if held:
-            new = [key for key in verified.keys if key not in held]
-            put_sorted(self._transaction, self._store.values, new, [wanted[key] for key in new])
-        else:
-            put_sorted(self._transaction, self._store.values, verified.keys, verified.values)
+        new = [key for key in verified.keys if key not in held] if held else verified.keys
+        new_values = [wanted[key] for key in new] if held else verified.values
+        put_sorted(self._transaction, self._store.values, new, new_values)
 
     def _delete_between(
         self, table: Table, start: bytes | None, end: bytes | None, wanted: dict[bytes, bytes]
