@@ -15,7 +15,7 @@ from merkledb import EMPTY_ROOT, Scheme
 from merklesync.keys import HEX_PREFIX, parse_bytes
 
 LOOPBACK: Final = "127.0.0.1"
-# Unassigned at IANA; any other does as well.
+# Any free port does; a fixed one is one thing less to say on both sides.
 DEFAULT_PORT: Final = 7440
 MAX_PORT: Final = 65_535
 
