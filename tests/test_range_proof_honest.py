@@ -195,6 +195,19 @@ def test_a_proof_of_any_size_in_bytes_is_cut_at_the_last_pair_that_fits(scheme: 
             assert_limits_are_used_up(proof, store, scheme, None, limit)
 
 
+def test_a_boundary_that_shrinks_with_the_end_leaves_no_room_unused() -> None:
+    # Cut off at 01 00 a proof carries a stub for each of 255 neighbours, 8 KiB; cut off at 00 ff it carries
+    # none.
+    scheme = Scheme("blake3", 256)
+    store = {bytes([high, low]): bytes(3000) for high in range(3) for low in range(256)}
+    below = 256 * (3000 + 7)
+    with new_database(store, scheme) as database:
+        for max_bytes in range(below - 6 * KIB, below + 24 * KIB, 700):
+            proof = database.prove_range(max_bytes=max_bytes)
+            assert len(proof.encode()) <= max_bytes
+            assert_limits_are_used_up(proof, store, scheme, None, Limits(4096, max_bytes))
+
+
 @pytest.mark.parametrize("hasher", HASHERS)
 def test_a_pair_larger_than_the_limit_is_served_with_the_size_that_the_error_names(hasher: str) -> None:
     store = hashed_store(20, 40)
