@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar, overload
+from typing import Final, Self
 
 import lmdb
 
 from merkledb.changes import sorted_changes
 from merkledb.check import check
+from merkledb.content import Content
 from merkledb.errors import CorruptDatabase, NotADatabase, SchemeMismatch
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
@@ -30,8 +31,6 @@ from merkledb.store import (
 )
 from merkledb.verifier import VerifiedRange
 from merkledb.writer import Writer
-
-Default = TypeVar("Default")
 
 _PROGRESS: Final = b"progress"
 # The manager's state of a sync is a map of a few hundred ranges; more would make every transaction write it
@@ -105,7 +104,7 @@ def _write_meta(store: Store, transaction: Transaction, scheme: Scheme) -> None:
     transaction.put(HEAD, Head().encode(), db=store.meta)
 
 
-class Database:
+class Database(Content):
     """An open database; made by ``merkledb.open``, and a context manager.
 
     Reads see the newest commit; ``snapshot`` gives several reads that belong together.  All methods may be
@@ -122,14 +121,6 @@ class Database:
         self.scheme = scheme
         self.path = store.path
         self.readonly = store.readonly
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Database {str(self.path)!r}, {self.scheme}>"
@@ -162,27 +153,13 @@ class Database:
         with self.snapshot() as snapshot:
             return len(snapshot)
 
-    def __contains__(self, key: bytes) -> bool:
-        return self.get(key) is not None
-
-    def __getitem__(self, key: bytes) -> bytes:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    @overload
-    def get(self, key: bytes) -> bytes | None: ...
-    @overload
-    def get(self, key: bytes, default: Default) -> bytes | Default: ...
-    def get(self, key: bytes, default: Default | None = None) -> bytes | Default | None:
-        """Return the value of ``key``; ``default`` when there is none."""
+    def _value(self, key: bytes) -> bytes | None:
         row = row_key(key)
         if len(row) > MAX_ROW_KEY_BYTES:
-            return default
+            return None
         transaction = self._store.begin()
         try:
-            return transaction.get(row, default, db=self._store.values)
+            return transaction.get(row, db=self._store.values)
         except lmdb.Error as error:
             raise self._store.translate(error) from error
         finally:

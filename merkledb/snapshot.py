@@ -6,17 +6,15 @@ not used again, so a snapshot that is kept open for long makes the file grow: cl
 """
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeVar, overload
+from typing import Final, NamedTuple
 
+from merkledb.content import Content
 from merkledb.errors import CorruptDatabase, InvalidRange
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, Prover
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES, Scheme
 from merkledb.store import MAX_ROW_KEY_BYTES, Store, Transaction, key_of_row, row_key, seek
 from merkledb.trie import Trie
-
-Default = TypeVar("Default")
 
 HEAD: Final = b"head"
 _REVISION_BYTES: Final = 8
@@ -51,7 +49,7 @@ def read_head(store: Store, transaction: Transaction) -> Head:
     return Head(row[:ID_BYTES], revision, bool(row[-1]))
 
 
-class Snapshot:
+class Snapshot(Content):
     """One state of a database.  A context manager; use it from one thread at a time, whichever that is.
 
     Attributes:
@@ -68,14 +66,6 @@ class Snapshot:
         self.root = head.root
         self.revision = head.revision
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the read transaction; the snapshot cannot be used afterwards."""
         self._transaction.abort()
@@ -84,26 +74,12 @@ class Snapshot:
         with self._store.translated():
             return self._store.entries(self._transaction, self._store.values)
 
-    def __contains__(self, key: bytes) -> bool:
-        return self.get(key) is not None
-
-    def __getitem__(self, key: bytes) -> bytes:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    @overload
-    def get(self, key: bytes) -> bytes | None: ...
-    @overload
-    def get(self, key: bytes, default: Default) -> bytes | Default: ...
-    def get(self, key: bytes, default: Default | None = None) -> bytes | Default | None:
-        """Return the value of ``key``; ``default`` when there is none."""
+    def _value(self, key: bytes) -> bytes | None:
         row = row_key(key)
         if len(row) > MAX_ROW_KEY_BYTES:
-            return default
+            return None
         with self._store.translated():
-            return self._transaction.get(row, default, db=self._store.values)
+            return self._transaction.get(row, db=self._store.values)
 
     def items(
         self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
