@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from merklesync.cli import main
 
+# Far above what any of these processes and threads needs: what takes longer hangs, and is to fail by name.
+DEADLINE_SECONDS = 60
 PROGRAM = [sys.executable, "-m", "merklesync"]
 
 
@@ -63,6 +65,15 @@ def start(*arguments: object, stdin: int = subprocess.DEVNULL) -> subprocess.Pop
     )
 
 
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for a process to end; return what it wrote to its outputs, or end it when it hangs."""
+    try:
+        return process.communicate(timeout=DEADLINE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 @contextmanager
 def serving(store: Path) -> Iterator[str]:
     """Serve a store from another process; give its address."""
@@ -72,4 +83,5 @@ def serving(store: Path) -> Iterator[str]:
             yield json.loads(server.stdout.readline())["address"]
         finally:
             server.terminate()
-            assert server.wait() == 0
+            finish(server)
+            assert server.returncode == 0

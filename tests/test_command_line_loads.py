@@ -17,7 +17,7 @@ from merkledb import root_of
 from merklesync import loading, sorting
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
-from tests.command_line import fail, fill, start, succeed, succeed_json
+from tests.command_line import fail, fill, finish, start, succeed, succeed_json
 from tests.stores import new_database
 
 TREE = {b"a/b": b"1", b"a-b": b"", b"a/c/d": b"\x00\xff", b"\xff\xfe": b"not UTF-8", b"z z": b"x" * 5000}
@@ -253,7 +253,7 @@ def test_ctrl_c_while_a_pipe_is_read_loads_nothing(tmp_path: Path) -> None:
         # More than a pipe holds: once it is written, the process is known to read.
         os.write(writing, b'{"key": "a", "value": "b"}\n' * 10_000)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
+        _, errors = finish(process)
     os.close(writing)
     assert (process.returncode, errors) == (130, "Error: interrupted: nothing was loaded\n")
     assert not (tmp_path / "store").exists()

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,17 @@ from merkledb import Database, RangeProof, Snapshot, root_of
 from merklesync.options import Address, parse_address
 from merklesync.serving import is_loopback
 from server import Server, open_listeners
-from tests.command_line import fail, fill, run, serving, start, succeed, succeed_json
+from tests.command_line import (
+    DEADLINE_SECONDS,
+    fail,
+    fill,
+    finish,
+    run,
+    serving,
+    start,
+    succeed,
+    succeed_json,
+)
 
 PAIRS = {b"key %d" % number: b"value %d" % number for number in range(2_000)}
 ROOT = root_of(PAIRS).hex()
@@ -83,6 +94,12 @@ def listening(serve: Callable[[list[trio.SocketListener]], Awaitable[None]]) -> 
     stops: list[Callable[[], None]] = []
 
     async def run_server() -> None:
+        try:
+            await listen()
+        finally:
+            started.set()
+
+    async def listen() -> None:
         listeners = await open_listeners("127.0.0.1", 0)
         with trio.CancelScope() as scope:
             token = trio.lowlevel.current_trio_token()
@@ -91,14 +108,15 @@ def listening(serve: Callable[[list[trio.SocketListener]], Awaitable[None]]) -> 
             started.set()
             await serve(listeners)
 
-    thread = threading.Thread(target=trio.run, args=(run_server,))
+    thread = threading.Thread(target=trio.run, args=(run_server,), daemon=True)
     thread.start()
-    started.wait()
+    assert started.wait(DEADLINE_SECONDS)
     try:
         yield addresses[0]
     finally:
         stops[0]()
-        thread.join()
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
 
 
 @contextmanager
@@ -226,7 +244,7 @@ def test_what_is_no_server_is_told_apart(tmp_path: Path) -> None:
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             connection.close()
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         sentence = fail(4, "status", f"127.0.0.1:{listener.getsockname()[1]}")
         thread.join()
@@ -258,7 +276,7 @@ def test_serve_says_where_and_what_and_ends_well_when_told(store: Path) -> None:
             assert server.stdout is not None
             lines = [server.stdout.readline().split() for _ in range(3)]
             server.send_signal(stop)
-            _, notes = server.communicate()
+            _, notes = finish(server)
         assert lines[0] == ["serving", "2,000", "keys"]
         assert lines[1][0] == "address"
         assert lines[1][1].startswith("127.0.0.1:")
@@ -309,10 +327,12 @@ def test_ctrl_c_leaves_a_copy_that_resumes(tmp_path: Path) -> None:
             stalling_relay(address, 4_000_000) as relay,
             start("sync", copy, "--from", relay, "--root", root) as process,
         ):
+            deadline = time.monotonic() + DEADLINE_SECONDS
             while not is_begun(copy):
                 assert process.poll() is None
+                assert time.monotonic() < deadline
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate()
+            _, errors = finish(process)
         assert process.returncode == 130
         assert (
             errors
