@@ -15,7 +15,7 @@ import lmdb
 from merkledb.changes import sorted_changes
 from merkledb.check import check
 from merkledb.content import Content
-from merkledb.errors import CorruptDatabase, NotADatabase, SchemeMismatch
+from merkledb.errors import CorruptDatabase, SchemeMismatch
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.scheme import Scheme
@@ -63,45 +63,36 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         DatabaseInUse: It is open for writing elsewhere.
         DatabaseFull: There is no room for its first pages.
     """
-    store = Store(Path(path), readonly=readonly, create=create, map_bytes=map_bytes)
+    first_meta = _first_meta(scheme or Scheme())
+    store = Store(Path(path), first_meta, readonly=readonly, create=create, map_bytes=map_bytes)
     try:
-        return Database(store, _agreed_scheme(store, scheme))
+        found = _read_scheme(store)
+        if scheme is not None and found != scheme:
+            raise SchemeMismatch(str(store.path), scheme, found)
     except BaseException:
         store.close()
         raise
+    return Database(store, found)
 
 
-def _agreed_scheme(store: Store, wanted: Scheme | None) -> Scheme:
-    """Return the store's scheme, written first when the store is new."""
+def _first_meta(scheme: Scheme) -> dict[bytes, bytes]:
+    """Return the meta rows of a new store."""
+    return {
+        b"format": bytes([FORMAT]),
+        b"scheme": f"{scheme.hasher}/{scheme.branch_factor}".encode(),
+        b"lmdb": str(LMDB_VERSION).encode(),
+        HEAD: Head().encode(),
+    }
+
+
+def _read_scheme(store: Store) -> Scheme:
     with store.read() as transaction:
-        found = _read_scheme(store, transaction)
-    if found is None:
-        if store.readonly:
-            raise NotADatabase(str(store.path), "is a store whose creation was cut short: create it again")
-        found = wanted or Scheme()
-        with store.write() as transaction:
-            _write_meta(store, transaction, found)
-    if wanted is not None and found != wanted:
-        raise SchemeMismatch(str(store.path), wanted, found)
-    return found
-
-
-def _read_scheme(store: Store, transaction: Transaction) -> Scheme | None:
-    row = transaction.get(b"scheme", db=store.meta)
-    if row is None:
-        return None
+        row = transaction.get(b"scheme", b"", db=store.meta)
     try:
         hasher, branch_factor = row.decode().split("/")
         return Scheme(hasher, int(branch_factor))  # type: ignore[arg-type] # Scheme checks the name itself.
     except ValueError as error:
         raise CorruptDatabase(str(store.path), f"the scheme {row!r} is unknown") from error
-
-
-def _write_meta(store: Store, transaction: Transaction, scheme: Scheme) -> None:
-    transaction.put(b"format", bytes([FORMAT]), db=store.meta)
-    transaction.put(b"scheme", f"{scheme.hasher}/{scheme.branch_factor}".encode(), db=store.meta)
-    transaction.put(b"lmdb", str(LMDB_VERSION).encode(), db=store.meta)
-    transaction.put(HEAD, Head().encode(), db=store.meta)
 
 
 class Database(Content):

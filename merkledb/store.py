@@ -22,7 +22,7 @@ import fcntl
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +59,7 @@ _MAX_TABLES: Final = 16
 _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = (b"values", b"branches", b"meta", b"sync")
+_META: Final = 2
 
 if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
@@ -100,6 +101,7 @@ class Store:
 
     Args:
         path: The folder.
+        first_meta: The rows of the meta table of a new store, made in one transaction with its tables.
         readonly: Open for reading only; several processes may.
         create: Make the folder and the tables where nothing is.
         map_bytes: The most that the store may ever grow to; address space only.
@@ -108,7 +110,9 @@ class Store:
         NotADatabase, FormatTooNew, DatabaseInUse, DatabaseFull, CorruptDatabase
     """
 
-    def __init__(self, path: Path, *, readonly: bool, create: bool, map_bytes: int) -> None:
+    def __init__(
+        self, path: Path, first_meta: Mapping[bytes, bytes], *, readonly: bool, create: bool, map_bytes: int
+    ) -> None:
         self.path = path
         self.readonly = readonly
         self._writing = threading.Lock()
@@ -123,10 +127,10 @@ class Store:
             if not readonly:
                 # Readers that were killed would otherwise keep old pages from being used again.
                 self._environment.reader_check()
-            self.values, self.branches, self.meta, self.sync = self._open_tables()
+            self.values, self.branches, self.meta, self.sync = self._open_tables(first_meta)
             undo.pop_all()
 
-    def _open_tables(self) -> list[Table]:
+    def _open_tables(self, first_meta: Mapping[bytes, bytes]) -> list[Table]:
         with self.translated():
             if self._environment.stat()["entries"]:
                 tables = self._open_existing_tables()
@@ -135,8 +139,10 @@ class Store:
             else:
                 with self._environment.begin(write=True) as transaction:
                     tables = [self._environment.open_db(name, transaction) for name in _TABLES]
+                    for name, row in first_meta.items():
+                        transaction.put(name, row, db=tables[_META])
         with self.read() as rows:
-            found = int.from_bytes(rows.get(b"format", b"", db=tables[_TABLES.index(b"meta")]))
+            found = int.from_bytes(rows.get(b"format", b"", db=tables[_META]))
         if found > FORMAT:
             raise FormatTooNew(str(self.path), found, FORMAT)
         return tables
