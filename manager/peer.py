@@ -15,8 +15,10 @@ OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 class Peer(NamedTuple):
     """A peer.
 
-    Attributes: name: What errors and progress call it. open_stream: Opens a new connection; may raise
-        OSError, and is called again after a connection was lost.
+    Attributes:
+        name: What errors and progress call it.
+        open_stream: Opens a new connection; may raise OSError, and is called again after a connection was
+            lost.
     """
 
     name: str

@@ -157,7 +157,7 @@ def status(address: Address, *, as_json: bool) -> None:
 
     Ends with exit code 4 when no server answers.
 
-    JSON: address, root, revision, hasher, branch_factor, protocol, user_agent, max_keys, max_bytes,
+    JSON: address, root, revision, keys, hasher, branch_factor, protocol, user_agent, max_keys, max_bytes,
     max_requests, seconds.
     """
     met = met_peers((address,))[0]
@@ -170,6 +170,7 @@ def status(address: Address, *, as_json: bool) -> None:
             "address": f"{address}, answered in {show_seconds(met.seconds)}",
             "root": hello.root.hex(),
             "revision": f"{hello.revision:,}",
+            "keys": f"{hello.keys:,}",
             "scheme": f"{hello.hasher} with branch factor {hello.branch_factor}",
             "software": f"{hello.user_agent}, protocol {hello.version}",
             "limits": f"{show_keys(hello.max_keys)} and {show_size(hello.max_bytes)} a proof, "
@@ -183,6 +184,7 @@ def describe_peer(hello: Hello) -> dict[str, Any]:
     return {
         "root": hello.root.hex(),
         "revision": hello.revision,
+        "keys": hello.keys,
         "hasher": hello.hasher,
         "branch_factor": hello.branch_factor,
         "protocol": hello.version,

@@ -29,6 +29,9 @@ class ProvableSnapshot(Protocol):
     def revision(self) -> int:
         """The state's number."""
 
+    def __len__(self) -> int:
+        """Return how many pairs it holds, at no cost."""
+
     def prove_range(
         self,
         start: bytes | None = None,
@@ -87,10 +90,10 @@ class Allowed(NamedTuple):
     max_large_bytes: int
 
 
-def read_head(database: ProvableDatabase) -> tuple[bytes, int]:
-    """Return root and revision of the head."""
+def read_head(database: ProvableDatabase) -> tuple[bytes, int, int]:
+    """Return the root and the revision of the head, and how many pairs it holds."""
     with database.snapshot() as snapshot:
-        return snapshot.root, snapshot.revision
+        return snapshot.root, snapshot.revision, len(snapshot)
 
 
 def answer(database: ProvableDatabase, request: Request, allowed: Allowed) -> Frame | Error | Large:

@@ -39,8 +39,7 @@ class Server:
         limits: Of connections, requests, proofs and waits.
         workers: That read the database; threads when None.
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
-        told of a
-            failure, and nothing of its cause.
+            told of a failure, and nothing of its cause.
         user_agent: Program and version, for the clients' logs; at most 128 bytes.
 
     Attributes:
@@ -151,7 +150,7 @@ class Server:
         """Return what we say first, None where not even the head can be read."""
         database = self._services.database
         try:
-            root, revision = await self._services.workers.run(partial(read_head, database))
+            root, revision, keys = await self._services.workers.run(partial(read_head, database))
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
             self._report(error)
             return None
@@ -160,6 +159,7 @@ class Server:
             branch_factor=database.scheme.branch_factor,
             root=root,
             revision=revision,
+            keys=keys,
             max_frame_bytes=MAX_CONTROL_BYTES,
             max_keys=self.limits.max_keys,
             max_bytes=self.limits.max_bytes,

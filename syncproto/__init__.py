@@ -31,6 +31,7 @@ from syncproto.errors import (
 from syncproto.messages import (
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
+    MAX_PAIRS,
     MAX_RETRY_AFTER_MILLISECONDS,
     MAX_TEXT_BYTES,
     PROTOCOL_VERSION,
@@ -56,6 +57,7 @@ from syncproto.order import Role, State
 __all__ = [
     "MAX_CONTROL_BYTES",
     "MAX_FRAME_BYTES",
+    "MAX_PAIRS",
     "MAX_RETRY_AFTER_MILLISECONDS",
     "MAX_TEXT_BYTES",
     "PROTOCOL_VERSION",

@@ -38,6 +38,7 @@ _REQUEST_ID_OR_NONE: Final = fields.unsigned("request_id", high=messages.MAX_REQ
 _NO_REQUEST_ID: Final = fields.unsigned("request_id", high=0)
 _ROOT: Final = fields.binary("root", low=messages.ROOT_BYTES, high=messages.ROOT_BYTES)
 _REVISION: Final = fields.unsigned("revision", high=messages.MAX_REVISION)
+_KEYS: Final = fields.unsigned("keys", high=messages.MAX_PAIRS)
 _MAX_COUNT: Final = 2**32 - 1
 
 
@@ -82,6 +83,7 @@ _HELLO: Final = Layout(
         fields.unsigned("branch_factor", low=2, high=65_536),
         _ROOT,
         _REVISION,
+        _KEYS,
         fields.unsigned("max_frame_bytes", low=messages.MAX_CONTROL_BYTES, high=messages.MAX_FRAME_BYTES),
         fields.unsigned("max_keys", high=_MAX_COUNT),
         fields.unsigned("max_bytes", high=messages.MAX_PROOF_BYTES),
@@ -107,7 +109,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     ),
     Layout(Kind.CANCEL, Cancel, _REQUEST_ID),
     Layout(Kind.GET_HEAD, GetHead, _REQUEST_ID),
-    Layout(Kind.HEAD, Head, _REQUEST_ID, (_ROOT, _REVISION)),
+    Layout(Kind.HEAD, Head, _REQUEST_ID, (_ROOT, _REVISION, _KEYS)),
     Layout(
         Kind.GET_RANGE,
         GetRange,

@@ -15,6 +15,8 @@ PROTOCOL_VERSION: Final = 1
 ROOT_BYTES: Final = 32
 MAX_REQUEST_ID: Final = 2**32 - 1
 MAX_REVISION: Final = 2**64 - 1
+# Signed integers of 64 bits hold it in every language, and nobody has more pairs.
+MAX_PAIRS: Final = 2**63 - 1
 # The longest key has 510 bytes, and what follows a key in order is that key and one byte more; the rest is
 # air.
 MAX_BOUND_BYTES: Final = 1024
@@ -75,6 +77,8 @@ class Hello:
         branch_factor: Slots of a branch, 2 to 65,536.
         root: The head's root, 32 bytes.
         revision: The head's number.
+        keys: Pairs at the head, 0 to ``MAX_PAIRS``; 0 where it serves nothing.  Nothing proves it, so nothing
+            but an estimate may depend on it.
         max_frame_bytes: The longest frame that the sender accepts, at least ``MAX_CONTROL_BYTES``.
         max_keys: Pairs that one answer of the sender holds at most; 0 where it serves nothing.
         max_bytes: Bytes of a proof that one answer of the sender holds at most; 0 where it serves nothing.
@@ -87,6 +91,7 @@ class Hello:
     branch_factor: int
     root: bytes
     revision: int
+    keys: int = 0
     max_frame_bytes: int
     max_keys: int = 0
     max_bytes: int = 0
@@ -140,18 +145,26 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class GetHead:
-    """Asks for the root and the revision of the head."""
+    """Asks for the head: its root, its revision, and how many pairs it holds."""
 
     request_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Answers ``GetHead``."""
+    """Answers ``GetHead``.
+
+    Attributes:
+        request_id: Of the request.
+        root: The head's root, 32 bytes.
+        revision: The head's number.
+        keys: Pairs at the head, as in a hello: a hint.
+    """
 
     request_id: int
     root: bytes
     revision: int
+    keys: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ class FakeSnapshot:
     revision: int
     failure: Exception | None
 
+    def __len__(self) -> int:
+        return len(self.content)
+
     def prove_range(
         self, start: bytes | None = None, end: bytes | None = None, *, max_keys: int = 1, max_bytes: int = 1
     ) -> FakeProof:

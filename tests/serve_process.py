@@ -48,6 +48,9 @@ class CountingSnapshot:
     def revision(self) -> int:
         return self._snapshot.revision
 
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
     def prove_range(
         self,
         start: bytes | None = None,

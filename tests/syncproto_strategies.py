@@ -36,6 +36,7 @@ SERVER_HELLO = Hello(
     branch_factor=16,
     root=ROOT,
     revision=7,
+    keys=30,
     max_frame_bytes=MAX_CONTROL_BYTES,
     max_keys=4096,
     max_bytes=1 << 20,
@@ -61,6 +62,7 @@ counts = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 127, 128, 255, 256, 
 positive_counts = counts.filter(bool)
 request_ids = positive_counts
 revisions = counts | st.integers(0, 2**64 - 1)
+numbers_of_keys = counts | st.integers(0, 2**63 - 1)
 roots = st.binary(min_size=32, max_size=32)
 bounds = (
     st.none()
@@ -77,6 +79,7 @@ hellos = st.builds(
     branch_factor=st.integers(2, 65_536),
     root=roots,
     revision=revisions,
+    keys=numbers_of_keys,
     max_frame_bytes=st.integers(MAX_CONTROL_BYTES, MAX_FRAME_BYTES),
     max_keys=counts,
     max_bytes=st.integers(0, MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES),
@@ -107,7 +110,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     errors,
     st.builds(Cancel, request_ids),
     st.builds(GetHead, request_ids),
-    st.builds(Head, request_ids, roots, revisions),
+    st.builds(Head, request_ids, roots, revisions, numbers_of_keys),
     get_ranges,
     st.builds(Range, request_ids, proofs),
 )

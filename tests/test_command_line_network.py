@@ -63,6 +63,9 @@ class LyingSnapshot:
         self.root = root
         self.revision = snapshot.revision
 
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
     def prove_range(
         self,
         start: bytes | None = None,
@@ -253,14 +256,18 @@ def test_what_is_no_server_is_told_apart(tmp_path: Path) -> None:
 
 def test_status_shows_what_a_server_says(address: str) -> None:
     document = succeed_json("status", address)
-    assert {name: document[name] for name in ("root", "revision", "hasher", "branch_factor", "protocol")} == {
+    expected = {
         "root": ROOT,
         "revision": 1,
+        "keys": len(PAIRS),
         "hasher": "blake3",
         "branch_factor": 16,
         "protocol": 1,
     }
-    assert ROOT in succeed("status", address)
+    assert {name: document[name] for name in expected} == expected
+    facts = succeed("status", address)
+    assert ROOT in facts
+    assert f"keys      {len(PAIRS):,}\n" in facts
 
 
 def test_a_store_can_be_written_while_it_is_served(tmp_path: Path) -> None:

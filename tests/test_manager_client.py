@@ -128,7 +128,7 @@ async def test_a_head_instead_of_a_range_is_misbehaviour(autojump_clock: MockClo
         async def confuse() -> None:
             (request,) = await line.hear()
             assert isinstance(request, GetRange)
-            await line.say_past_the_rules(Head(request.request_id, ROOT, 1))
+            await line.say_past_the_rules(Head(request.request_id, ROOT, 1, 0))
 
         assert isinstance(await failure_of(line), PeerMisbehaved)
 

@@ -66,7 +66,7 @@ async def test_the_servers_hello_tells_its_head_and_its_limits(
     client = await site.client()
     hello = await client.greet()
     assert (hello.hasher, hello.branch_factor) == ("blake3", 16)
-    assert (hello.root, hello.revision) == (database.root, 1)
+    assert (hello.root, hello.revision, hello.keys) == (database.root, 1, len(CONTENT))
     assert (hello.max_keys, hello.max_bytes, hello.max_requests) == (100, LIMITS.max_bytes, 4)
     assert hello.max_frame_bytes == MAX_CONTROL_BYTES
 
@@ -154,7 +154,7 @@ async def test_the_head_is_told_as_it_is_now(
     client = await site.greeted()
     database.content[b"d"] = b"4"
     database.revision = 2
-    assert await client.ask(GetHead(1)) == Head(1, database.root, 2)
+    assert await client.ask(GetHead(1)) == Head(1, database.root, 2, 4)
 
 
 async def test_another_root_than_the_heads_is_unknown(
@@ -788,4 +788,4 @@ async def test_a_request_may_follow_the_clients_hello_at_once(
     client.connection._in_flight[1] = GetHead(1)
     await client.stream.send_all(encode(HELLO).data + encode(GetHead(1)).data)
     assert isinstance(await client.receive(), Hello)
-    assert await client.receive() == Head(1, database.root, 1)
+    assert await client.receive() == Head(1, database.root, 1, len(database.content))

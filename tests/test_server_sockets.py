@@ -70,7 +70,7 @@ async def test_a_whole_database_is_copied_range_by_range(
     client = await greeted(address)
     head = await client.ask(GetHead(99))
     assert isinstance(head, Head)
-    assert (head.root, head.revision) == (database.root, database.revision)
+    assert (head.root, head.revision, head.keys) == (database.root, database.revision, len(CONTENT))
     assert await copied(client, head.root, max_keys) == CONTENT
     await client.stream.aclose()
 

@@ -47,6 +47,7 @@ GOLDEN: list[tuple[Message, bytes]] = [
             branch_factor=256,
             root=ROOT,
             revision=2**32,
+            keys=2**63 - 1,
             max_frame_bytes=2**20 + 12,
             max_keys=4096,
             max_bytes=2**20,
@@ -54,8 +55,8 @@ GOLDEN: list[tuple[Message, bytes]] = [
             user_agent="abc/1",
         ),
         bytes_of(
-            "00 00 00 4d  # 77 bytes follow",
-            "9c  # an array of 12",
+            "00 00 00 56  # 86 bytes follow",
+            "9d  # an array of 13",
             "00  # kind: hello",
             "00  # no request id",
             "01  # protocol version 1",
@@ -65,6 +66,7 @@ GOLDEN: list[tuple[Message, bytes]] = [
             "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f",
             "10 11 12 13 14 15 16 17 18 19 1a 1b 1c 1d 1e 1f",
             "cf 00 00 00 01 00 00 00 00  # revision 2**32 in eight bytes",
+            "cf 7f ff ff ff ff ff ff ff  # 2**63 - 1 keys",
             "ce 00 10 00 0c  # frames of at most 1 MiB and 12 bytes",
             "cd 10 00  # at most 4,096 keys",
             "ce 00 10 00 00  # proofs of at most 1 MiB",
@@ -105,14 +107,15 @@ GOLDEN: list[tuple[Message, bytes]] = [
     (Cancel(128), bytes_of("00 00 00 04", "92  # an array of 2", "05  # cancel", "cc 80  # request 128")),
     (GetHead(1), bytes_of("00 00 00 03", "92  # an array of 2", "10  # get_head", "01  # request 1")),
     (
-        Head(1, bytes(32), 9),
+        Head(1, bytes(32), 9, 500),
         bytes_of(
-            "00 00 00 26  # 38 bytes follow",
-            "94  # an array of 4",
+            "00 00 00 29  # 41 bytes follow",
+            "95  # an array of 5",
             "11  # kind: head",
             "01  # of request 1",
             "c4 20" + " 00" * 32 + "  # the empty root",
             "09  # revision 9",
+            "cd 01 f4  # 500 keys",
         ),
     ),
     (
@@ -191,6 +194,9 @@ UNSENDABLE: list[tuple[Message, str]] = [
     (replace(CLIENT_HELLO, root=bytes(31)), "root"),
     (replace(CLIENT_HELLO, revision=-1), "revision"),
     (replace(CLIENT_HELLO, revision=2**64), "revision"),
+    (replace(CLIENT_HELLO, keys=-1), "keys"),
+    (replace(CLIENT_HELLO, keys=2**63), "keys"),
+    (replace(CLIENT_HELLO, keys=True), "keys"),
     (replace(CLIENT_HELLO, max_frame_bytes=4095), "max_frame_bytes"),
     (replace(CLIENT_HELLO, max_requests=65_536), "max_requests"),
     (replace(CLIENT_HELLO, user_agent="x" * 129), "user_agent"),
@@ -212,6 +218,8 @@ UNSENDABLE: list[tuple[Message, str]] = [
     (GetRange(1, ROOT, None, None, 0, 1), "max_keys"),
     (GetRange(1, ROOT, None, None, 1, 0), "max_bytes"),
     (GetRange(1, ROOT, None, None, 1, 2**32), "max_bytes"),
+    (Head(1, ROOT, 0, -1), "keys"),
+    (Head(1, ROOT, 0, 2**63), "keys"),
     (Range(1, b""), "proof"),
     (Range(1, None), "proof"),  # type: ignore[arg-type]  # the wrong type is the point
 ]
@@ -229,7 +237,7 @@ def packed(*elements: object) -> bytes:
     return msgpack.packb(elements)
 
 
-HELLO = [0, 0, 1, "blake3", 16, ROOT, 7, 4096, 0, 0, 0, "peer"]
+HELLO = [0, 0, 1, "blake3", 16, ROOT, 7, 30, 4096, 0, 0, 0, "peer"]
 GET_RANGE = [18, 1, ROOT, None, None, 1, 1]
 
 
@@ -286,9 +294,11 @@ INVALID: list[tuple[bytes, str, str]] = [
     (changed(HELLO, 5, ROOT[1:]), "Hello", "root"),
     (changed(HELLO, 5, "r" * 32), "Hello", "root"),
     (changed(HELLO, 6, b"7"), "Hello", "revision"),
-    (changed(HELLO, 7, 0), "Hello", "max_frame_bytes"),
-    (changed(HELLO, 9, 2**32 - 1), "Hello", "max_bytes"),
-    (changed(HELLO, 11, "\x07"), "Hello", "user_agent"),
+    (changed(HELLO, 7, 2**63), "Hello", "keys"),
+    (changed(HELLO, 7, None), "Hello", "keys"),
+    (changed(HELLO, 8, 0), "Hello", "max_frame_bytes"),
+    (changed(HELLO, 10, 2**32 - 1), "Hello", "max_bytes"),
+    (changed(HELLO, 12, "\x07"), "Hello", "user_agent"),
     (changed(GET_RANGE, 1, 0), "GetRange", "request_id"),
     (changed(GET_RANGE, 1, 2**32), "GetRange", "request_id"),
     (changed(GET_RANGE, 1, None), "GetRange", "request_id"),
@@ -297,6 +307,8 @@ INVALID: list[tuple[bytes, str, str]] = [
     (changed(GET_RANGE, 4, bytes(1025)), "GetRange", "end"),
     (changed(GET_RANGE, 5, 0), "GetRange", "max_keys"),
     (changed(GET_RANGE, 6, 2**64 - 1), "GetRange", "max_bytes"),
+    (packed(17, 1, ROOT, 0, 2**63), "Head", "keys"),
+    (packed(17, 1, ROOT, 0, "1"), "Head", "keys"),
     (packed(19, 1, b""), "Range", "proof"),
     (packed(19, 1, "text"), "Range", "proof"),
     (packed(4, 1, 0, "", None), "Error", "code"),

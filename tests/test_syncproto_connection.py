@@ -118,14 +118,14 @@ def test_an_error_ends_its_request_and_nothing_else() -> None:
     refusal = Error(1, ErrorCode.LIMIT_TOO_SMALL, "the first pair takes 5,000 bytes", 5000)
     list(other.receive_data(one.send(get_range(1, max_bytes=1)) + one.send(GetHead(2))))
     assert list(one.receive_data(other.send(refusal))) == [refusal]
-    assert list(one.receive_data(other.send(Head(2, ROOT, 7)))) == [Head(2, ROOT, 7)]
+    assert list(one.receive_data(other.send(Head(2, ROOT, 7, 30)))) == [Head(2, ROOT, 7, 30)]
 
 
 def test_an_id_is_free_again_after_its_answer() -> None:
     one, other = greeted_pair()
     for _ in range(3):
         assert list(other.receive_data(one.send(GetHead(9)))) == [GetHead(9)]
-        assert list(one.receive_data(other.send(Head(9, ROOT, 1)))) == [Head(9, ROOT, 1)]
+        assert list(one.receive_data(other.send(Head(9, ROOT, 1, 30)))) == [Head(9, ROOT, 1, 30)]
 
 
 def test_request_ids_count_up_and_leave_out_those_in_flight() -> None:
@@ -248,7 +248,7 @@ OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProto
     "a request before our hello": (new_client, GetHead(1), NotAllowedNow),
     "a second hello": (client, CLIENT_HELLO, NotAllowedNow),
     "a goodbye before our hello": (new_client, Goodbye(), NotAllowedNow),
-    "a client that answers": (client, Head(1, ROOT, 1), NotAllowedNow),
+    "a client that answers": (client, Head(1, ROOT, 1, 30), NotAllowedNow),
     "a client that refuses a request": (client, Error(1, ErrorCode.INTERNAL, ""), NotAllowedNow),
     "a server that asks": (server, GetHead(1), NotAllowedNow),
     "a server that cancels": (server, Cancel(1), NotAllowedNow),
@@ -273,9 +273,9 @@ OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProto
     ),
     "a cancel for nothing": (client, Cancel(1), NoSuchRequest),
     "a cancel twice": (lambda: asked(client(), GetHead(1), Cancel(1)), Cancel(1), NoSuchRequest),
-    "an answer to nothing": (server, Head(1, ROOT, 1), NoSuchRequest),
+    "an answer to nothing": (server, Head(1, ROOT, 1, 30), NoSuchRequest),
     "an error for nothing": (server, Error(1, ErrorCode.INTERNAL, ""), NoSuchRequest),
-    "a head for a range": (lambda: asked(server(), get_range(1)), Head(1, ROOT, 1), NotAllowedNow),
+    "a head for a range": (lambda: asked(server(), get_range(1)), Head(1, ROOT, 1, 30), NotAllowedNow),
     "a range for a head": (lambda: asked(server(), GetHead(1)), Range(1, b"p"), NotAllowedNow),
     "a proof above what was asked": (
         lambda: asked(server(), get_range(1, 10)),
@@ -353,7 +353,7 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[], Connection], bytes, type[RemoteProtoc
     "a pong to nothing": (client, frames(Pong(1)), UnsolicitedAnswer),
     "a head for a range": (
         lambda: asked(client(), get_range(1)),
-        frames(Head(1, ROOT, 1)),
+        frames(Head(1, ROOT, 1, 30)),
         UnexpectedMessage,
     ),
     "a range for a head": (lambda: asked(client(), GetHead(1)), frames(Range(1, b"p")), UnexpectedMessage),
