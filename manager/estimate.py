@@ -1,13 +1,17 @@
 """What is left to do and how long it takes, as far as it can be known.
 
-``Rate`` smooths what happens over time; ``Density`` tells how much content a share of the work holds around
-where the work currently is.  A share of the work is a share of the *tree* (see ``split``): for keys that are
-hashes that is the share of the content too; where a store keeps most of its content in one corner, as folders
-of files do, nobody who sees only the boundaries of proofs can know how much is left.  Then, and as long as
-nothing is known, the answer is None, and the manager shows that: no estimate is better than an invented one.
-Pure: the time is an argument, in seconds of any clock that does not run backwards.
+``Rate`` smooths what happens over time.  ``Density`` tells how much content a share of the work holds around
+where the work currently is; such a share is one of the *tree* (see ``split``), which for keys that are hashes
+is the share of the content too, and for folders of files, which keep most of it in one corner, is not.
+``Expectation`` keeps how many pairs there are in all, which only peers can say, and which nothing proves: it
+serves what people see, and the work does not know it.
+
+As long as nothing is known, the answer is None: no estimate is better than an invented one.  Pure: the time
+is an argument, in seconds of any clock that does not run backwards.
 """
 
+from collections import Counter
+from collections.abc import Hashable
 from math import exp
 from typing import Final
 
@@ -16,8 +20,8 @@ from typing import Final
 RATE_WINDOW_SECONDS: Final = 15.0
 # How much of the past remains after each proof; about the last ten proofs count.
 _DENSITY_MEMORY: Final = 0.9
-# Further apart than this, the last proofs and all of them together do not tell the same story.
-_MAX_UNEVENNESS: Final = 3.0
+# A rate fades towards nothing while nothing happens; whatever takes longer than a year, nobody knows when.
+MAX_SECONDS_LEFT: Final = 365 * 86_400.0
 
 
 class Rate:
@@ -59,13 +63,9 @@ class Density:
     def __init__(self) -> None:
         self._proofs = 0.0
         self._share = 0.0
-        self._all_proofs = 0.0
-        self._all_share = 0.0
 
     def add(self, proofs: float, share: float) -> None:
         """Count verified content that filled ``proofs`` of a proof, and did ``share`` of all the work."""
-        self._all_proofs += proofs
-        self._all_share += share
         self._proofs = self._proofs * _DENSITY_MEMORY + proofs
         self._share = self._share * _DENSITY_MEMORY + share
 
@@ -73,20 +73,63 @@ class Density:
         """Return which share is expected to fill ``proofs`` of a proof; 0 as long as nothing is known."""
         return self._share * proofs / self._proofs if self._proofs else 0.0
 
-    @property
-    def is_even(self) -> bool:
-        """Whether content was spread evenly over the work so far, so that the rest can be foreseen."""
-        recent, overall = self._share * self._all_proofs, self._all_share * self._proofs
-        return recent <= overall * _MAX_UNEVENNESS and overall <= recent * _MAX_UNEVENNESS
 
+class Expectation:
+    """How many pairs the target holds, as peers say whose head it is.  None of it is proved.
 
-def seconds_left(share_left: float, share_rate: float | None) -> float | None:
-    """Return how long the rest takes at this rate, in seconds; None when nobody knows.
+    Where peers disagree, the one counts that has delivered most verified pairs: to be believed, a liar has to
+    do most of the work, while the largest number would belong to whoever lies most.  A number that verified
+    pairs have gone beyond counts only where nobody says a larger one.
 
     Args:
-        share_left: The part of all the work that is not done, 0 to 1.
-        share_rate: The part done a second; None when unknown.
+        earlier: What an earlier run of the sync expected; it counts as long as no peer says anything.
     """
-    if share_left <= 0.0:
+
+    def __init__(self, earlier: int | None = None) -> None:
+        self._earlier = earlier
+        self._said: dict[Hashable, int] = {}
+        self._delivered: Counter[Hashable] = Counter()
+
+    def hear(self, peer: Hashable, keys: int) -> None:
+        """Note what a peer says; 0 says nothing, for a target without pairs needs no sync."""
+        if keys:
+            self._said[peer] = keys
+        else:
+            self.forget(peer)
+
+    def forget(self, peer: Hashable) -> None:
+        """Forget what a peer said, for it has lied about something else."""
+        self._said.pop(peer, None)
+
+    def deliver(self, peer: Hashable, keys: int) -> None:
+        """Note that a peer has delivered so many verified pairs more."""
+        self._delivered[peer] += keys
+
+    def keys(self, done: int) -> int | None:
+        """Return how many pairs there are in all; None while nobody says anything.
+
+        Args:
+            done: How many there are at least, as verified.
+
+        Returns:
+            At least 1, and at least ``done``.
+        """
+
+        def credit(peer: Hashable) -> tuple[bool, int]:
+            return self._said[peer] >= done, self._delivered[peer]
+
+        said = self._said[max(self._said, key=credit)] if self._said else self._earlier
+        return None if said is None else max(said, done)
+
+
+def seconds_left(amount_left: float, rate: float | None) -> float | None:
+    """Return how long the rest takes at this rate, in seconds up to a year; None when nobody knows.
+
+    Args:
+        amount_left: What is not done, of anything that can be counted.
+        rate: How much of it is done a second; None when unknown.
+    """
+    if amount_left <= 0.0:
         return 0.0
-    return share_left / share_rate if share_rate else None
+    seconds = amount_left / rate if rate else MAX_SECONDS_LEFT
+    return seconds if seconds < MAX_SECONDS_LEFT else None

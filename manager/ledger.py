@@ -13,10 +13,11 @@ State is touched only between checkpoints, by tasks of one trio run; nothing her
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
-from manager.estimate import Density, Rate, seconds_left
+from manager.estimate import Density, Expectation, Rate, seconds_left
 from manager.limits import Limits, memory_bytes
 from manager.ranges import RangeMap
 from manager.saved import MAX_SAVED_RANGES, Saved, encode_saved, shares_of
@@ -25,7 +26,9 @@ from manager.work import Work, WorkQueue
 from merkledb import VerifiedRange
 
 # A proof is planned to be this full, so that the natural variation of keys seldom cuts it off.
-_PLANNED_FILLING = 0.85
+_PLANNED_FILLING: Final = 0.85
+# The share done that is shown at most as long as something is left, however little seems to be left.
+_ALMOST_ALL: Final = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class Ledger:
         ranges: What is on disk.
         keys: Pairs on disk, by this sync.
         bytes: Bytes of the proofs that they came in.
-        share: The part of all the work that is on disk.
+        share: The part of all the work that is on disk, as far as it can be known; it never falls.
+        expectation: What peers say that there is in all.
     """
 
     def __init__(self, saved: Saved, limits: Limits, now: float) -> None:
@@ -77,16 +81,23 @@ class Ledger:
         # The share of everything that left the queue and is not on disk yet, by the start of its range.
         self._open: dict[bytes, float] = {}
         self._out = 0
-        self.share = 1.0 - sum(piece.share for piece in self._queue.pieces())
+        self._tree_share = 1.0 - sum(piece.share for piece in self._queue.pieces())
+        self.expectation = Expectation(saved.expected_keys)
+        self.share = self._share_now()
         self._changed = trio.lowlevel.ParkingLot()
         self._density = Density()
         self._began = now
-        self._keys_rate, self._bytes_rate, self._share_rate = Rate(now), Rate(now), Rate(now)
+        self._keys_rate, self._bytes_rate = Rate(now), Rate(now)
 
     @property
     def is_fetched(self) -> bool:
         """Whether nothing is left to ask a peer for."""
         return not self._queue and not self._out
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything is on disk."""
+        return self.ranges.is_at(self.target)
 
     # For workers.
 
@@ -158,31 +169,55 @@ class Ledger:
         kept.trim(MAX_SAVED_RANGES)
         keys = self.keys + sum(len(piece.verified) for piece in pieces)
         byte_count = self.bytes + sum(piece.proof_bytes for piece in pieces)
-        saved = Saved(self.target, keys, byte_count, kept, shares_of(kept, sorted(shares.items())))
+        saved = Saved(
+            self.target,
+            keys,
+            byte_count,
+            self.expectation.keys(keys),
+            kept,
+            shares_of(kept, sorted(shares.items())),
+        )
         return ranges, encode_saved(saved)
 
     def settle(self, pieces: Sequence[Piece], ranges: RangeMap, now: float) -> None:
         """Note that ``pieces`` are on disk, and that the map is ``ranges`` there."""
         keys = sum(len(piece.verified) for piece in pieces)
         byte_count = sum(piece.proof_bytes for piece in pieces)
-        share = sum(self._open.pop(piece.start) for piece in pieces)
+        self._tree_share += sum(self._open.pop(piece.start) for piece in pieces)
         self.ranges = ranges
         self.keys += keys
         self.bytes += byte_count
-        self.share = 1.0 if ranges.is_at(self.target) else min(self.share + share, 1.0)
+        self.share = max(self.share, self._share_now())
         self._keys_rate.add(keys, now)
         self._bytes_rate.add(byte_count, now)
-        self._share_rate.add(share, now)
 
     # For people.
+
+    @property
+    def expected_keys(self) -> int | None:
+        """How many pairs there are in all; None while nobody says anything."""
+        return self.keys if self.is_done else self.expectation.keys(self.keys)
+
+    def _share_now(self) -> float:
+        """Return the share of the pairs, and as long as their number is unknown the share of the tree."""
+        if self.is_done:
+            return 1.0
+        expected = self.expected_keys
+        return min(self.keys / expected if expected else self._tree_share, _ALMOST_ALL)
 
     def rates(self, now: float) -> tuple[float | None, float | None]:
         """Return keys and bytes a second; None while nothing is known."""
         return self._keys_rate.at(now), self._bytes_rate.at(now)
 
     def seconds_left(self, now: float) -> float | None:
-        """Return how long the rest takes at the current rate; None while nobody can know."""
-        return seconds_left(1.0 - self.share, self._share_rate.at(now) if self._density.is_even else None)
+        """Return how long the rest takes at the current rate; None while nobody can know.
+
+        That is so while no peer says how many pairs there are, and when there turn out to be more.
+        """
+        if self.is_done:
+            return 0.0
+        left = (self.expected_keys or 0) - self.keys
+        return seconds_left(left, self._keys_rate.at(now)) if left > 0 else None
 
     def elapsed_seconds(self, now: float) -> float:
         """Return for how long this run has been going."""

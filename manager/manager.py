@@ -109,11 +109,21 @@ class Manager:
         """How far the sync is now."""
         peers = tuple(session.progress for session in self._sessions) or self._idle_peers()
         if self._ledger is None:
-            return Progress(self.target, 0, 0, 0.0, None, None, 0.0, None, peers)
+            return Progress(self.target, 0, 0, None, 0.0, None, None, 0.0, None, peers)
         ledger, now = self._ledger, trio.current_time()
-        rates = ledger.rates(now)
-        elapsed, left = ledger.elapsed_seconds(now), ledger.seconds_left(now)
-        return Progress(self.target, ledger.keys, ledger.bytes, ledger.share, *rates, elapsed, left, peers)
+        keys_per_second, bytes_per_second = ledger.rates(now)
+        return Progress(
+            target=self.target,
+            keys=ledger.keys,
+            bytes=ledger.bytes,
+            expected_keys=ledger.expected_keys,
+            share=ledger.share,
+            keys_per_second=keys_per_second,
+            bytes_per_second=bytes_per_second,
+            elapsed_seconds=ledger.elapsed_seconds(now),
+            seconds_left=ledger.seconds_left(now),
+            peers=peers,
+        )
 
     def _idle_peers(self) -> tuple[PeerProgress, ...]:
         return tuple(PeerProgress(peer.name, PeerState.CONNECTING, 1.0, 0, 0, "") for peer in self.peers)
@@ -203,7 +213,7 @@ class Manager:
         """Return where the sync begins."""
         root = self.database.root
         max_key_bytes = self.database.scheme.max_key_bytes
-        fresh = Saved(self.target, 0, 0, RangeMap(max_key_bytes, root), (0.0,))
+        fresh = Saved(self.target, 0, 0, None, RangeMap(max_key_bytes, root), (0.0,))
         if root == self.target:
             if self.database.progress is not None:
                 self.database.set_progress(None)
@@ -222,7 +232,7 @@ class Manager:
             return fresh
         if saved.target == self.target:
             return saved
-        return Saved(self.target, 0, 0, saved.ranges, (0.0,) * len(saved.ranges))
+        return Saved(self.target, 0, 0, None, saved.ranges, (0.0,) * len(saved.ranges))
 
     def _hello(self) -> Hello:
         """Return what we say to every peer: we ask, and serve nothing."""

@@ -1,7 +1,8 @@
 """How far a sync is: an immutable snapshot, and a stream of them that never queues.
 
-The numbers are honest: what nobody can know yet is None, keys and bytes count when they are on disk, and the
-share done never falls as long as the target stays.
+The numbers are honest as far as the peers are: keys and bytes count when they are verified and on disk, the
+share done never falls, and what nobody can know yet is None.  How many pairs there are in all is what peers
+say, which nothing proves; a lie about it spoils what is shown here, and nothing else.
 """
 
 from collections.abc import AsyncIterator
@@ -49,19 +50,25 @@ class Progress:
         target: The root that it is on the way to.
         keys: Pairs applied, those of earlier runs of the same sync included.
         bytes: Bytes of the proofs that they came in.
-        share: The part of all the work that is applied, 0 to 1; 1 exactly when all of it is.  The work is the
-            tree: where most content sits in one corner of it, this part is not that of keys or bytes.
+        expected_keys: Pairs in all, as a peer says whose head is the target, or else as an earlier run of
+            the sync heard; None while nobody has said it.  Where peers disagree, the one counts that has
+            delivered most verified pairs: it must do the work to be believed, while the largest number would
+            belong to whoever lies most.  Never below ``keys``, and equal to it when all is applied.
+        share: The part of all the work that is applied, 0 to 1: of the expected keys, or while these are
+            unknown of the tree, which runs ahead where most content sits in one corner.  It never falls, and
+            is 1 exactly when all is applied.
         keys_per_second: Smoothed; None while nothing is known.
         bytes_per_second: Smoothed; None while nothing is known.
         elapsed_seconds: Since this run began.
-        seconds_left: At the smoothed rate; None while nothing is known, or content turns out to be spread too
-            unevenly to foresee the rest.
+        seconds_left: For the keys that are expected beyond those applied, at the smoothed rate; None while
+            either is unknown.
         peers: All peers, dropped ones included, in the caller's order.
     """
 
     target: bytes
     keys: int
     bytes: int
+    expected_keys: int | None
     share: float
     keys_per_second: float | None
     bytes_per_second: float | None

@@ -4,7 +4,7 @@ The writer stores these bytes in the same transaction as the content that they d
 more than what is on disk.  The disk is not trusted to have kept them: whatever does not parse exactly is an
 ``InvalidProgress``, and the sync starts anew, which costs time and nothing else.
 
-    [version, target, keys, bytes, [start, ...], [root or None, ...], [share, ...]]
+    [version, target, keys, bytes, expected keys or None, [start, ...], [root or None, ...], [share, ...]]
 
 The three lists are columns, one row a range of the map; ``share`` is the part of all the work that the range
 still stands for (see ``split``), 0 for one that is at the target.
@@ -18,6 +18,7 @@ import msgpack
 
 from manager.errors import InvalidProgress
 from manager.ranges import RangeMap
+from syncproto import MAX_PAIRS
 
 VERSION: Final = 1
 ROOT_BYTES: Final = 32
@@ -38,6 +39,7 @@ class Saved(NamedTuple):
         target: The root that the sync was on the way to.
         keys: Pairs applied so far.
         bytes: Bytes of the proofs that they came in.
+        expected_keys: How many pairs there are in all, as peers say; None when none did.
         ranges: The root that each range is at, at most MAX_SAVED_RANGES ranges.
         shares: For each range of ``ranges`` the part of all the work that it still stands for.
     """
@@ -45,6 +47,7 @@ class Saved(NamedTuple):
     target: bytes
     keys: int
     bytes: int
+    expected_keys: int | None
     ranges: RangeMap
     shares: tuple[float, ...]
 
@@ -62,7 +65,7 @@ def encode_saved(saved: Saved) -> bytes:
     starts = [key_range.start for key_range in saved.ranges]
     roots = [key_range.root for key_range in saved.ranges]
     columns = [starts, roots, list(saved.shares)]
-    return msgpack.packb([VERSION, saved.target, saved.keys, saved.bytes, *columns])
+    return msgpack.packb([VERSION, saved.target, saved.keys, saved.bytes, saved.expected_keys, *columns])
 
 
 def decode_saved(data: bytes, max_key_bytes: int) -> Saved:
@@ -77,12 +80,13 @@ def decode_saved(data: bytes, max_key_bytes: int) -> Saved:
     """
     version, *fields = _unpack(data)
     _require(version == VERSION, f"version {version!r} is not {VERSION}")
-    _require(len(fields) == 6, "it has not seven fields")
-    target, keys, byte_count, starts, roots, shares = fields
+    _require(len(fields) == 7, "it has not eight fields")
+    target, keys, byte_count, expected_keys, starts, roots, shares = fields
     _require(_is_root(target), "the target is not a root")
     _require(_is_count(keys) and _is_count(byte_count), "a count is out of range")
+    _require(expected_keys is None or _is_expectation(expected_keys), "the expected keys are out of range")
     ranges = _parse_ranges(starts, roots, max_key_bytes)
-    return Saved(target, keys, byte_count, ranges, _parse_shares(shares, rows=len(ranges)))
+    return Saved(target, keys, byte_count, expected_keys, ranges, _parse_shares(shares, rows=len(ranges)))
 
 
 def _unpack(data: bytes) -> list[Any]:
@@ -145,6 +149,10 @@ def _is_root(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _is_expectation(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_PAIRS
 
 
 def _require(holds: bool, detail: str) -> None:  # noqa: FBT001 - reads as an assertion, which the disk must not be able to trip.

@@ -2,12 +2,17 @@
 
 What becomes of a failure depends on what it says of the peer:
 
-    invalid proof, other scheme, bad request,     the peer is dropped for the rest of the sync
-    a pair that it will not send, no merklesync
-    unknown root                                  nothing is expected of it now; tried again, rarely
-    connection lost, timeouts, protocol broken,   tried again after a backoff; nothing is expected of it
-    internal error, shutting down                 any more after ``max_failures`` in a row
-    one timeout, overloaded                       the connection stays, the score falls
+    an invalid proof, another scheme, a request     the peer is dropped for the rest of the sync
+    called bad, a pair that it will not send,
+    protocol broken before its first hello
+
+    the target root is unknown to it                nothing is expected of it now; it is tried again, rarely
+
+    connection lost, several timeouts in a row,     tried again after a backoff; nothing is expected of it any
+    protocol broken later, internal error,          more after ``max_failures`` in a row
+    shutting down
+
+    one timeout, overloaded                         the connection stays, the score falls
 
 In every case the work goes back to the queue.  A peer of which nothing is expected is still tried as long as
 others are at work: it may come back.
@@ -123,9 +128,11 @@ class PeerSession:
         self._sync.ledger.wake()
 
     async def _work(self, client: PeerClient) -> None:
-        self._client, self._was_greeted = client, True
-        self._enter(PeerState.CONNECTED)
         assert client.peer_hello is not None
+        self._client, self._was_greeted = client, True
+        if client.peer_hello.root == self._sync.ledger.target:
+            self._sync.ledger.expectation.hear(self, client.peer_hello.keys)
+        self._enter(PeerState.CONNECTED)
         workers = min(self._sync.limits.requests_per_peer, client.peer_hello.max_requests)
         try:
             async with trio.open_nursery() as nursery:
@@ -156,6 +163,7 @@ class PeerSession:
 
     def _request_succeeded(self, keys: int) -> None:
         self._keys += keys
+        self._sync.ledger.expectation.deliver(self, keys)
         self._timeouts = 0
         self._reason = ""
         self._score.succeeded()
@@ -193,6 +201,7 @@ class PeerSession:
         if self._is_final(failure):
             self._score.failed()
             _logger.warning("dropped peer %s: %s", self.peer.name, failure)
+            self._sync.ledger.expectation.forget(self)
             self.hopeless = failure
             self._enter(PeerState.DROPPED)
             return None

@@ -46,12 +46,14 @@ class FakeServer:
         requests: All that was asked, in order.
         connections: How often somebody connected.
         cancels: How many requests were cancelled before their answer.
+        announced_keys: How many pairs it says that it has, true or not.
     """
 
     def __init__(self, database: Database, name: str = "peer", *, max_keys: int = 8192) -> None:
         self.database = database
         self.name = name
         self.max_keys = max_keys
+        self.announced_keys = len(database)
         self.max_bytes = 1 << 30
         self.max_requests = 16
         self.requests: list[GetRange] = []
@@ -80,6 +82,7 @@ class FakeServer:
             branch_factor=scheme.branch_factor,
             root=self.database.root,
             revision=self.database.revision,
+            keys=self.announced_keys,
             max_frame_bytes=MAX_FRAME_BYTES,
             max_keys=self.max_keys,
             max_bytes=self.max_bytes,

@@ -53,3 +53,17 @@ def assert_same(database: Database, source: Database) -> None:
     assert database.progress is None
     assert not database.written_locally
     database.check()
+
+
+async def sync_in_part(source: Database, database: Database, server: FakeServer, keys: int) -> None:
+    """Sync until some keys are on disk, and cancel."""
+    async with trio.open_nursery() as nursery:
+        limits = Limits(max_keys=16, transaction_bytes=10_000)
+        peers = [server.peer(nursery)]
+        manager = Manager(database, peers, source.root, limits=limits, processor=InEventLoop())
+        nursery.start_soon(manager.run)
+        async for progress in manager.watch():
+            if progress.keys >= keys:
+                nursery.cancel_scope.cancel()
+    assert database.progress is not None
+    assert database.root != source.root

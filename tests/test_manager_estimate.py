@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.backoff import Backoff
-from manager.estimate import Density, Rate, seconds_left
+from manager.estimate import MAX_SECONDS_LEFT, Density, Expectation, Rate, seconds_left
 from manager.score import Score
 
 
@@ -52,7 +52,16 @@ def test_the_time_left_is_unknown_without_a_rate() -> None:
 
 def test_the_time_left_is_the_rest_at_the_rate() -> None:
     assert seconds_left(0.5, 0.01) == pytest.approx(50)
+    assert seconds_left(500, 10.0) == pytest.approx(50)
     assert seconds_left(0.0, None) == 0.0
+
+
+def test_a_time_left_of_more_than_a_year_is_unknown() -> None:
+    assert seconds_left(MAX_SECONDS_LEFT * 0.99, 1.0) is not None
+    assert seconds_left(MAX_SECONDS_LEFT, 1.0) is None
+    assert seconds_left(2**63 - 1, 1000.0) is None
+    # A rate of which nothing but the last bit is left: the quotient is infinite.
+    assert seconds_left(2**63 - 1, 5e-324) is None
 
 
 def test_a_density_knows_nothing_before_the_first_proof() -> None:
@@ -68,14 +77,55 @@ def test_a_density_follows_the_neighbourhood() -> None:
     assert density.share_of(0.5) == pytest.approx(0.005, rel=0.05)
 
 
-def test_content_is_even_as_long_as_the_last_proofs_hold_what_all_of_them_did() -> None:
-    density = Density()
-    for _ in range(50):
-        density.add(1.0, 0.001)
-        assert density.is_even
-    for _ in range(20):
-        density.add(1.0, 0.000_01)
-    assert not density.is_even
+def test_how_many_keys_there_are_is_unknown_until_somebody_says_it() -> None:
+    expectation = Expectation()
+    assert expectation.keys(0) is None
+    expectation.hear("silent", 0)
+    assert expectation.keys(5) is None
+    expectation.hear("honest", 100)
+    assert expectation.keys(5) == 100
+
+
+def test_what_an_earlier_run_heard_counts_until_a_peer_says_something() -> None:
+    expectation = Expectation(300)
+    assert expectation.keys(5) == 300
+    expectation.hear("honest", 100)
+    assert expectation.keys(5) == 100
+
+
+def test_keys_done_beyond_what_was_said_raise_it() -> None:
+    expectation = Expectation()
+    expectation.hear("modest", 1)
+    assert expectation.keys(7) == 7
+
+
+def test_the_peer_that_has_delivered_most_is_believed() -> None:
+    expectation = Expectation()
+    expectation.hear("boaster", 2**63 - 1)
+    expectation.hear("honest", 100)
+    expectation.deliver("honest", 10)
+    assert expectation.keys(10) == 100
+    expectation.deliver("boaster", 20)
+    assert expectation.keys(30) == 2**63 - 1
+
+
+def test_a_number_that_was_surpassed_counts_only_where_nobody_says_a_larger_one() -> None:
+    expectation = Expectation()
+    expectation.hear("modest", 20)
+    expectation.hear("honest", 100)
+    expectation.deliver("modest", 30)
+    assert expectation.keys(20) == 20
+    assert expectation.keys(30) == 100
+
+
+def test_what_a_peer_said_is_replaced_and_forgotten() -> None:
+    expectation = Expectation()
+    expectation.hear("peer", 20)
+    expectation.hear("peer", 30)
+    assert expectation.keys(0) == 30
+    expectation.forget("peer")
+    expectation.forget("peer")
+    assert expectation.keys(0) is None
 
 
 def test_delays_double_up_to_a_bound_and_are_short_again_after_a_success() -> None:

@@ -21,7 +21,7 @@ def saved_state() -> Saved:
     ranges.set(b"", b"m", TARGET)
     ranges.set(b"p", b"q", TARGET)
     ranges.set(b"x", None, None)
-    return Saved(TARGET, 12, 3456, ranges, (0.0, 0.25, 0.0, 0.125, 0.5))
+    return Saved(TARGET, 12, 3456, 48, ranges, (0.0, 0.25, 0.0, 0.125, 0.5))
 
 
 def fields_of(saved: Saved) -> list[Any]:
@@ -36,13 +36,14 @@ def test_a_saved_state_reads_back() -> None:
 def test_the_bytes_of_a_saved_state_are_these() -> None:
     ranges = RangeMap(MAX_KEY_BYTES)
     ranges.set(b"", b"m", TARGET)
-    encoded = encode_saved(Saved(TARGET, 3, 400, ranges, (0.0, 0.5)))
+    encoded = encode_saved(Saved(TARGET, 3, 400, 2**63 - 1, ranges, (0.0, 0.5)))
     golden = [
-        "97",  # an array of seven
+        "98",  # an array of eight
         "01",  # the version
         "c420" + "74" * 32,  # the target
         "03",  # keys
         "cd0190",  # bytes
+        "cf7fffffffffffffff",  # expected keys
         "92" + "c400" + "c4026d00",  # the starts: the empty key, and the one after "m"
         "92" + "c420" + "74" * 32 + "c0",  # the roots: the target, and unknown
         "92" + "cb0000000000000000" + "cb3fe0000000000000",  # the shares: 0.0 and 0.5
@@ -61,22 +62,25 @@ def test_the_bytes_of_a_saved_state_are_these() -> None:
         (2, True, "a count is out of range"),
         (3, 1 << 63, "a count is out of range"),
         (3, 1.5, "a count is out of range"),
-        (4, None, "a column is not a list"),
-        (4, [], "the columns differ in length"),
-        (4, [b"", b"n", b"m", b"x", b"z"], "the starts do not ascend"),
-        (4, [b"", b"m", b"m", b"x", b"z"], "the starts do not ascend"),
-        (4, [b"a", b"m", b"p", b"q", b"x"], "does not start at the empty key"),
-        (4, [b"", b"m", b"p", b"q", b"x" * 256], "a start is not a key"),
-        (4, [b"", b"m", b"p", b"q", 7], "a start is not a key"),
-        (4, [b""] * (MAX_SAVED_RANGES + 1), "it is not msgpack"),
-        (5, [TARGET, OLD, TARGET, OLD], "the columns differ in length"),
-        (5, [TARGET, TARGET, OLD, TARGET, None], "neighbours have the same root"),
-        (5, [TARGET, b"short", TARGET, OLD, None], "a root is not a root"),
-        (6, [0.0], "the column of shares has another length"),
-        (6, [0.0, -0.1, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (6, [0.0, float("nan"), 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (6, [0, 0.5, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (6, [0.9, 0.9, 0.0, 0.0, 0.0], "the shares are more than the whole"),
+        (4, 0, "the expected keys are out of range"),
+        (4, 1 << 63, "the expected keys are out of range"),
+        (4, True, "the expected keys are out of range"),
+        (5, None, "a column is not a list"),
+        (5, [], "the columns differ in length"),
+        (5, [b"", b"n", b"m", b"x", b"z"], "the starts do not ascend"),
+        (5, [b"", b"m", b"m", b"x", b"z"], "the starts do not ascend"),
+        (5, [b"a", b"m", b"p", b"q", b"x"], "does not start at the empty key"),
+        (5, [b"", b"m", b"p", b"q", b"x" * 256], "a start is not a key"),
+        (5, [b"", b"m", b"p", b"q", 7], "a start is not a key"),
+        (5, [b""] * (MAX_SAVED_RANGES + 1), "it is not msgpack"),
+        (6, [TARGET, OLD, TARGET, OLD], "the columns differ in length"),
+        (6, [TARGET, TARGET, OLD, TARGET, None], "neighbours have the same root"),
+        (6, [TARGET, b"short", TARGET, OLD, None], "a root is not a root"),
+        (7, [0.0], "the column of shares has another length"),
+        (7, [0.0, -0.1, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (7, [0.0, float("nan"), 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (7, [0, 0.5, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (7, [0.9, 0.9, 0.0, 0.0, 0.0], "the shares are more than the whole"),
     ],
 )
 def test_a_damaged_field_is_refused(index: int, value: Any, detail: str) -> None:
@@ -136,9 +140,9 @@ def test_a_map_over_the_limit_is_not_saved() -> None:
         key = number.to_bytes(2)
         ranges.set(key + b"a", key + b"b", TARGET)
     with pytest.raises(ValueError, match="trim the map first"):
-        encode_saved(Saved(TARGET, 0, 0, ranges, (0.0,) * len(ranges)))
+        encode_saved(Saved(TARGET, 0, 0, None, ranges, (0.0,) * len(ranges)))
     ranges.trim(MAX_SAVED_RANGES)
-    saved = Saved(TARGET, 0, 0, ranges, (0.0,) * len(ranges))
+    saved = Saved(TARGET, 0, 0, None, ranges, (0.0,) * len(ranges))
     assert decode_saved(encode_saved(saved), MAX_KEY_BYTES) == saved
 
 

@@ -16,7 +16,6 @@ from manager import (
     LocalContent,
     Manager,
     PairTooLarge,
-    Peer,
     PeerState,
     Progress,
     TargetUnknown,
@@ -25,10 +24,10 @@ from manager import (
 from manager.saved import decode_saved
 from merkledb import EMPTY_ROOT, Database, DatabaseFull, ReadonlyDatabase, Scheme
 from syncproto import GetRange
-from tests.fake_servers import Conversation, FakeServer, InEventLoop, ScriptedServer, after
+from tests.fake_servers import Conversation, FakeServer, InEventLoop
 from tests.stores import new_database
 from tests.strategies import contents, schemes
-from tests.syncing import SMALL, assert_same, some_pairs, sync_from
+from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
 
 
 async def sync_honestly(
@@ -222,20 +221,6 @@ async def test_a_pair_that_one_peer_does_not_send_is_fetched_from_another(
 # Resuming.
 
 
-async def sync_in_part(source: Database, database: Database, server: FakeServer, keys: int) -> None:
-    """Sync until some keys are on disk, and cancel."""
-    async with trio.open_nursery() as nursery:
-        limits = Limits(max_keys=16, transaction_bytes=10_000)
-        peers = [server.peer(nursery)]
-        manager = Manager(database, peers, source.root, limits=limits, processor=InEventLoop())
-        nursery.start_soon(manager.run)
-        async for progress in manager.watch():
-            if progress.keys >= keys:
-                nursery.cancel_scope.cancel()
-    assert database.progress is not None
-    assert database.root != source.root
-
-
 async def test_a_cancelled_sync_goes_on_where_it_was(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(1000)) as source, new_database() as database:
         server = FakeServer(source)
@@ -247,18 +232,6 @@ async def test_a_cancelled_sync_goes_on_where_it_was(autojump_clock: MockClock) 
     assert applied >= 600
     assert again.keys_sent == 1000 - applied, "what was applied is not fetched again"
     assert progress.keys == 1000
-
-
-async def test_the_share_done_survives_a_restart(autojump_clock: MockClock) -> None:
-    with new_database(some_pairs(1000)) as source, new_database() as database:
-        await sync_in_part(source, database, FakeServer(source), 500)
-        unreachable = Peer("unreachable", trio.sleep_forever)
-        manager = Manager(database, [unreachable], source.root, processor=InEventLoop())
-        with trio.move_on_after(1):
-            await manager.run()
-        assert manager.progress.keys == len(database)
-        assert manager.progress.share == pytest.approx(len(database) / 1000, abs=0.1)
-        assert manager.progress.seconds_left is None
 
 
 async def test_a_sync_whose_progress_is_damaged_starts_anew(autojump_clock: MockClock) -> None:
@@ -386,88 +359,6 @@ async def test_a_target_that_the_only_peer_does_not_have_is_a_typed_error(autoju
                 await manager.run()
             nursery.cancel_scope.cancel()
     assert [failure.peer for failure in caught.value.failures] == ["behind"]
-
-
-# Progress.
-
-
-async def test_progress_only_grows_and_ends_at_everything(autojump_clock: MockClock) -> None:
-    class Slow(FakeServer):
-        async def answer(self, conversation: Conversation, request: GetRange) -> None:
-            await trio.sleep(0.5)
-            await super().answer(conversation, request)
-
-    seen: list[Progress] = []
-
-    async def watch(manager: Manager) -> None:
-        async for progress in manager.watch():
-            seen.append(progress)  # noqa: PERF401 - the nursery may end before the stream does.
-
-    with new_database(some_pairs(1000)) as source, new_database() as database:
-        async with trio.open_nursery() as nursery:
-            manager = Manager(
-                database, [Slow(source).peer(nursery)], source.root, limits=SMALL, processor=InEventLoop()
-            )
-            assert manager.progress.seconds_left is None
-            nursery.start_soon(watch, manager)
-            await trio.testing.wait_all_tasks_blocked()
-            final = await manager.run()
-            nursery.cancel_scope.cancel()
-    assert seen[0].seconds_left is None
-    assert [each.share for each in seen] == sorted(each.share for each in seen)
-    assert [each.keys for each in seen] == sorted(each.keys for each in seen)
-    halfway = next(each for each in seen if each.share > 0.5)
-    assert halfway.share == pytest.approx(halfway.keys / 1000, abs=0.05)
-    assert halfway.seconds_left is not None
-    assert halfway.seconds_left == pytest.approx(final.elapsed_seconds - halfway.elapsed_seconds, rel=0.25)
-    assert final.share == 1.0
-
-
-async def test_no_time_is_foretold_where_most_content_sits_in_one_corner(autojump_clock: MockClock) -> None:
-    corner = {b"\xc0/" + number.to_bytes(2): b"" for number in range(2000)}
-    others = {bytes([first << 4, second]): b"" for first in range(16) for second in range(4)}
-    seen: list[Progress] = []
-
-    async def watch(manager: Manager) -> None:
-        async for progress in manager.watch():
-            seen.append(progress)  # noqa: PERF401 - the nursery may end before the stream does.
-
-    with new_database(corner | others) as source, new_database() as database:
-        async with trio.open_nursery() as nursery:
-            server = ScriptedServer(source, after(0.5))
-            manager = Manager(
-                database, [server.peer(nursery)], source.root, limits=SMALL, processor=InEventLoop()
-            )
-            nursery.start_soon(watch, manager)
-            await trio.testing.wait_all_tasks_blocked()
-            await manager.run()
-            nursery.cancel_scope.cancel()
-    halfway = [each for each in seen if 500 < each.keys < 1500]
-    assert halfway
-    assert all(each.seconds_left is None for each in halfway)
-    assert seen[-1].seconds_left == 0.0
-
-
-async def test_a_slow_watcher_sees_the_newest_progress_only(autojump_clock: MockClock) -> None:
-    seen: list[float] = []
-
-    async def watch(manager: Manager) -> None:
-        async for progress in manager.watch():
-            seen.append(progress.share)
-            await trio.sleep(3600)
-
-    with new_database(some_pairs(300)) as source, new_database() as database:
-        async with trio.open_nursery() as nursery:
-            limits = Limits(max_keys=16, transaction_bytes=4000)
-            peers = [FakeServer(source).peer(nursery)]
-            manager = Manager(database, peers, source.root, limits=limits, processor=InEventLoop())
-            async with trio.open_nursery() as watchers:
-                watchers.start_soon(watch, manager)
-                await trio.testing.wait_all_tasks_blocked()
-                await manager.run()
-            nursery.cancel_scope.cancel()
-    assert len(seen) == 2
-    assert seen[-1] == 1.0
 
 
 # The caller's mistakes.
