@@ -7,7 +7,7 @@ did wrong becomes an ``Error``; what we did wrong is raised.
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from merkledb import InvalidRange, KeyTooLong, LimitTooSmall, UnknownRoot
+from merkledb import InvalidRange, KeyTooLong, LimitTooSmall
 from syncproto import MAX_TEXT_BYTES, Error, ErrorCode, Frame, GetHead, GetRange, Head, Range, Request, encode
 
 
@@ -115,8 +115,6 @@ def answer(database: ProvableDatabase, request: Request, allowed: Allowed) -> Fr
         return _large_or_refused(request, allowed, error.needed_bytes)
     except (InvalidRange, KeyTooLong) as error:
         return refusal(request, ErrorCode.BAD_REQUEST, str(error))
-    except UnknownRoot as error:
-        return refusal(request, ErrorCode.UNKNOWN_ROOT, str(error))
 
 
 def _prove(database: ProvableDatabase, request: GetRange, allowed: Allowed) -> Frame | Error:
