@@ -22,7 +22,7 @@ from merkledb.errors import (
     ReadonlyDatabase,
     Reason,
     SchemeMismatch,
-    UnknownRoot,
+    TooManyReaders,
     ValueTooLong,
 )
 from merkledb.mapping import root_of
@@ -61,7 +61,7 @@ __all__ = [
     "Scheme",
     "SchemeMismatch",
     "Snapshot",
-    "UnknownRoot",
+    "TooManyReaders",
     "ValueTooLong",
     "VerifiedRange",
     "open",

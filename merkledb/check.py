@@ -3,8 +3,7 @@
 The values are folded in stretches, so memory stays small however large the store is.
 """
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from merkledb.errors import CorruptDatabase
@@ -14,7 +13,9 @@ from merkledb.scheme import Scheme
 from merkledb.snapshot import read_head
 from merkledb.store import Store, Transaction, key_of_row, row_key
 
+# A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
 _STRETCH_PAIRS: Final = 4096
+_STRETCH_BYTES: Final = 16 << 20
 
 
 def check(store: Store, scheme: Scheme, on_pairs: Callable[[int], None]) -> None:
@@ -44,11 +45,13 @@ class _Check:
     def run(self, on_pairs: Callable[[int], None]) -> None:
         """Fold all values and compare."""
         fold = Fold(self._scheme)
-        rows = iter(self._transaction.cursor(db=self._store.values))
-        while stretch := list(islice(rows, _STRETCH_PAIRS)):
-            keys = [key_of_row(row) for row, _ in stretch]
-            self._compare(fold.feed(leaves(self._scheme, keys, [value for _, value in stretch])))
-            on_pairs(len(stretch))
+        for keys, values in self._stretches():
+            try:
+                closed = fold.feed(leaves(self._scheme, keys, values))
+            except ValueError as error:
+                raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
+            self._compare(closed)
+            on_pairs(len(keys))
         root, last = fold.finish()
         self._compare(last)
         stored = self._store.entries(self._transaction, self._store.branches)
@@ -58,10 +61,27 @@ class _Check:
         if head.root != root:
             raise self._difference(f"the head's root is {head.root.hex()}, the values make {root.hex()}")
 
+    def _stretches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield all keys and values in stretches."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        size = 0
+        for row, value in self._transaction.cursor(db=self._store.values):
+            keys.append(key_of_row(row))
+            values.append(value)
+            size += len(value)
+            if len(keys) == _STRETCH_PAIRS or size >= _STRETCH_BYTES:
+                yield keys, values
+                keys, values, size = [], [], 0
+        if keys:
+            yield keys, values
+
     def _compare(self, closed: Branches) -> None:
         for path, record in zip(closed.paths, closed.records, strict=True):
             if self._transaction.get(row_key(path), db=self._store.branches) != record:
-                raise self._difference(f"the branch at path {path.hex()} is not the one that the values make")
+                raise self._difference(
+                    f"the branch at path [{path.hex(' ')}] is not the one that the values make"
+                )
         self._branches += len(closed.paths)
 
     def _difference(self, what: str) -> CorruptDatabase:

@@ -19,7 +19,7 @@ from merkledb.errors import CorruptDatabase, SchemeMismatch
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.scheme import Scheme
-from merkledb.snapshot import HEAD, Head, Snapshot, read_head
+from merkledb.snapshot import HEAD, Head, Snapshot, read_head, require_range
 from merkledb.store import (
     DEFAULT_MAP_BYTES,
     FORMAT,
@@ -160,6 +160,12 @@ class Database(Content):
         self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of [start, end] as Snapshot.items does; the snapshot ends with the iteration."""
+        require_range(start, end)
+        return self._items(start, end, reverse=reverse)
+
+    def _items(
+        self, start: bytes | None, end: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
         with self.snapshot() as snapshot:
             yield from snapshot.items(start, end, reverse=reverse)
 
@@ -228,6 +234,8 @@ class Database(Content):
     ) -> bytes:
         """Replace the content of verified ranges by what was verified, all in one durable transaction.
 
+        The content counts as a copy from then on, which later syncs may replace.
+
         Args:
             verified: One verified range or several, applied in order.
             progress: The manager's own state, kept in the same transaction; None forgets it.
@@ -253,7 +261,7 @@ class Database(Content):
             for each in ranges:
                 root = writer.apply(each)
             self._put_progress(transaction, progress)
-            self._put_head(transaction, head._replace(root=root, revision=head.revision + 1))
+            self._put_head(transaction, Head(root, head.revision + 1, written_locally=False))
         return root
 
     # What a sync needs to remember.
@@ -274,16 +282,10 @@ class Database(Content):
 
     @property
     def written_locally(self) -> bool:
-        """Whether there is content that local commits made, which a sync would destroy."""
+        """Whether local commits since the last ``apply`` made content, which a sync would destroy."""
         with self._store.read() as transaction:
             head = read_head(self._store, transaction)
             return head.written_locally and self._store.entries(transaction, self._store.values) > 0
-
-    def adopt(self) -> None:
-        """Let the content count as a copy from now on, which a sync may replace."""
-        with self._store.write() as transaction:
-            head = read_head(self._store, transaction)
-            self._put_head(transaction, head._replace(written_locally=False))
 
     def _put_head(self, transaction: Transaction, head: Head) -> None:
         transaction.put(HEAD, head.encode(), db=self._store.meta)

@@ -8,6 +8,7 @@
     │   ├── KeyTooLong            a key above the scheme's limit
     │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
     │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
+    │   ├── TooManyReaders        all places for snapshots are taken
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   └── DatabaseClosed        any use after close()
     ├── OpenError                 a path that cannot be opened as asked
@@ -16,7 +17,6 @@
     │   ├── SchemeMismatch        it has another hasher or branch factor
     │   └── DatabaseInUse         another process, or this one, writes to it
     ├── InvalidProof              a peer's proof does not hold; ``reason`` says why
-    ├── UnknownRoot               the root is not one that this database can answer for
     ├── DatabaseFull              disk, quota, or map is exhausted; the last commit stands
     └── CorruptDatabase           what is on disk contradicts itself
 
@@ -78,6 +78,14 @@ class LimitTooSmall(CallerError):
         self.needed_bytes = needed_bytes
 
 
+class TooManyReaders(CallerError):
+    """All places for readers, of all processes together, are taken."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        super().__init__(f"{path} has {limit} readers already: close snapshots that are not needed any more")
+        self.limit = limit
+
+
 class ReadonlyDatabase(CallerError):
     """A write to a database that was opened for reading."""
 
@@ -127,12 +135,15 @@ class SchemeMismatch(OpenError):
 
 
 class DatabaseInUse(OpenError):
-    """Somebody else has the database open for writing."""
+    """Somebody else has the database open for writing, or this process has it open at all."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            f"{path} is open for writing elsewhere: close it there, or open it here with readonly=True"
+    def __init__(self, path: str, *, same_process: bool = False) -> None:
+        advice = (
+            "is open in this process already: use that Database object, from any thread"
+            if same_process
+            else "is open for writing elsewhere: close it there, or open it here with readonly=True"
         )
+        super().__init__(f"{path} {advice}")
 
 
 class Reason(StrEnum):
@@ -172,14 +183,6 @@ class InvalidProof(MerkleDBError):
         super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
         self.reason = reason
         self.detail = detail
-
-
-class UnknownRoot(MerkleDBError):
-    """The root is not the one that this database is at."""
-
-    def __init__(self, root: bytes) -> None:
-        super().__init__(f"root {root.hex()} is not known here: ask for the head and use that")
-        self.root = root
 
 
 class DatabaseFull(MerkleDBError):

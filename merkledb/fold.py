@@ -93,7 +93,11 @@ class Fold:
         self._last: Items = Items([], [], [], {})
 
     def feed(self, items: Items) -> Branches:
-        """Take the next stretch of the stream; return the branches that closed."""
+        """Take the next stretch of the stream; return the branches that closed.
+
+        Raises:
+            ValueError: The stream is not in strictly ascending order; the fold is of no use afterwards.
+        """
         self._shrinks = self._shrinks or DELETED in items.ids
         closed = Branches([], [], [])
         for at in range(0, len(items.paths), _PIECE_ITEMS):
@@ -165,10 +169,13 @@ class Fold:
 def shared_depths(paths: list[bytes]) -> list[int]:
     """Return, for each path but the last, how many tokens it shares with its successor.
 
-    Paths are compared as big numbers: where two of them first differ is the highest bit of their exclusive
-    or.
+    Paths are compared as big numbers: where two first differ is the highest bit of their exclusive or.
+
+    Raises:
+        ValueError: The paths are not strictly ascending, as they may be when they come from a damaged store.
     """
-    assert all(map(lt, paths, islice(paths, 1, None))), "the stream is not in strictly ascending order"
+    if not all(map(lt, paths, islice(paths, 1, None))):
+        raise ValueError("the stream is not in strictly ascending order")
     lengths = list(map(len, paths))
     width = max(lengths)
     if min(lengths) == width:

@@ -69,6 +69,8 @@ def parse_record(data: bytes) -> Record:
     tokens = data[at:middle:CHILD_BYTES]
     if len(tokens) != count:
         raise ValueError("a record ends inside its children")
+    if list(tokens) != sorted(set(tokens)):
+        raise ValueError("a record's tokens are out of order")
     return Record(tokens, data[at:middle], digest)
 
 

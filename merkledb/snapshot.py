@@ -42,7 +42,7 @@ def read_head(store: Store, transaction: Transaction) -> Head:
     """Return the head as ``transaction`` sees it."""
     row = transaction.get(HEAD, db=store.meta)
     if row is None:
-        return Head()
+        raise CorruptDatabase(str(store.path), "the head's row is missing")
     if len(row) != ID_BYTES + _REVISION_BYTES + 1:
         raise CorruptDatabase(str(store.path), f"the head's row has {len(row)} bytes")
     revision = int.from_bytes(row[ID_BYTES : ID_BYTES + _REVISION_BYTES])
@@ -94,7 +94,7 @@ class Snapshot(Content):
         Raises:
             InvalidRange: ``start`` lies behind ``end``.
         """
-        _require_range(start, end)
+        require_range(start, end)
         return self._descending(start, end) if reverse else self._ascending(start, end)
 
     def _ascending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
@@ -153,7 +153,7 @@ class Snapshot(Content):
             ValueError: ``max_keys`` is below 1.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
-        _require_range(start, end)
+        require_range(start, end)
         if max_keys < 1:
             raise ValueError(f"max_keys is {max_keys}: a proof that makes progress carries at least one pair")
         with self._store.translated():
@@ -166,6 +166,7 @@ class Snapshot(Content):
 _NO_LIMIT: Final = 1 << 62
 
 
-def _require_range(start: bytes | None, end: bytes | None) -> None:
+def require_range(start: bytes | None, end: bytes | None) -> None:
+    """Raise InvalidRange when ``start`` lies behind ``end``."""
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)

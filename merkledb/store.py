@@ -38,6 +38,7 @@ from merkledb.errors import (
     MerkleDBError,
     NotADatabase,
     ReadonlyDatabase,
+    TooManyReaders,
 )
 
 FORMAT: Final = 1
@@ -59,7 +60,11 @@ _MAX_TABLES: Final = 16
 _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = (b"values", b"branches", b"meta", b"sync")
-_META: Final = 2
+_CUT_SHORT: Final = "is a store whose creation was cut short: create it again"
+# How many pages at its end a reader lets a file lack, beside a small part of its length.
+_UNWRITTEN_PAGES: Final = 16
+# Where a process may not reserve the whole map, this is the least that is tried.
+_MIN_MAP_BYTES: Final = 64 << 20
 
 if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
@@ -122,8 +127,9 @@ class Store:
             if self._lock_file is not None:
                 undo.callback(os.close, self._lock_file)
             with self.translated():
-                self._environment = _open_environment(path, readonly=readonly, map_bytes=map_bytes)
+                self._environment = _open_in_any_room(path, readonly=readonly, map_bytes=map_bytes)
             undo.callback(self._environment.close)
+            self._require_whole_file()
             if not readonly:
                 # Readers that were killed would otherwise keep old pages from being used again.
                 self._environment.reader_check()
@@ -131,28 +137,52 @@ class Store:
             undo.pop_all()
 
     def _open_tables(self, first_meta: Mapping[bytes, bytes]) -> list[Table]:
+        """Return the tables in the order of ``_TABLES``, made in one transaction when the store is new."""
         with self.translated():
             if self._environment.stat()["entries"]:
-                tables = self._open_existing_tables()
-            elif self.readonly:
-                raise NotADatabase(str(self.path), "is a store whose creation was cut short: create it again")
-            else:
-                with self._environment.begin(write=True) as transaction:
-                    tables = [self._environment.open_db(name, transaction) for name in _TABLES]
-                    for name, row in first_meta.items():
-                        transaction.put(name, row, db=tables[_META])
-        with self.read() as rows:
-            found = int.from_bytes(rows.get(b"format", b"", db=tables[_META]))
+                self._require_known_format()
+                return [self._open_existing(name) for name in _TABLES]
+            if self.readonly:
+                raise NotADatabase(str(self.path), _CUT_SHORT)
+            with self._environment.begin(write=True) as transaction:
+                tables = [self._environment.open_db(name, transaction) for name in _TABLES]
+                for name, row in first_meta.items():
+                    transaction.put(name, row, db=tables[_TABLES.index(b"meta")])
+            return tables
+
+    def _require_known_format(self) -> None:
+        """Look at the format before anything else, for a newer one may have other tables."""
+        meta = self._open_existing(b"meta")
+        with self.read() as transaction:
+            found = int.from_bytes(transaction.get(b"format", b"", db=meta))
         if found > FORMAT:
             raise FormatTooNew(str(self.path), found, FORMAT)
-        return tables
 
-    def _open_existing_tables(self) -> list[Table]:
+    def _open_existing(self, name: bytes) -> Table:
         try:
-            return [self._environment.open_db(name, create=False) for name in _TABLES]
+            return self._environment.open_db(name, create=False)
         except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
             foreign = "is an LMDB environment that merkledb did not make: name another path"
             raise NotADatabase(str(self.path), foreign) from error
+
+    def _require_whole_file(self) -> None:
+        """See to it that no page lies behind the end of the data file: reading there would kill the process.
+
+        A file can honestly be short of pages that a transaction took and gave back, which nobody refers to.
+        So the one writer lengthens the file; where pages are missing that somebody refers to, they now read
+        as damaged.  A reader must not touch the file, and takes a large gap for damage.
+        """
+        data = self.path / "data.mdb"
+        page_bytes = self._environment.stat()["psize"]
+        pages = self._environment.info()["last_pgno"] + 1
+        missing = pages - data.stat().st_size // page_bytes
+        if missing > 0 and not self.readonly:
+            os.truncate(data, pages * page_bytes)
+        elif missing > max(_UNWRITTEN_PAGES, pages // 64):
+            advice = "open it once for writing, and check it"
+            raise CorruptDatabase(
+                str(self.path), f"data.mdb lacks its last {missing} of {pages} pages: {advice}"
+            )
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
@@ -185,13 +215,13 @@ class Store:
         if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
             return NotADatabase(path, "holds a file that is no LMDB 0.9 database")
         if isinstance(error, lmdb.ReadersFullError):
-            return DatabaseFull(path, f"all {_MAX_READERS} places for readers are taken: close some")
-        if isinstance(error, lmdb.MemoryError) or code == errno.ENOMEM:
-            return DatabaseFull(path, "no address space left: open it with a smaller map_bytes")
+            return TooManyReaders(path, _MAX_READERS)
+        if code == errno.ENOMEM:
+            return NotADatabase(path, "cannot be opened: this process may not reserve address space for it")
         if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
             return NotADatabase(path, f"cannot be opened: {error}")
         if "already open in this process" in str(error):
-            return DatabaseInUse(path)
+            return DatabaseInUse(path, same_process=True)
         return CorruptDatabase(path, str(error))
 
     def begin(self, *, write: bool = False) -> Transaction:
@@ -272,6 +302,8 @@ def _prepare_folder(path: Path, *, readonly: bool, create: bool) -> int | None:
     try:
         if path.exists() and not path.is_dir():
             raise NotADatabase(name, "is a file, not the folder of a store: name another path")
+        if readonly and data.exists() and not data.stat().st_size:
+            raise NotADatabase(name, _CUT_SHORT)
         if not data.exists():
             if readonly or not create:
                 raise NotADatabase(
@@ -307,6 +339,17 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_in_any_room(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
+    """Open the environment with as much of ``map_bytes`` as this process may reserve."""
+    while True:
+        try:
+            return _open_environment(path, readonly=readonly, map_bytes=map_bytes)
+        except lmdb.Error as error:
+            if getattr(error, "code", 0) != errno.ENOMEM or map_bytes <= _MIN_MAP_BYTES:
+                raise
+            map_bytes = max(map_bytes // 4, _MIN_MAP_BYTES)
 
 
 def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:

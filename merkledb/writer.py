@@ -7,6 +7,7 @@ the branches that stood where the stream went, those that did not close again ar
 from operator import itemgetter
 
 from merkledb.changes import Changes, ChangeStream
+from merkledb.errors import CorruptDatabase
 from merkledb.fold import Fold, Items
 from merkledb.proof import Branch
 from merkledb.scheme import Scheme
@@ -33,7 +34,7 @@ class Writer:
         """Make ``changes`` to the content with ``root``; return the new root."""
         trie = Trie(self._store, self._transaction, self._scheme)
         items = ChangeStream(trie, changes).prepare(root)
-        new_root, branches = _fold(self._scheme, items)
+        new_root, branches = self._fold(items)
         put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
         delete_rows(self._transaction, self._store.values, changes.deleted_keys)
         self._put_branches(branches)
@@ -52,7 +53,7 @@ class Writer:
         trie = Trie(self._store, self._transaction, self._scheme)
         spines = [node.path for node in trie.spines(start, end) if node.record is not None]
         items = _with_frontier(self._scheme, trie.boundary(start, end), verified.frontier)
-        root, branches = _fold(self._scheme, items)
+        root, branches = self._fold(items)
         branches.update(verified.branches)
         self._replace_values(verified)
         delete_rows(
@@ -61,6 +62,20 @@ class Writer:
         self._delete_between(self._store.branches, start, end, branches)
         self._put_branches(branches)
         return root
+
+    def _fold(self, items: Items) -> tuple[bytes, dict[bytes, bytes]]:
+        """Return the root of a whole stream, and the records of the branches that closed by path."""
+        fold = Fold(self._scheme)
+        try:
+            closed = fold.feed(items)
+        except ValueError as error:
+            raise CorruptDatabase(
+                str(self._store.path), f"its branches contradict each other: {error}"
+            ) from error
+        root, last = fold.finish()
+        branches = dict(zip(closed.paths, closed.records, strict=True))
+        branches.update(zip(last.paths, last.records, strict=True))
+        return root, branches
 
     def _put_branches(self, branches: dict[bytes, bytes]) -> None:
         paths = sorted(branches)
@@ -97,16 +112,6 @@ class Writer:
                 held.add(key)
             found = cursor.next()
         return held
-
-
-def _fold(scheme: Scheme, items: Items) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return the root of a whole stream, and the records of the branches that closed by path."""
-    fold = Fold(scheme)
-    closed = fold.feed(items)
-    root, last = fold.finish()
-    branches = dict(zip(closed.paths, closed.records, strict=True))
-    branches.update(zip(last.paths, last.records, strict=True))
-    return root, branches
 
 
 def _with_frontier(scheme: Scheme, boundary: tuple[Branch, ...], frontier: Items) -> Items:

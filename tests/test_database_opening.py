@@ -184,7 +184,6 @@ def test_a_database_opened_for_reading_refuses_every_write(path: Path) -> None:
             lambda: database.apply(verified),
             lambda: database.apply([]),
             lambda: database.set_progress(b""),
-            database.adopt,
         ]
         for write in writes:
             with pytest.raises(merkledb.ReadonlyDatabase):
@@ -210,7 +209,6 @@ USES: dict[str, Callable[[Database], object]] = {
     "commit": lambda database: database.commit({b"key": b""}),
     "apply": lambda database: database.apply([]),
     "set_progress": lambda database: database.set_progress(b""),
-    "adopt": lambda database: database.adopt(),
 }
 
 

@@ -1,0 +1,107 @@
+"""A damaged store: a typed error that names the damage, never a killed process or an untyped error."""
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import merkledb
+from merkledb import Database
+from tests.stores import new_database
+
+# In a process of its own, for reading behind the end of a mapped file would kill it.
+READER = """
+import sys, merkledb
+try:
+    with merkledb.open(sys.argv[1], readonly=sys.argv[2] == "readonly") as database:
+        database.check()
+        print(len(dict(database.items())))
+except merkledb.CorruptDatabase as error:
+    print("corrupt")
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("damage") / "store"
+    some = random.Random(3)
+    with merkledb.open(path) as database:
+        for _ in range(5):
+            database.commit({some.randbytes(32): some.randbytes(300) for _ in range(1000)})
+    return path
+
+
+def read(path: Path, mode: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", READER, path, mode], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("mode", ["readonly", "writing"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_a_file_that_was_cut_off_is_found_out(store: Path, tmp_path: Path, share: float, mode: str) -> None:
+    path = Path(shutil.copytree(store, tmp_path / "store"))
+    data = path / "data.mdb"
+    size = int(data.stat().st_size * share) // 4096 * 4096
+    with data.open("r+b") as file:
+        file.truncate(max(size, 2 * 4096))
+    assert read(path, mode) == "corrupt"
+
+
+def test_pages_that_nobody_refers_to_may_be_missing_at_the_end(store: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(store, tmp_path / "store"))
+    assert read(path, "readonly") == read(path, "writing") == "5000"
+
+
+def change_branch(database: Database, change: Callable[[bytes], bytes]) -> None:
+    """Overwrite the topmost branch's record."""
+    with database._store.write() as transaction:
+        cursor = transaction.cursor(db=database._store.branches)
+        assert cursor.first()
+        transaction.put(cursor.key(), change(cursor.value()), db=database._store.branches)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut off": lambda record: record[:-1],
+    "cut off in its children": lambda record: record[:40],
+    "a digest of a wrong length": lambda record: record[:-1] + b"\x01\x20short",
+    "neither value nor none": lambda record: record[:-1] + b"\x07",
+    "tokens in the wrong order": lambda record: record[:1] + record[34:67] + record[1:34] + record[67:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_branch_is_named(damage: Callable[[bytes], bytes]) -> None:
+    pairs: dict[bytes, bytes | None] = {bytes([number]) * 8: bytes(40) for number in range(256)}
+    with new_database() as database:
+        database.commit(pairs)
+        change_branch(database, damage)
+        with pytest.raises(merkledb.CorruptDatabase, match="the branch at path"):
+            database.check()
+        with pytest.raises(merkledb.CorruptDatabase):
+            database.commit({b"\x00new": b"1", b"\x11new": b"2", b"\xf0new": b"3"})
+
+
+def test_a_slot_without_content_is_named() -> None:
+    with new_database() as database:
+        database.commit({b"\x10": b"a", b"\x20": b"b"})
+        with database._store.write() as transaction:
+            transaction.delete(b"\x20", db=database._store.values)
+        for use in (database.check, lambda: database.prove(b"\x20")):
+            with pytest.raises(merkledb.CorruptDatabase):
+                use()
+
+
+def test_check_needs_little_memory_for_large_values() -> None:
+    with new_database() as database:
+        for number in range(12):
+            database.commit({bytes([number]): bytes([number]) * (20 << 20)})
+        seen: list[int] = []
+        database.check(seen.append)
+        assert seen == [1] * 12
