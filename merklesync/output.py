@@ -111,6 +111,7 @@ class Bar:
         share: float | None,
         *,
         title: str | None = None,
+        expected_keys: int | None = None,
         keys_a_second: float | None = None,
         left_seconds: float | None = None,
     ) -> None:
@@ -121,8 +122,9 @@ class Bar:
             size_bytes: How many bytes of keys and values are done; None when nobody counts them.
             share: The part of all the work that is done, 0 to 1; None when unknown.
             title: What is being done now, where that changes.
-            keys_a_second: The rate, where the caller knows better than this bar.
-            left_seconds: The time left, likewise.
+            expected_keys: How many keys there are in all, where that is known.
+            keys_a_second: The rate, where the caller knows better than this bar; 0 when it is unknown.
+            left_seconds: The time left, from a caller that gives the rate; None when it is unknown.
         """
         now = time.monotonic()
         if self._progress is None or (now < self._next_refresh and share != 1.0):
@@ -132,14 +134,14 @@ class Bar:
         self._share_rate.add((share or 0.0) - self._share, now)
         self._keys, self._share = keys, share or 0.0
         rate = self._keys_rate.at(now) if keys_a_second is None else keys_a_second
-        if left_seconds is None and share is not None:
+        if keys_a_second is None and share is not None:
             left_seconds = seconds_left(1.0 - share, self._share_rate.at(now))
         self._progress.update(
             self._task,
             description=title,
             total=None if share is None else 1.0,
             completed=share or 0.0,
-            details=_details(keys, size_bytes, rate),
+            details=_details(keys, expected_keys, size_bytes, rate),
             left=self._left(now, share, left_seconds),
         )
 
@@ -149,10 +151,13 @@ class Bar:
         return "" if left_seconds is None else f"{show_seconds(left_seconds)} left"
 
 
-def _details(keys: int, size_bytes: int | None, keys_a_second: float | None) -> str:
+def _details(
+    keys: int, expected_keys: int | None, size_bytes: int | None, keys_a_second: float | None
+) -> str:
+    amount = show_keys(keys) if expected_keys in (None, keys) else f"{keys:,} of {show_keys(expected_keys)}"
     size = "" if size_bytes is None else f"  {show_size(size_bytes)}"
     rate = f"  {keys_a_second:,.0f} keys/s" if keys_a_second else ""
-    return f"{show_keys(keys)}{size}{rate}"
+    return f"{amount}{size}{rate}"
 
 
 class WatchedPairs:

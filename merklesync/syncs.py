@@ -167,7 +167,9 @@ async def _show(manager: Manager, bar: Bar) -> None:
             progress.bytes,
             progress.share,
             title=_title(progress),
-            keys_a_second=progress.keys_per_second,
+            expected_keys=progress.expected_keys,
+            # The manager knows what earlier runs did; where it foretells nothing, nothing can be foretold.
+            keys_a_second=progress.keys_per_second or 0.0,
             left_seconds=progress.seconds_left,
         )
 

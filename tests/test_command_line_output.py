@@ -3,9 +3,13 @@
 import os
 import pty
 import subprocess
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from merklesync.output import Bar, WatchedPairs, progress_bar, show_keys, show_seconds, show_size
 from tests.command_line import PROGRAM, run
@@ -57,6 +61,29 @@ def test_an_invisible_bar_does_nothing() -> None:
     with progress_bar("working", visible=False) as bar:
         assert not bar.visible
         bar.show(1, 2, 0.5)
+
+
+def shown_by(show: Callable[[Bar], None]) -> str:
+    """Return the line of a bar that was shown something once."""
+    columns = (TextColumn("{task.percentage:.0f}% {task.fields[details]} {task.fields[left]}"),)
+    progress = Progress(*columns, console=Console(file=StringIO(), width=200))
+    bar = Bar(progress, "working")
+    show(bar)
+    with progress.console.capture() as shown:
+        progress.console.print(progress.get_renderable())
+    return shown.get().strip()
+
+
+def test_a_bar_shows_how_many_keys_are_expected_and_the_time_that_its_caller_knows() -> None:
+    line = shown_by(
+        lambda bar: bar.show(1200, None, 0.24, expected_keys=5000, keys_a_second=100.0, left_seconds=38.0)
+    )
+    assert line == "24% 1,200 of 5,000 keys  100 keys/s 38 s left"
+
+
+def test_a_bar_foretells_nothing_where_its_caller_knows_that_nothing_can_be_foretold() -> None:
+    assert shown_by(lambda bar: bar.show(1200, None, 0.24, keys_a_second=0.0)) == "24% 1,200 keys"
+    assert shown_by(lambda bar: bar.show(1200, None, 0.24)).endswith(" left")
 
 
 def test_pairs_that_are_watched_are_counted_and_passed_on() -> None:
