@@ -220,8 +220,6 @@ class Manager:
             return fresh
         if self.database.written_locally and not self._replace:
             raise LocalContent(root)
-        # From now on it is a copy in the making, also for a later run that resumes.
-        self.database.adopt()
         progress = self.database.progress
         if progress is None:
             return fresh
