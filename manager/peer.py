@@ -48,7 +48,7 @@ class Peer(NamedTuple):
         elif ":" in host:
             colon = ""
         if not colon or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise ValueError(f"{address!r} is not HOST:PORT, such as 192.0.2.1:9400 or [2001:db8::1]:9400")
+            raise ValueError(f"{address!r} is not HOST:PORT, such as 192.0.2.1:7440 or [2001:db8::1]:7440")
         return cls.tcp(host, int(port))
 
 

@@ -219,7 +219,7 @@ class Store:
         if code == errno.ENOMEM:
             return NotADatabase(path, "cannot be opened: this process may not reserve address space for it")
         if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            return NotADatabase(path, f"cannot be opened: {error}")
+            return NotADatabase(path, f"cannot be opened ({os.strerror(code)}): get access to its files")
         if "already open in this process" in str(error):
             return DatabaseInUse(path, same_process=True)
         return CorruptDatabase(path, str(error))

@@ -10,7 +10,9 @@ what to do, and no traceback.
 
 import errno
 import logging
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -60,6 +62,15 @@ class Commands(click.Group):
         return list(self.commands)
 
 
+def _prepare_streams() -> None:
+    """Let no key that a terminal cannot show end a command; refuse to run where nobody sees the result."""
+    if sys.stdout is None:
+        raise Failure("standard output is closed: open it, or send it to a file or to /dev/null")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _version() -> str:
     try:
         return version("merklesync")
@@ -80,6 +91,7 @@ def main(context: click.Context) -> None:
 
     A store is a folder. Keys and values are text, or 0x and hex digits.
     """
+    _prepare_streams()
     logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -4,9 +4,7 @@ All of it comes from one snapshot.  A file that cannot be finished is removed; a
 before anything is written when a key is no path below the target.
 """
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import IO, Final
@@ -14,7 +12,8 @@ from typing import IO, Final
 import click
 
 from merkledb import Snapshot
-from merklesync.failures import ExitCode, Failure, describe
+from merklesync.failures import ExitCode, Failure
+from merklesync.files import created
 from merklesync.formats import STANDARD_STREAM, Format, format_option, target_format
 from merklesync.options import PATH, json_option, store_argument
 from merklesync.output import (
@@ -88,27 +87,6 @@ def _export(snapshot: Snapshot, target: Path, form: Format, *, visible: bool) ->
         if form is Format.FOLDER:
             write_tree(target, pairs)
         else:
-            with _created(target) as file:
+            with created(target) as file:
                 _WRITERS[form](file, pairs)
     return pairs.size_bytes
-
-
-@contextmanager
-def _created(target: Path) -> Iterator[IO[bytes]]:
-    """Give a new file, which is removed again when it cannot be finished; or standard output."""
-    if target == STANDARD_STREAM:
-        yield sys.stdout.buffer
-        return
-    try:
-        file = target.open("xb")
-    except FileExistsError as error:
-        raise Failure(f"{target} exists already: name a new file, or remove it") from error
-    try:
-        with file:
-            yield file
-    except OSError as error:
-        target.unlink()
-        raise Failure(f"writing {target} failed: {describe(error)}; it was removed again") from error
-    except BaseException:
-        target.unlink()
-        raise

@@ -14,6 +14,7 @@ import click
 
 from merkledb import DEFAULT_MAX_BYTES, MAX_PROOF_KEYS, RangeProof, VerifiedRange, verify_range
 from merklesync.failures import ExitCode, Failure
+from merklesync.files import created
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
     BYTES,
@@ -96,7 +97,7 @@ def _shown(key: bytes | None) -> str | dict[str, str] | None:
     metavar="N",
     help="At most N bytes, for a range.",
 )
-@click.option("--output", type=PATH, metavar="FILE", help="Write the proof to FILE.")
+@click.option("--output", type=PATH, metavar="FILE", help="Write the proof to FILE, a new one.")
 @json_option
 def prove(
     store: Path,
@@ -128,7 +129,8 @@ def prove(
         about = {"root": snapshot.root.hex(), **describe_scheme(snapshot.scheme)}
     encoded = proof.encode()
     if output is not None:
-        output.write_bytes(encoded)
+        with created(output) as file:
+            file.write(encoded)
     proved = Claim(claim.start, proof.end)
     counts = {"complete": proved == claim, "keys": len(proof.keys), "proof_bytes": len(encoded)}
     document = {**about, **proved.document(), **counts}

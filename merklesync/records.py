@@ -123,7 +123,8 @@ def _parse_object(line: bytes) -> Pair:
     except RecursionError as error:
         raise ValueError("is nested too deeply to be a pair") from error
     except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        # Python's own advice, which follows a semicolon, is not for whoever wrote the file.
+        raise ValueError(f"is not JSON: {str(error).split(';')[0]}") from error
     if not isinstance(record, dict) or record.keys() != {"key", "value"}:
         raise ValueError('must be an object with "key" and "value" and nothing else')
     return _parse_field(record, "key"), _parse_field(record, "value")
@@ -169,7 +170,8 @@ def _rows(rows: Any) -> Iterator[list[str]]:
     try:
         yield from rows
     except csv.Error as error:
-        raise BadRecord(rows.line_num, f"is not CSV: {error}") from error
+        # Python's own advice, which follows a dash, is not for whoever wrote the file.
+        raise BadRecord(rows.line_num, f"is not CSV: {str(error).split(' - ')[0]}") from error
 
 
 def _parse_row(row: list[str]) -> Pair:

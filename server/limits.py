@@ -7,9 +7,9 @@ from typing import Final
 from syncproto import MAX_FRAME_BYTES, MAX_RETRY_AFTER_MILLISECONDS, RANGE_OVERHEAD_BYTES
 
 # One value of the largest size that a database holds, with its boundary and air.
-LARGEST_PROOF_BYTES: Final = 66 << 20
+LARGEST_PROOF_BYTES: Final = 80 << 20
 # A client slower than this would keep a large proof in our memory for longer than it is worth.
-MIN_SEND_BYTES_PER_SECOND: Final = 256 << 10
+MIN_SEND_BYTES_PER_SECOND: Final = 64 << 10
 # What a connection gets to read our last word before it is closed.
 LINGER_SECONDS: Final = 1.0
 # Requests are short; a client that sends more at once waits in the kernel's buffer.

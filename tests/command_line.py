@@ -1,6 +1,7 @@
 """Helpers for tests of the command line: commands in this process, and servers in others."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,10 @@ def fill(store: Path, pairs: Mapping[bytes, bytes], *options: object) -> str:
     return str(succeed_json("load", store, "-", "--format", "jsonl", *options, stdin=source)["root"])
 
 
+def _mind_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     """Start a command as a process of its own, with pipes for its outputs."""
     return subprocess.Popen(
@@ -62,6 +67,8 @@ def start(*arguments: object, stdin: int = subprocess.DEVNULL) -> subprocess.Pop
         stderr=subprocess.PIPE,
         stdin=stdin,
         text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that.
+        preexec_fn=_mind_interrupts,  # noqa: PLW1509 - it takes no lock
     )
 
 

@@ -1,0 +1,62 @@
+"""How commands end where the machine around them is unkind: one line, the right code, nothing lost."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.command_line import PROGRAM, fail, fill, run, succeed
+
+
+def test_a_proof_is_never_written_over_something(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fill(store, {b"k": b"v"})
+    assert "exists already" in fail(1, "prove", store, "k", "--output", store / "data.mdb")
+    assert succeed("get", store, "k") == "v"
+
+
+def test_a_key_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fill(store, {"日本".encode(): b"v"})
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [*PROGRAM, "list", store],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="latin-1",
+    )
+    assert done.stdout == "\\u65e5\\u672c\n"
+
+
+def test_a_closed_standard_output_is_one_line(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fill(store, {b"k": b"v"})
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "get", store, "k"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: standard output is closed")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failed_replace_leaves_local_content_protected(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", "00" * 31 + "01"
+    fill(mine, {b"precious": b"1"})
+    arguments = ("sync", mine, "--from", "127.0.0.1:1", "--root", other)
+    assert run(*arguments, "--replace").exit_code == 4
+    assert "replace" in fail(1, *arguments)
+    assert succeed("get", mine, "precious") == "1"
+
+
+def test_a_data_file_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fill(store, {number.to_bytes(4): bytes(1000) for number in range(500)})
+    data = store / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2 // 4096 * 4096)
+    for command in ("check", "root"):
+        done = subprocess.run([*PROGRAM, command, store], capture_output=True, text=True, check=False)
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
