@@ -5,9 +5,9 @@ longer than the scheme allows, every key has a direct neighbour on both sides, a
 without a gap or an overlap.  This module knows nothing of roots (see ``ranges``) nor of who works on a range
 (see ``work``).
 
-    before 0x61            0x60 ff ff ... ff    padded to the longest key
-    after  0x61            0x61 00
-    after  0x61 ff (with at most 2 bytes a key)   0x62
+    before 0x61       0x60 ff ff ... ff    padded to the longest key
+    after  0x61       0x61 00
+    after  0x61 ff    0x62                 where a key has at most 2 bytes
 """
 
 

@@ -1,7 +1,8 @@
 """The manager: makes one database the verified copy of a target root, from peers that nobody has to trust.
 
-    PeerSession (one a peer)                                      Writer (one)
-      workers:  ledger.take -> ask -> verify (thread) -> ledger.accept -> collect -> database.apply (thread)
+    PeerSession (one a peer)                             Writer (one)
+      ledger.take -> ask -> verify -> ledger.accept  ->    collect -> database.apply -> ledger.settle
+                            (in a thread)                             (in a thread)
 
 The target comes from someone the caller trusts; everything else is checked against it.  This module ties the
 parts together, decides when the sync is over, and says which typed error ends it; how work is divided stands

@@ -60,7 +60,7 @@ def read_value(view: memoryview, position: int) -> tuple[Value, int]:
 
     Raises:
         FieldError: The value goes beyond the frame, is not UTF-8, or is of a type that the protocol does not
-        use.
+            use.
     """
     if position >= len(view):
         raise FieldError("the frame ends where a value should start")

@@ -33,8 +33,8 @@ class FrameBuffer:
 
     def clear(self) -> None:
         """Forget all bytes, as nothing behind an error can be understood."""
-        # A new buffer, not a shorter one: the error's traceback may hold slices of the old, which forbid
-        # resizing.
+        # A new buffer, not a shorter one: the error's traceback may hold slices of the old one, and while it
+        # does, that cannot be resized.
         self._buffer = bytearray()
 
     def next_message(self, limit_bytes: int) -> Message | None:

@@ -17,8 +17,8 @@ MAX_REQUEST_ID: Final = 2**32 - 1
 MAX_REVISION: Final = 2**64 - 1
 # Signed integers of 64 bits hold it in every language, and nobody has more pairs.
 MAX_PAIRS: Final = 2**63 - 1
-# The longest key has 510 bytes, and what follows a key in order is that key and one byte more; the rest is
-# air.
+# The longest key has 510 bytes, and what follows a key in order is that key and one byte more.  The rest
+# leaves room for longer keys.
 MAX_BOUND_BYTES: Final = 1024
 # A sentence for a log or a terminal needs no more, and a control frame must hold it.
 MAX_TEXT_BYTES: Final = 512
@@ -32,8 +32,8 @@ MAX_HELLO_BYTES: Final = 1024
 # Every message but ``range`` fits into a control frame, so no peer may announce less: the largest is a
 # get_range with two bounds.
 MAX_CONTROL_BYTES: Final = 4096
-# The frame of a range is its proof and so many bytes at most: array 1, kind 1, request id 5, length of the
-# proof 5.
+# The frame of a range is its proof and so many bytes at most: 1 for the array, 1 for the kind, 5 for the
+# request id, and 5 for the length of the proof.
 RANGE_OVERHEAD_BYTES: Final = 12
 MAX_FRAME_BYTES: Final = 2**32 - 1
 MAX_PROOF_BYTES: Final = MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES
