@@ -36,6 +36,7 @@ MAX_PROOF_KEYS: Final = 65_536
 # A boundary is two paths from the top, each with at most a branch for every token, and the node it ends at.
 MAX_BOUNDARY_BRANCHES: Final = 2 * (MAX_PATH_TOKENS + 2)
 
+MAX_BRANCH_CHILDREN: Final = 256
 _BYTES_OR_NONE: Final = (bytes, type(None))
 
 
@@ -174,6 +175,8 @@ def _unpack_boundary(unpacker: msgpack.Unpacker) -> Iterator[Branch]:
             raise ValueError("a branch is made of bytes")
         if shared + len(rest) > MAX_PATH_TOKENS:
             raise ValueError(f"a path has at most {MAX_PATH_TOKENS} tokens")
+        if len(tokens) > MAX_BRANCH_CHILDREN:
+            raise ValueError(f"a branch has at most {MAX_BRANCH_CHILDREN} children")
         if len(ids) != ID_BYTES * len(tokens):
             raise ValueError("a branch has an id of 32 bytes for each token")
         before = before[:shared] + rest

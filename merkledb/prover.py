@@ -19,6 +19,8 @@ DEFAULT_MAX_KEYS: Final = 4096
 DEFAULT_MAX_BYTES: Final = 1 << 20
 # A cut-off proof may leave this many bytes unused rather than search for the last pair that fits.
 _MAX_UNUSED_BYTES: Final = 8 * 1024
+# Boundaries that change with every key make aiming useless; after so many it is given up.
+_MAX_AIMS: Final = 6
 
 
 class _Pairs(NamedTuple):
@@ -95,10 +97,11 @@ class Prover:
         """Return the proof of as many of ``pairs`` as fit.
 
         Narrows down between a count that fits and one that is too many, until they are neighbours or little
-        room is left.
+        room is left: first by aiming at the right size, which hits at once where boundaries are alike, then
+        by halving what is between.
         """
         best: RangeProof | None = None
-        size = 0
+        size = aims = 0
         fits, too_many, count, pair_bytes = 0, len(pairs.keys) + 1, len(pairs.keys), pairs.encoded_bytes
         while too_many - fits > 1:
             kept = _Pairs(pairs.keys[:count], pairs.values[:count], pair_bytes, more=True)
@@ -110,11 +113,17 @@ class Prover:
                 fits, best = count, proof
                 if unused_bytes < _MAX_UNUSED_BYTES:
                     break
-            count, pair_bytes = _aim(pairs, count, pair_bytes, unused_bytes, fits, too_many)
+            aims += 1
+            if aims < _MAX_AIMS:
+                count, pair_bytes = _aim(pairs, count, pair_bytes, unused_bytes, fits, too_many)
+            else:
+                count = (fits + too_many) // 2
+                pair_bytes = sum(map(encoded_bin_bytes, map(len, pairs.keys[:count] + pairs.values[:count])))
         if best is None:
-            # What was tried last carries one pair.  A complete proof can be smaller, as nothing bounds it
-            # behind.
-            raise LimitTooSmall(max_bytes, min(tried for tried in (size, complete_bytes) if tried))
+            # What was tried last carries one pair, which is what a client can ask for alone.  Where there is no
+            # other pair, the complete proof serves as well.
+            sizes = [size, complete_bytes] if len(pairs.keys) <= 1 else [size]
+            raise LimitTooSmall(max_bytes, min(tried for tried in sizes if tried))
         return best
 
 

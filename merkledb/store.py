@@ -61,8 +61,10 @@ _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = (b"values", b"branches", b"meta", b"sync")
 _CUT_SHORT: Final = "is a store whose creation was cut short: create it again"
-# How many pages at its end a reader lets a file lack, beside a small part of its length.
-_UNWRITTEN_PAGES: Final = 16
+# A reader looks this often whether a short file grows: a writer lengthens it a moment after its commit.
+_LENGTH_CHECKS: Final = 1000
+# Often enough that a killed reader costs little, seldom enough to cost nothing.
+_WRITES_BETWEEN_READER_CHECKS: Final = 32
 # Where a process may not reserve the whole map, this is the least that is tried.
 _MIN_MAP_BYTES: Final = 64 << 20
 
@@ -122,6 +124,7 @@ class Store:
         self.readonly = readonly
         self._writing = threading.Lock()
         self._closed = False
+        self._writes = 0
         with contextlib.ExitStack() as undo:
             self._lock_file = _prepare_folder(path, readonly=readonly, create=create)
             if self._lock_file is not None:
@@ -129,10 +132,9 @@ class Store:
             with self.translated():
                 self._environment = _open_in_any_room(path, readonly=readonly, map_bytes=map_bytes)
             undo.callback(self._environment.close)
+            self._page_bytes = self._environment.stat()["psize"]
             self._require_whole_file()
-            if not readonly:
-                # Readers that were killed would otherwise keep old pages from being used again.
-                self._environment.reader_check()
+            self._forget_dead_readers()
             self.values, self.branches, self.meta, self.sync = self._open_tables(first_meta)
             undo.pop_all()
 
@@ -169,20 +171,27 @@ class Store:
         """See to it that no page lies behind the end of the data file: reading there would kill the process.
 
         A file can honestly be short of pages that a transaction took and gave back, which nobody refers to.
-        So the one writer lengthens the file; where pages are missing that somebody refers to, they now read
-        as damaged.  A reader must not touch the file, and takes a large gap for damage.
+        The one writer lengthens it then, so that pages which somebody does refer to read as damaged.
+
+        Raises:
+            CorruptDatabase: The file is short, and this is a reader, which must not touch it.
         """
-        data = self.path / "data.mdb"
-        page_bytes = self._environment.stat()["psize"]
+        if not self.readonly:
+            self._lengthen()
+        elif all(self._missing_pages() > 0 for _ in range(_LENGTH_CHECKS)):
+            difference = f"data.mdb lacks {self._missing_pages()} pages: open it for writing and check it"
+            raise CorruptDatabase(str(self.path), difference)
+
+    def _missing_pages(self) -> int:
+        """Return how many pages the file lacks at its end."""
         pages = self._environment.info()["last_pgno"] + 1
-        missing = pages - data.stat().st_size // page_bytes
-        if missing > 0 and not self.readonly:
-            os.truncate(data, pages * page_bytes)
-        elif missing > max(_UNWRITTEN_PAGES, pages // 64):
-            advice = "open it once for writing, and check it"
-            raise CorruptDatabase(
-                str(self.path), f"data.mdb lacks its last {missing} of {pages} pages: {advice}"
-            )
+        return pages - (self.path / "data.mdb").stat().st_size // self._page_bytes
+
+    def _lengthen(self) -> None:
+        missing = self._missing_pages()
+        if missing > 0:
+            data = self.path / "data.mdb"
+            os.truncate(data, (data.stat().st_size // self._page_bytes + missing) * self._page_bytes)
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
@@ -261,6 +270,18 @@ class Store:
                 except BaseException:
                     transaction.abort()
                     raise
+                # The commit stands, whatever becomes of pages that nobody refers to.
+                with contextlib.suppress(OSError):
+                    self._lengthen()
+                self._writes += 1
+                if self._writes % _WRITES_BETWEEN_READER_CHECKS == 0:
+                    self._forget_dead_readers()
+
+    def _forget_dead_readers(self) -> None:
+        """Free the places of readers that were killed, which keep old pages from being used again."""
+        if not self.readonly:
+            with self.translated():
+                self._environment.reader_check()
 
     def entries(self, transaction: Transaction, table: Table) -> int:
         """Return how many rows ``table`` has."""

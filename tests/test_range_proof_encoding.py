@@ -55,6 +55,13 @@ def repacked(**fields: Any) -> bytes:
     return packed
 
 
+def test_a_branch_with_more_children_than_tokens_is_refused_before_they_are_built() -> None:
+    branch = [0, b"", None, bytes(257), bytes(257 * 32)]
+    with pytest.raises(InvalidProof, match="children") as caught:
+        RangeProof.decode(msgpack.packb([[], [], None, [branch]]))
+    assert caught.value.reason is Reason.MALFORMED
+
+
 def test_the_example_encodes_to_these_bytes() -> None:
     assert EXAMPLE.encode() == GOLDEN
     assert RangeProof.decode(GOLDEN) == EXAMPLE

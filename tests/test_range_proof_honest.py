@@ -112,6 +112,16 @@ def test_needed_bytes_is_the_size_of_the_smallest_proof_that_makes_progress(
         assert_needed_bytes_suffice(database, caught.value, start, end, Limits(2048, 1))
 
 
+def test_needed_bytes_suffices_for_the_next_pair_alone() -> None:
+    # The complete proof is the smaller one here, but no answer to a request for a single pair.
+    for length in range(1000, 1100):
+        with new_database({b"a": bytes(length), b"b": b"x"}) as database:
+            try:
+                database.prove_range(max_bytes=1048)
+            except LimitTooSmall as error:
+                assert_needed_bytes_suffice(database, error, None, None, Limits(1, 1048))
+
+
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_needed_bytes_suffices_where_a_longer_proof_is_the_smaller_one(scheme: Scheme) -> None:
     # Cut off at 10, a proof carries a stub for each of 11 to 1f; cut off at 1f, it carries none of them.
