@@ -120,8 +120,8 @@ class Prover:
                 count = (fits + too_many) // 2
                 pair_bytes = sum(map(encoded_bin_bytes, map(len, pairs.keys[:count] + pairs.values[:count])))
         if best is None:
-            # What was tried last carries one pair, which is what a client can ask for alone.  Where there is no
-            # other pair, the complete proof serves as well.
+            # What was tried last carries one pair, which is what a client can ask for alone.  Where there is
+            # no other pair, the complete proof serves as well.
             sizes = [size, complete_bytes] if len(pairs.keys) <= 1 else [size]
             raise LimitTooSmall(max_bytes, min(tried for tried in sizes if tried))
         return best
