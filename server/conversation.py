@@ -99,6 +99,8 @@ class Conversation:
         self._leaving = trio.Event()
         self._answered = trio.Event()
         self._silence = trio.CancelScope()
+        self._whole = trio.CancelScope()
+        self._last_work = trio.current_time()
         self._put_request, self._requests = trio.open_memory_channel[Request](self._limits.max_requests)
         self._put_parcel, self._parcels = trio.open_memory_channel[_Parcel](0)
 
@@ -108,6 +110,19 @@ class Conversation:
 
     async def run(self) -> None:
         """Talk until the conversation ends, and close the stream."""
+        with self._whole:
+            await self._talk()
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long the client has asked nothing and waited for nothing."""
+        return 0.0 if self._connection.in_flight else trio.current_time() - self._last_work
+
+    def cut_off(self) -> None:
+        """End at once, without a word."""
+        self._whole.cancel()
+
+    async def _talk(self) -> None:
         async with self._stream:
             async with trio.open_nursery() as nursery:
                 # Our hello counts as said before anything is received, for a request may follow the client's.
@@ -206,6 +221,7 @@ class Conversation:
 
     async def _receive_request(self, request: Request) -> None:
         self._counters.requests += 1
+        self._last_work = trio.current_time()
         if self._leaving.is_set():
             await self._send(
                 refusal(request, ErrorCode.SHUTTING_DOWN, "the server is shutting down: use another")
@@ -321,6 +337,7 @@ class Conversation:
         return data
 
     def _count(self, content: Message | Frame) -> None:
+        self._last_work = trio.current_time() if isinstance(content, Error | Frame) else self._last_work
         if isinstance(content, Error):
             self._counters.refusals[content.code] += 1
         elif isinstance(content, Frame):

@@ -42,6 +42,9 @@ class ServerLimits:
             second lets a short request overtake a long one, more would only keep the tasks waiting.
         hello_timeout_seconds: Until a new connection has said hello.
         idle_timeout_seconds: Without a whole message, while nothing is in flight.
+        spared_seconds: For which a connection that asks nothing is safe.  After that, when all places are
+            taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
+            else a few that only hold their places would keep everybody out.
         send_timeout_seconds: For one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded.
         shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.
@@ -60,6 +63,7 @@ class ServerLimits:
     max_threads: int = 2
     hello_timeout_seconds: float = 10
     idle_timeout_seconds: float = 120
+    spared_seconds: float = 5
     send_timeout_seconds: float = 30
     large_timeout_seconds: float = 5
     shutdown_timeout_seconds: float = 30

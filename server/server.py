@@ -114,7 +114,7 @@ class Server:
         try:
             if self._stopping.is_set():
                 await self._refuse(stream, Error(0, ErrorCode.SHUTTING_DOWN, "the server is shutting down"))
-            elif self.counters.connections_open >= self.limits.max_connections:
+            elif self.counters.connections_open >= self.limits.max_connections and not self._make_room():
                 sentence = f"the server has {self.limits.max_connections} connections: try again"
                 delay = self.limits.retry_after_milliseconds
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
@@ -124,6 +124,15 @@ class Server:
             self._report(error)
         finally:
             await trio.aclose_forcefully(stream)
+
+    def _make_room(self) -> bool:
+        """Cut off the conversation that asked nothing for the longest time; return whether there was one."""
+        longest = max(self._conversations, key=lambda each: each.idle_seconds, default=None)
+        if longest is None or longest.idle_seconds < self.limits.spared_seconds:
+            return False
+        self._conversations.discard(longest)
+        longest.cut_off()
+        return True
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self.counters.connections_open += 1

@@ -350,6 +350,25 @@ async def test_connections_above_the_limit_are_refused_as_overloaded(
         assert server.counters.connections_refused == 1
 
 
+async def test_connections_that_only_hold_their_places_make_room(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    server = Server(database, limits=ServerLimits(max_connections=2), workers=VirtualWorkers())
+    async with running(server) as site:
+        holder, worker = await site.greeted(), await site.greeted()
+        await trio.sleep(4)
+        assert isinstance(await worker.ask(GetHead(1)), Head)
+        await trio.sleep(2)
+        await holder.send(Ping(1))
+        late = await site.greeted()
+        assert isinstance(await late.ask(GetHead(1)), Head)
+        assert isinstance(await worker.ask(GetHead(2)), Head)
+        # Both were at work just now: the next one has to wait.
+        (refusal,) = await (await site.client()).receive_all()
+        assert isinstance(refusal, Error)
+        assert refusal.code is ErrorCode.OVERLOADED
+
+
 async def test_refusing_is_itself_limited(database: FakeDatabase, autojump_clock: MockClock) -> None:
     server = Server(database, limits=ServerLimits(max_connections=1), workers=VirtualWorkers())
     async with running(server) as site:
