@@ -75,6 +75,7 @@ class PeerClient:
         limits: How long it may take.
 
     Attributes:
+        large_pair: Held by the one request for a large pair that the connection may have.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
     """
@@ -89,6 +90,7 @@ class PeerClient:
         self._outbox, self._frames = trio.open_memory_channel[bytes](OUTBOX_FRAMES)
         self._greeted = trio.Event()
         self._sent_all = trio.Event()
+        self.large_pair = trio.Lock()
         self.closing = trio.Event()
         self.failure: PeerError | None = None
 

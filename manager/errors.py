@@ -18,6 +18,8 @@
     ├── PeerMisbehaved           it broke the protocol
     ├── SchemeDiffers            its store has another hasher or branch factor
     ├── PeerRefused              it answered with an error code
+    ├── ClaimNotKept             it claimed a large pair, and then sent no such thing
+    ├── GaveWay                  it was slow to send a large pair, and another peer waited to send one
     ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
     └── ProofRejected            it sent a proof that does not hold
 
@@ -198,6 +200,25 @@ class PairRefused(PeerError):
         super().__init__(f"a pair needs a proof of {needed_bytes} bytes, over the limit of {max_bytes}")
         self.needed_bytes = needed_bytes
         self.max_bytes = max_bytes
+
+
+class ClaimNotKept(PeerError):
+    """The peer claimed that a pair needs a large proof, and then did not send one.
+
+    Attributes:
+        needed_bytes: What the proof would need, as the peer claimed.
+    """
+
+    def __init__(self, needed_bytes: int, detail: str) -> None:
+        super().__init__(f"it claimed that a pair needs {needed_bytes} bytes, and then {detail}")
+        self.needed_bytes = needed_bytes
+
+
+class GaveWay(PeerError):
+    """The peer was slow to send a large pair, and another one waited to send one too."""
+
+    def __init__(self) -> None:
+        super().__init__("it was slow to send a large pair, and another peer waited")
 
 
 class ProofRejected(PeerError):

@@ -4,15 +4,18 @@ Workers take work here and bring back verified ranges; the writer settles what i
 the key space is at any time in exactly one place:
 
     queue      nobody works on it                  take()   ->  out
-    out        a worker fetches and verifies it    accept() ->  verified, and the rest back to the queue
-                                                   give_back() -> queue
+    out        peers fetch and verify it           accept() ->  verified, and the rest back to the queue
+                                                   give_back() by the last of them -> queue
     verified   it waits for the writer             settle() ->  on disk, at the target in the range map
+
+What is out is with one peer, and with more once it is overdue and they have nothing else to do.  The first
+verified answer is accepted and the others are called off: what has left ``out`` is never accepted again.
 
 State is touched only between checkpoints, by tasks of one trio run; nothing here blocks or does I/O.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -53,6 +56,21 @@ class Piece:
         return memory_bytes(self.proof_bytes, len(self.verified))
 
 
+@dataclass(slots=True)
+class _Out:
+    """Work that is out.
+
+    Attributes:
+        work: What was taken.
+        taken: When somebody took it last, in trio's seconds.
+        peers: Who works on it, each with the scope that calls it off.
+    """
+
+    work: Work
+    taken: float
+    peers: dict[Hashable, trio.CancelScope] = field(default_factory=dict)
+
+
 class Ledger:
     """The books of one sync to one target.
 
@@ -80,7 +98,8 @@ class Ledger:
         self._queue.put(initial_work(saved))
         # The share of everything that left the queue and is not on disk yet, by the start of its range.
         self._open: dict[bytes, float] = {}
-        self._out = 0
+        # What is out, by its start: what is out does not overlap.
+        self._out: dict[bytes, _Out] = {}
         self._tree_share = 1.0 - sum(piece.share for piece in self._queue.pieces())
         self.expectation = Expectation(saved.expected_keys)
         self.share = self._share_now()
@@ -101,47 +120,87 @@ class Ledger:
 
     # For workers.
 
-    async def take(self, wanted: Callable[[], bool], leaving: Callable[[], bool]) -> Work | None:
+    async def take(
+        self, peer: Hashable, wanted: Callable[[], bool], leaving: Callable[[], bool]
+    ) -> Work | None:
         """Wait for work, and return it; None when there will be none, or the worker leaves.
 
         Args:
+            peer: Who is to be asked.
             wanted: Whether the worker may take work now; asked again after each ``wake``.
             leaving: Whether it will never take work again.
         """
         while not self.is_fetched and not leaving():
-            if self._queue and wanted():
-                return self._take()
-            await self._changed.park()
+            overdue = float("inf")
+            if wanted():
+                if self._queue:
+                    return self._take(peer)
+                oldest = self._oldest_without(peer)
+                overdue = oldest.taken + self._limits.overdue_seconds if oldest else overdue
+                if oldest is not None and overdue <= trio.current_time():
+                    return self._hand_out(oldest, peer)
+            with trio.move_on_at(overdue):
+                await self._changed.park()
         return None
 
-    def _take(self) -> Work:
+    def _take(self, peer: Hashable) -> Work:
         work = self._queue.take(self._density.share_of(_PLANNED_FILLING))
         self._open[work.start] = work.share
-        self._out += 1
-        return work
+        self._out[work.start] = out = _Out(work, 0.0)
+        return self._hand_out(out, peer)
 
-    def give_back(self, work: Work) -> None:
-        """Put work back that was taken and not done."""
-        del self._open[work.start]
-        self._out -= 1
-        self._queue.put([work])
-        self.wake()
+    def _oldest_without(self, peer: Hashable) -> _Out | None:
+        """Return what has been out for longest of all that ``peer`` does not work on."""
+        others = (out for out in self._out.values() if peer not in out.peers)
+        return min(others, key=lambda out: out.taken, default=None)
 
-    def accept(self, work: Work, verified: VerifiedRange, rest: Sequence[Work], proof_bytes: int) -> Piece:
+    def _hand_out(self, out: _Out, peer: Hashable) -> Work:
+        out.taken = trio.current_time()
+        out.peers[peer] = trio.CancelScope()
+        return out.work
+
+    def scope_of(self, peer: Hashable, work: Work) -> trio.CancelScope:
+        """Return the scope in which ``peer`` does what it just took; cancelled when another was faster."""
+        return self._out[work.start].peers[peer]
+
+    def give_back(self, peer: Hashable, work: Work) -> None:
+        """Put work back that was taken and not done, unless another peer works on it or has done it."""
+        out = self._out.get(work.start)
+        if out is None:
+            return
+        del out.peers[peer]
+        if not out.peers:
+            del self._open[work.start]
+            del self._out[work.start]
+            self._queue.put([work])
+            self.wake()
+
+    def accept(
+        self, work: Work, verified: VerifiedRange, rest: Sequence[Work], proof_bytes: int
+    ) -> Piece | None:
         """Note that a part of ``work`` was fetched and verified, and queue the rest.
+
+        Everybody who works on it is called off; the caller has to leave its scope before its next checkpoint.
 
         Args:
             work: What was taken.
             verified: What came, from the start of ``work`` on.
             rest: What ``rest_of`` says is left.
             proof_bytes: The size of the proof.
+
+        Returns:
+            What to apply; None when another peer was faster, and nothing has changed.
         """
+        out = self._out.pop(work.start, None)
+        if out is None:
+            return None
         share = max(work.share - sum(piece.share for piece in rest), 0.0)
         filling = max(len(verified) / self._limits.max_keys, proof_bytes / self._limits.max_bytes)
         self._density.add(filling, share)
         self._open[work.start] = share
-        self._out -= 1
         self._queue.put(rest)
+        for scope in out.peers.values():
+            scope.cancel()
         self.wake()
         return Piece(verified, work.start, share, proof_bytes)
 

@@ -1,8 +1,8 @@
 """The limits that a sync keeps, each with its reason.
 
-Memory is bounded by ``buffered_bytes`` whatever the size of the database; patience is bounded by the timeouts
-and the numbers of failures.  The defaults are for one or a few peers over a network that carries more than a
-megabyte a second.
+Memory is bounded by ``buffered_bytes`` and one large pair, at most ``max_proof_bytes``, whatever the size of
+the database; patience is bounded by the timeouts and the numbers of failures.  The defaults are for one or a
+few peers over a network that carries more than a megabyte a second.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ class Limits:
         max_proof_bytes: Bytes of a proof that holds a single large pair: the hard cap up to which
             ``max_bytes`` is raised for it.  The default has room for the largest value, its key and the
             largest boundary.
-        buffered_bytes: Memory for proofs that are requested, verified or wait to be applied.
+        buffered_bytes: Memory for proofs that are requested, verified or wait to be applied.  A proof of a
+            single large pair is outside of it, one at a time, so that nobody else waits for its memory.
         transaction_bytes: Memory of the proofs that are applied in one transaction; at most half of
             ``buffered_bytes`` lets fetching go on meanwhile.
         transaction_seconds: Verified proofs are applied at the latest after this time.
@@ -38,6 +39,8 @@ class Limits:
         ping_seconds: Between signs of life on a connection on which nothing is asked; servers wait for two
             minutes.
         request_timeout_seconds: For an answer, without the time that its bytes take.
+        overdue_seconds: Who has nothing else to do asks for what somebody else was asked for so long ago.  An
+            honest answer takes less, so little is fetched twice; a silent peer delays the others by no more.
         min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
         backoff_seconds: The bound of the first wait after a failure.
         max_backoff_seconds: The bound of every wait, also of one that an overloaded peer asks for.
@@ -58,6 +61,7 @@ class Limits:
     connect_timeout_seconds: float = 10.0
     ping_seconds: float = 30.0
     request_timeout_seconds: float = 20.0
+    overdue_seconds: float = 2.0
     min_bytes_per_second: int = 64 * KIB
     backoff_seconds: float = 0.25
     max_backoff_seconds: float = 30.0

@@ -153,7 +153,8 @@ class Manager:
             LocalContent: The database was written locally, and ``replace`` is False; nothing was changed.
             NoPeersLeft: No peer can help, or one of its kinds: PeerUnreachable, TargetUnknown, PairTooLarge,
                 VerificationFailed.
-            WrongRoot: Somebody else wrote to the database meanwhile.
+            WrongRoot: Somebody else wrote to the database meanwhile, or the stored progress was not true;
+                the next run begins anew.
             MerkleDBError: The database cannot be written.
         """
         try:
@@ -161,7 +162,7 @@ class Manager:
             self._ledger = Ledger(saved, self.limits, trio.current_time())
             if not self._ledger.is_fetched:
                 await self._fetch_all(self._ledger)
-                await self._processor.run(self._conclude)
+            await self._processor.run(self._conclude)
             self._publish()
             return self.progress
         finally:
@@ -229,6 +230,12 @@ class Manager:
         except InvalidProgress as error:
             _logger.warning("%s: %s", self.database.path, error)
             return fresh
+        if saved.ranges.is_at(self.target):
+            # The root above says otherwise: the content was changed, or the progress is not ours.
+            _logger.warning(
+                "%s: the stored progress says that all is done, and it is not", self.database.path
+            )
+            return fresh
         if saved.target == self.target:
             return saved
         return Saved(self.target, 0, 0, None, saved.ranges, (0.0,) * len(saved.ranges))
@@ -246,9 +253,14 @@ class Manager:
         )
 
     def _conclude(self) -> None:
-        """Make sure that the local root is the target; everything that was verified says it must be."""
+        """Make sure that the local root is the target; everything that was verified says it must be.
+
+        If it is not, the stored progress was not true of the content, and the next run must not believe it.
+        """
         root = self.database.root
         if root != self.target:
+            if self.database.progress is not None:
+                self.database.set_progress(None)
             raise WrongRoot(self.target, root)
 
 

@@ -3,7 +3,8 @@
 What becomes of a failure depends on what it says of the peer:
 
     an invalid proof, another scheme, a request     the peer is dropped for the rest of the sync
-    called bad, a pair that it will not send,
+    called bad, a pair that it will not send, a
+    claim of a large pair that it did not keep,
     protocol broken before its first hello
 
     the target root is unknown to it                nothing is expected of it now; it is tried again, rarely
@@ -12,7 +13,8 @@ What becomes of a failure depends on what it says of the peer:
     protocol broken later, internal error,          more after ``max_failures`` in a row
     shutting down
 
-    one timeout, overloaded                         the connection stays, the score falls
+    one timeout, overloaded, a large pair that      the connection stays, the score falls; it is asked for
+    kept others waiting, another peer was faster    nothing for a while, so that others take the work
 
 In every case the work goes back to the queue.  A peer of which nothing is expected is still tried as long as
 others are at work: it may come back.
@@ -26,7 +28,9 @@ import trio
 from manager.backoff import Backoff
 from manager.client import PeerClient
 from manager.errors import (
+    ClaimNotKept,
     ConnectionLost,
+    GaveWay,
     PairRefused,
     PeerError,
     PeerMisbehaved,
@@ -65,6 +69,8 @@ class PeerSession:
         self._state = PeerState.CONNECTING
         self._score = Score()
         self._backoff = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
+        # Apart from the failures: a peer that is only slow remains one of which something is expected.
+        self._slowness = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
         self._client: PeerClient | None = None
         self._was_greeted = False
         self._timeouts = 0
@@ -149,17 +155,22 @@ class PeerSession:
             may_ask = trio.current_time() >= self._paused_until
             return may_ask and index < self._score.requests_in_flight(workers)
 
-        while (work := await ledger.take(is_wanted, client.closing.is_set)) is not None:
-            try:
-                keys = await fetch(client, work, self._sync)
-            except PeerError as error:
-                ledger.give_back(work)
-                await self._request_failed(client, error)
-            except BaseException:
-                ledger.give_back(work)
-                raise
-            else:
-                self._request_succeeded(keys)
+        while (work := await ledger.take(self, is_wanted, client.closing.is_set)) is not None:
+            with ledger.scope_of(self, work) as race:
+                try:
+                    keys = await fetch(client, work, self._sync)
+                except PeerError as error:
+                    failure: PeerError | None = error
+                else:
+                    failure = None
+                    self._request_succeeded(keys)
+                finally:
+                    ledger.give_back(self, work)
+            if race.cancelled_caught:
+                self._score.failed()
+                await self._pause(client, self._slowness.failed())
+            elif failure is not None:
+                await self._request_failed(client, failure)
 
     def _request_succeeded(self, keys: int) -> None:
         self._keys += keys
@@ -168,6 +179,7 @@ class PeerSession:
         self._reason = ""
         self._score.succeeded()
         self._backoff.succeeded()
+        self._slowness.succeeded()
         self.hopeless = None
 
     async def _request_failed(self, client: PeerClient, error: PeerError) -> None:
@@ -178,16 +190,23 @@ class PeerSession:
             self._timeouts += 1
             if self._timeouts >= self._sync.limits.max_timeouts:
                 client.fail(error)
+            await self._pause(client, self._slowness.failed())
+        elif isinstance(error, GaveWay):
+            self._score.failed()
+            await self._pause(client, self._slowness.failed())
         elif isinstance(error, PeerRefused) and error.code is ErrorCode.OVERLOADED:
-            await self._pause(client, error)
+            await self._pause(client, self._overload_seconds(error))
         elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
             # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
 
-    async def _pause(self, client: PeerClient, overload: PeerRefused) -> None:
-        """Ask the peer for nothing, as long as it says and for a little longer each time."""
+    def _overload_seconds(self, overload: PeerRefused) -> float:
+        """Return how long an overloaded peer gets rest: as it says, and a little longer each time."""
         asked = min((overload.detail or 0) / 1000, self._sync.limits.max_backoff_seconds)
-        delay = max(self._count_failure(overload), self._backoff.jittered(2 * asked))
+        return max(self._count_failure(overload), self._backoff.jittered(2 * asked))
+
+    async def _pause(self, client: PeerClient, delay: float) -> None:
+        """Ask the peer for nothing for so many seconds; until then others take the work."""
         self._paused_until = max(self._paused_until, trio.current_time() + delay)
         with trio.move_on_at(self._paused_until):
             await client.closing.wait()
@@ -218,7 +237,7 @@ class PeerSession:
             return failure.code in (ErrorCode.BAD_REQUEST, ErrorCode.SCHEME_MISMATCH)
         if isinstance(failure, PeerMisbehaved):
             return not self._was_greeted
-        return isinstance(failure, ProofRejected | SchemeDiffers | PairRefused)
+        return isinstance(failure, ProofRejected | SchemeDiffers | PairRefused | ClaimNotKept)
 
     def _count_failure(self, failure: PeerError) -> float:
         """Count a failure in a row; return the delay that it calls for."""

@@ -15,6 +15,7 @@ from functools import partial
 import trio
 
 from manager.budget import ByteBudget
+from manager.large import LargePairs
 from manager.ledger import Ledger, Piece
 from manager.limits import Limits
 from manager.processor import Processor
@@ -32,7 +33,8 @@ class Writer:
         applied: Called after every transaction.
 
     Attributes:
-        budget: The memory for all that is fetched and not on disk yet.
+        budget: The memory for all that is fetched and not on disk yet, but for large pairs.
+        large_pairs: Who fetches a large pair, and the memory for it until it is on disk.
     """
 
     def __init__(
@@ -47,18 +49,20 @@ class Writer:
         self._ledger = ledger
         self._limits = limits
         self.budget = ByteBudget(limits.buffered_bytes, self._wake)
+        self.large_pairs = LargePairs(limits.request_timeout_seconds, self._wake)
         self._processor = processor
         self._applied = applied
-        self._pieces: list[Piece] = []
+        # Each piece with the budget that its memory is reserved in.
+        self._pieces: list[tuple[Piece, ByteBudget]] = []
         self._collected_bytes = 0
         self._oldest = 0.0
         self._changed = trio.lowlevel.ParkingLot()
 
-    def put(self, piece: Piece) -> None:
-        """Hand over a verified range; its memory is reserved in the budget until it is applied."""
+    def put(self, piece: Piece, budget: ByteBudget) -> None:
+        """Hand over a verified range; its memory is reserved in ``budget`` until it is applied."""
         if not self._pieces:
             self._oldest = trio.current_time()
-        self._pieces.append(piece)
+        self._pieces.append((piece, budget))
         self._collected_bytes += piece.memory_bytes
         self._wake()
 
@@ -93,7 +97,13 @@ class Writer:
 
         What requests in flight hold, no transaction can free; they end, and then all of it is here.
         """
-        return self.budget.is_starving and self._collected_bytes * 4 >= self.budget.reserved_bytes
+        return any(
+            budget.is_starving and self._held_bytes(budget) * 4 >= budget.reserved_bytes
+            for budget in (self.budget, self.large_pairs.budget)
+        )
+
+    def _held_bytes(self, budget: ByteBudget) -> int:
+        return sum(piece.memory_bytes for piece, reserved_in in self._pieces if reserved_in is budget)
 
     async def _wait(self) -> None:
         """Wait until something changed, or the oldest range has waited long enough."""
@@ -102,11 +112,12 @@ class Writer:
             await self._changed.park()
 
     async def _apply(self) -> None:
-        pieces = sorted(self._pieces, key=lambda piece: piece.start)
-        self._pieces, self._collected_bytes = [], 0
+        held, self._pieces, self._collected_bytes = self._pieces, [], 0
+        pieces = sorted((piece for piece, _ in held), key=lambda piece: piece.start)
         ranges, progress = self._ledger.plan(pieces)
         verified = [piece.verified for piece in pieces]
         await self._processor.run(partial(self._database.apply, verified, progress=progress))
         self._ledger.settle(pieces, ranges, trio.current_time())
-        self.budget.release(sum(piece.memory_bytes for piece in pieces))
+        for piece, budget in held:
+            budget.release(piece.memory_bytes)
         self._applied()
