@@ -5,7 +5,9 @@ Start reading with ``manager``, which ties the parts together; then ``ledger``, 
 """
 
 from manager.errors import (
+    ClaimNotKept,
     ConnectionLost,
+    GaveWay,
     InvalidProgress,
     LocalContent,
     NoPeersLeft,
@@ -31,7 +33,9 @@ from manager.processor import OneThread, Processor
 from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
 
 __all__ = [
+    "ClaimNotKept",
     "ConnectionLost",
+    "GaveWay",
     "InvalidProgress",
     "Limits",
     "LocalContent",

@@ -267,3 +267,25 @@ def tamper(change: Callable[[RangeProof], RangeProof]) -> Answer:
         await conversation.send(Range(request.request_id, change(server.proof(request)).encode()))
 
     return lying
+
+
+def claim_and_then(needed_bytes: int, answer: Answer) -> Answer:
+    """Claim a large pair wherever it is asked for several, and then answer as a function says."""
+
+    async def claiming(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+        if request.max_keys > 1:
+            code = ErrorCode.LIMIT_TOO_SMALL
+            await conversation.send(Error(request.request_id, code, "too small", needed_bytes))
+        else:
+            await answer(server, conversation, request)
+
+    return claiming
+
+
+async def trickle(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    """Send a large answer just fast enough, and never its end."""
+    frame = encode(Range(request.request_id, bytes(request.max_bytes))).data
+    for at in range(0, len(frame) - 40 * 1024, 40 * 1024):
+        await conversation.send_bytes(frame[at : at + 40 * 1024])
+        await trio.sleep(0.5)
+    await trio.sleep_forever()

@@ -578,6 +578,8 @@ BAD_SCRIPTS: list[Answer] = [
     fake_servers.refuse(ErrorCode.OVERLOADED, 1),
     fake_servers.refuse(ErrorCode.INTERNAL),
     fake_servers.refuse(ErrorCode.LIMIT_TOO_SMALL, 1 << 21),
+    fake_servers.claim_and_then(1 << 21, fake_servers.never),
+    fake_servers.claim_and_then(1 << 21, fake_servers.trickle),
     drip(7),
 ]
 
