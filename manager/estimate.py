@@ -15,8 +15,8 @@ from collections.abc import Hashable
 from math import exp
 from typing import Final
 
-# Long enough to ride out a transaction's flush, short enough to notice within half a minute that a peer
-# became slow.
+# Long enough to ride out a transaction's flush, short enough to notice within half a minute
+# that a peer became slow.
 RATE_WINDOW_SECONDS: Final = 15.0
 # How much of the past remains after each proof; about the last ten proofs count.
 _DENSITY_MEMORY: Final = 0.9

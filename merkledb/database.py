@@ -33,8 +33,8 @@ from merkledb.verifier import VerifiedRange
 from merkledb.writer import Writer
 
 _PROGRESS: Final = b"progress"
-# The manager's state of a sync is a map of a few hundred ranges; more would make every transaction write it
-# again.
+# The manager's state of a sync is a map of a few hundred ranges; more would make every
+# transaction write it again.
 MAX_PROGRESS_BYTES: Final = 1 << 20
 
 
@@ -53,7 +53,7 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         scheme: The scheme it must have; None accepts the one it has, and makes a new one with Scheme().
         readonly: Open for reading only.
         create: Make the database when there is none; otherwise that is an error.
-        map_bytes:  The most that the file may ever grow to.  Address space, not disk: the file grows with
+        map_bytes: The most that the file may ever grow to.  Address space, not disk: the file grows with
             its content.
 
     Raises:

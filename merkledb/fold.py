@@ -39,8 +39,8 @@ from merkledb.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
 
 DELETED: Final = b""
 _TOKENS: Final = [bytes([token]) for token in range(256)]
-# A call is cut into pieces of this many items, so that the numbers derived from their paths stay in the
-# processor's cache.
+# A call is cut into pieces of this many items, so that the numbers derived from their paths
+# stay in the processor's cache.
 _PIECE_ITEMS: Final = 4096
 
 
@@ -79,9 +79,9 @@ class Fold:
         self._hash = scheme.hash_function
         self._codec = scheme.codec
         self._wide_tokens = scheme.branch_factor > 128
-        # The innermost open branch, and those around it: depth, and children so far as token ‖ id.  A child
-        # that was deleted is its token alone.  At depth -1 stands the place of the root, which has no
-        # token.
+        # The innermost open branch, and those around it: depth, and children so far as token ‖ id.  A
+        # child that was deleted is its token alone.  At depth -1 stands the place of the root, which
+        # has no token.
         self._depth = -1
         self._children: list[bytes] = []
         self._outer: list[tuple[int, list[bytes]]] = []

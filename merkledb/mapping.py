@@ -12,7 +12,7 @@ def root_of(
     """Return the root of the trie that holds ``pairs``.
 
     Args:
-        pairs:  A mapping, or (key, value) pairs in any order; of a key that comes twice the last value
+        pairs: A mapping, or (key, value) pairs in any order; of a key that comes twice the last value
             counts.  Keys may be longer here than a database can hold them.
         scheme: Scheme() when not given.
     """

@@ -60,7 +60,7 @@ class RangeProof(NamedTuple):
     Attributes:
         keys: Strictly ascending.
         values: As many as keys.
-        end:  How far the proof reaches: the requested end, or the last key carried when it was cut off;
+        end: How far the proof reaches: the requested end, or the last key carried when it was cut off;
             None for no bound.
         boundary: Ascending by path.
     """

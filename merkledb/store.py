@@ -49,8 +49,8 @@ LMDB_VERSION: Final = 0
 DEFAULT_MAP_BYTES: Final = 1 << 40
 # What LMDB 0.9 allows.
 MAX_ROW_KEY_BYTES: Final = 511
-# Which of eleven rows each pass puts.  A little more than half first, so that the second pass overfills no
-# page.
+# Which of eleven rows each pass puts.  A little more than half first, so that the second pass
+# overfills no page.
 _FIRST_PASS: Final = (1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1)
 _SECOND_PASS: Final = tuple(1 - taken for taken in _FIRST_PASS)
 # Every worker thread of a server and every iterator in flight takes a reader's slot.

@@ -5,8 +5,7 @@ alike:
 
 - text stands for its UTF-8 bytes, and a byte of an argument that is not UTF-8 stands for itself;
 - ``0x`` and an even number of hex digits stand for the bytes that they spell.  ``0x`` alone is the empty key,
-and so is
-  the empty text.  Text that itself begins with ``0x`` is given in hex.
+  and so is the empty text.  Text that itself begins with ``0x`` is given in hex.
 
 Bytes are shown as text when every character of it can be printed, else in hex.  Invariant: what is shown,
 parses back to the same bytes, and never holds a line break or anything else that a terminal would obey rather

@@ -150,8 +150,8 @@ def read_csv(file: IO[bytes], *, max_key_bytes: int, max_value_bytes: int) -> It
     Arguments and errors are those of ``read_json_lines``.
     """
     csv.field_size_limit(LINE_BYTES_A_VALUE_BYTE * max_value_bytes + LINE_OVERHEAD_BYTES)
-    # Bytes that are no UTF-8 become lone surrogates here, so that the row they stand in is the one that is
-    # named.
+    # Bytes that are no UTF-8 become lone surrogates here, so that the row they stand in is the
+    # one that is named.
     lines = (line.decode("utf-8", "surrogateescape") for _, line in _bounded_lines(file, max_value_bytes))
     rows = csv.reader(lines, strict=True)
     for index, row in enumerate(_rows(rows)):

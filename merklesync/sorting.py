@@ -40,8 +40,8 @@ class SortedPairs:
         self._max_memory_bytes = max_memory_bytes or MAX_MEMORY_BYTES
         self._pairs: dict[bytes, bytes] = {}
         self._memory_bytes = 0
-        # Level n holds runs merged n times. The older of two runs is always on the higher level, or before
-        # the other.
+        # Level n holds runs merged n times. The older of two runs is always on the higher level, or
+        # before the other.
         self._levels: list[list[IO[bytes]]] = []
         self._files = ExitStack()
 

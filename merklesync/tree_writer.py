@@ -99,8 +99,8 @@ def find_faults(keys: Iterable[bytes], *, max_name_bytes: int = DEFAULT_MAX_NAME
         keys: In ascending order.
         max_name_bytes: The longest name between two slashes.
     """
-    # Earlier keys that this key begins with, shortest first. What does not begin this key begins none behind
-    # it.
+    # Earlier keys that this key begins with, shortest first. What does not begin this key begins
+    # none behind it.
     prefixes: list[bytes] = []
     for key in keys:
         fault = name_fault(key, max_name_bytes=max_name_bytes)

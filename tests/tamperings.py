@@ -389,8 +389,8 @@ STUBS: dict[str, tuple[Tamper, Reason]] = {
     ),
     "a stub is placed deeper than its slot, behind the end, and hides all keys beside it": (
         # The root's slot 3 holds the node at 3 0. Placed at 3 0 3 1 5 it lies outside the range, and
-        # since a lone child takes its parent's place, it ends up in the root's slot 3 all the same: the
-        # root matches.
+        # since a lone child takes its parent's place, it ends up in the root's slot 3 all the same:
+        # the root matches.
         lambda case: case.without_keys(b"\x30\x30", END).with_boundary(
             *case.proof.boundary[:RIGHT], Branch(b"\x03\x00\x03\x01", None, ((5, id_at(b"\x03\x00")),))
         ),

@@ -21,8 +21,8 @@ from tests.sync_process import LIMITS
 
 KEYS = 20_000
 KILLS = 30
-# What may be fetched and not be on disk: what the limit of buffered bytes has room for, a pair being two
-# hashes.
+# What may be fetched and not be on disk: what the limit of buffered bytes has room for, a
+# pair being two hashes.
 MOST_IN_FLIGHT = LIMITS.buffered_bytes // (PAIR_OVERHEAD_BYTES + 64)
 # The proofs that the server was making when a client died are counted with the next client.
 LATE = 2 * LIMITS.max_keys

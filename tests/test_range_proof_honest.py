@@ -206,8 +206,8 @@ def test_a_proof_of_any_size_in_bytes_is_cut_at_the_last_pair_that_fits(scheme: 
 
 
 def test_a_boundary_that_shrinks_with_the_end_leaves_no_room_unused() -> None:
-    # Cut off at 01 00 a proof carries a stub for each of 255 neighbours, 8 KiB; cut off at 00 ff it carries
-    # none.
+    # Cut off at 01 00 a proof carries a stub for each of 255 neighbours, 8 KiB; cut off at 00 ff
+    # it carries none.
     scheme = Scheme("blake3", 256)
     store = {bytes([high, low]): bytes(3000) for high in range(3) for low in range(256)}
     below = 256 * (3000 + 7)

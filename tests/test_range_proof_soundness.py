@@ -79,8 +79,8 @@ def test_a_branch_of_which_nothing_is_told_changes_nothing() -> None:
 
 
 def test_a_stub_inside_a_compressed_edge_is_refused_although_the_root_matches() -> None:
-    # The edge from the root to the branch at 1 2 3 4 5 skips tokens. A stub anywhere along it ends up in slot
-    # 1.
+    # The edge from the root to the branch at 1 2 3 4 5 skips tokens. A stub anywhere along it
+    # ends up in slot 1.
     store = {b"\x12\x34\x50": b"a", b"\x12\x34\x51": b"b", b"\x20": b"c", b"\x30": b"d"}
     root = trie_of(store)
     below = root.children[1]
@@ -144,8 +144,8 @@ def test_a_stub_may_hang_under_a_branch_that_only_a_value_makes_one() -> None:
 
 
 def test_the_node_at_the_end_of_an_edge_may_not_stay_closed_when_the_bound_lies_on_the_edge() -> None:
-    # Everything below slot 1 lies before the start, but the slot itself does not: its range of keys holds the
-    # start.
+    # Everything below slot 1 lies before the start, but the slot itself does not: its range of
+    # keys holds the start.
     store = {b"\x10\x55": b"a", b"\x10\x57": b"b", b"\x30": b"c"}
     root = trie_of(store)
     closed = (Branch(b"", None, ((1, root.children[1].id),)),)

@@ -48,8 +48,8 @@ def test_an_honest_proof_cut_off_anywhere_is_accepted(max_keys: int) -> None:
     assert (len(verified), verified.complete) == (max_keys, max_keys == 5)
 
 
-# What a mutation may put into a proof: paths, ids, digests and keys that are true somewhere else are the best
-# lies.
+# What a mutation may put into a proof: paths, ids, digests and keys that are true somewhere
+# else are the best lies.
 NODES = list(oracle.nodes_of(oracle.build(STORE, SCHEME)))
 IDS = st.sampled_from([*(node.id for node in NODES), OTHER_ID, EMPTY_ROOT]) | st.binary(max_size=33)
 PATHS = st.sampled_from([node.path for node in NODES]) | st.binary(max_size=5).map(
