@@ -113,10 +113,6 @@ class RangeMap:
         if index and self._roots.peekitem(index - 1)[1] == self._roots[start]:
             del self._roots[start]
 
-    def not_at(self, target: bytes) -> list[KeyRange]:
-        """Return the ranges that are not at ``target``, ascending."""
-        return [key_range for key_range in self if key_range.root != target]
-
     def is_at(self, target: bytes) -> bool:
         """Return whether the whole key space is at ``target``."""
         return len(self._roots) == 1 and self._roots[b""] == target

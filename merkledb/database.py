@@ -234,7 +234,7 @@ class Database(Content):
     ) -> bytes:
         """Replace the content of verified ranges by what was verified, all in one durable transaction.
 
-        The content counts as a copy from then on, which later syncs may replace.
+        The content counts as a copy from then on, which later syncs may replace, unless no range was given.
 
         Args:
             verified: One verified range or several, applied in order.
@@ -261,7 +261,8 @@ class Database(Content):
             for each in ranges:
                 root = writer.apply(each)
             self._put_progress(transaction, progress)
-            self._put_head(transaction, Head(root, head.revision + 1, written_locally=False))
+            still_local = head.written_locally and not ranges
+            self._put_head(transaction, Head(root, head.revision + 1, written_locally=still_local))
         return root
 
     # What a sync needs to remember.

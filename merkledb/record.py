@@ -31,11 +31,6 @@ class Record(NamedTuple):
     children: bytes
     digest: bytes | None
 
-    def child(self, token: int) -> bytes | None:
-        """Return the id of the child in the slot of ``token``; None when the slot is empty."""
-        index = self.tokens.find(token)
-        return self.child_at(index) if index >= 0 else None
-
     def child_at(self, index: int) -> bytes:
         """Return the id of the child number ``index``, counted from zero."""
         return self.children[CHILD_BYTES * index + 1 : CHILD_BYTES * (index + 1)]

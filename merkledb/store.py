@@ -188,10 +188,19 @@ class Store:
         return pages - (self.path / "data.mdb").stat().st_size // self._page_bytes
 
     def _lengthen(self) -> None:
+        """Make the data file as long as it says it is.
+
+        Raises:
+            CorruptDatabase: It says that it is longer than any file here can be.
+        """
         missing = self._missing_pages()
-        if missing > 0:
-            data = self.path / "data.mdb"
+        if missing <= 0:
+            return
+        data = self.path / "data.mdb"
+        try:
             os.truncate(data, (data.stat().st_size // self._page_bytes + missing) * self._page_bytes)
+        except (OSError, OverflowError) as error:
+            raise CorruptDatabase(str(self.path), f"data.mdb lacks {missing} pages: {error}") from error
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
@@ -270,9 +279,9 @@ class Store:
                 except BaseException:
                     transaction.abort()
                     raise
-                # The commit stands, whatever becomes of pages that nobody refers to.
-                with contextlib.suppress(OSError):
-                    self._lengthen()
+            # The commit stands, so nothing that fails from here on may say otherwise.
+            with contextlib.suppress(MerkleDBError, lmdb.Error, OSError):
+                self._lengthen()
                 self._writes += 1
                 if self._writes % _WRITES_BETWEEN_READER_CHECKS == 0:
                     self._forget_dead_readers()

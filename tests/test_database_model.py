@@ -302,6 +302,7 @@ def test_only_local_commits_count_as_written_locally() -> None:
         steps: list[tuple[Callable[[], object], bool]] = [
             (lambda: copy.apply(verified), False),
             (lambda: copy.commit({b"b": b"2"}), True),
+            (lambda: copy.apply([]), True),
             (lambda: copy.apply(verified), False),
         ]
         assert origin.written_locally
