@@ -17,8 +17,10 @@ from syncproto.fields import Field, FieldError, Value
 from syncproto.messages import (
     PROTOCOL_VERSION,
     Cancel,
+    Changes,
     Error,
     ErrorCode,
+    GetChanges,
     GetHead,
     GetRange,
     Goodbye,
@@ -29,6 +31,7 @@ from syncproto.messages import (
     Ping,
     Pong,
     Range,
+    Subscribe,
 )
 
 LENGTH: Final = Struct(">I")
@@ -36,10 +39,14 @@ LENGTH: Final = Struct(">I")
 _REQUEST_ID: Final = fields.unsigned("request_id", low=1, high=messages.MAX_REQUEST_ID)
 _REQUEST_ID_OR_NONE: Final = fields.unsigned("request_id", high=messages.MAX_REQUEST_ID)
 _NO_REQUEST_ID: Final = fields.unsigned("request_id", high=0)
-_ROOT: Final = fields.binary("root", low=messages.ROOT_BYTES, high=messages.ROOT_BYTES)
+_START: Final = fields.binary("start", high=messages.MAX_BOUND_BYTES, optional=True)
+_END: Final = fields.binary("end", high=messages.MAX_BOUND_BYTES, optional=True)
+_PROOF: Final = fields.binary("proof", low=1, high=messages.MAX_PROOF_BYTES)
 _REVISION: Final = fields.unsigned("revision", high=messages.MAX_REVISION)
 _KEYS: Final = fields.unsigned("keys", high=messages.MAX_PAIRS)
 _MAX_COUNT: Final = 2**32 - 1
+_MAX_KEYS: Final = fields.unsigned("max_keys", low=1, high=_MAX_COUNT)
+_MAX_BYTES: Final = fields.unsigned("max_bytes", low=1, high=messages.MAX_PROOF_BYTES)
 
 
 class Layout(NamedTuple):
@@ -63,6 +70,13 @@ class Layout(NamedTuple):
         return self.message.__name__
 
 
+def _root(name: str, *, optional: bool = False) -> Field:
+    return fields.binary(name, low=messages.ROOT_BYTES, high=messages.ROOT_BYTES, optional=optional)
+
+
+_HEAD: Final = (_root("root", optional=True), _REVISION, _KEYS)
+
+
 def _check_code(value: Value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value not in ErrorCode.__members__.values():
         raise FieldError(f"{value!r:.40} is not a code of the closed list")
@@ -81,9 +95,7 @@ _HELLO: Final = Layout(
         fields.unsigned("version", high=_MAX_COUNT),
         fields.text("hasher", low=1, high=16),
         fields.unsigned("branch_factor", low=2, high=65_536),
-        _ROOT,
-        _REVISION,
-        _KEYS,
+        *_HEAD,
         fields.unsigned("max_frame_bytes", low=messages.MAX_CONTROL_BYTES, high=messages.MAX_FRAME_BYTES),
         fields.unsigned("max_keys", high=_MAX_COUNT),
         fields.unsigned("max_bytes", high=messages.MAX_PROOF_BYTES),
@@ -109,20 +121,17 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     ),
     Layout(Kind.CANCEL, Cancel, _REQUEST_ID),
     Layout(Kind.GET_HEAD, GetHead, _REQUEST_ID),
-    Layout(Kind.HEAD, Head, _REQUEST_ID, (_ROOT, _REVISION, _KEYS)),
+    Layout(Kind.HEAD, Head, _REQUEST_ID, _HEAD),
+    Layout(Kind.GET_RANGE, GetRange, _REQUEST_ID, (_root("root"), _START, _END, _MAX_KEYS, _MAX_BYTES)),
+    Layout(Kind.RANGE, Range, _REQUEST_ID, (_PROOF,)),
     Layout(
-        Kind.GET_RANGE,
-        GetRange,
+        Kind.GET_CHANGES,
+        GetChanges,
         _REQUEST_ID,
-        (
-            _ROOT,
-            fields.binary("start", high=messages.MAX_BOUND_BYTES, optional=True),
-            fields.binary("end", high=messages.MAX_BOUND_BYTES, optional=True),
-            fields.unsigned("max_keys", low=1, high=_MAX_COUNT),
-            fields.unsigned("max_bytes", low=1, high=messages.MAX_PROOF_BYTES),
-        ),
+        (_root("old_root"), _root("new_root"), _START, _END, _MAX_KEYS, _MAX_BYTES),
     ),
-    Layout(Kind.RANGE, Range, _REQUEST_ID, (fields.binary("proof", low=1, high=messages.MAX_PROOF_BYTES),)),
+    Layout(Kind.CHANGES, Changes, _REQUEST_ID, (_PROOF,)),
+    Layout(Kind.SUBSCRIBE, Subscribe, _REQUEST_ID),
 )
 _BY_KIND: Final = {int(layout.kind): layout for layout in LAYOUTS}
 _BY_MESSAGE: Final = {layout.message: layout for layout in LAYOUTS}
@@ -165,8 +174,7 @@ def encode(message: Message) -> Frame:
     pieces = [*fields.write_value(int(layout.kind)), *_write_field(layout, layout.request_id, request_id)]
     for field in layout.fields:
         pieces.extend(_write_field(layout, field, getattr(message, field.name)))
-    if isinstance(message, Error):
-        _check_detail_belongs(message)
+    _check_consistent(layout, message)
     pieces.insert(0, fields.write_array_header(2 + len(layout.fields)))
     length = LENGTH.pack(sum(map(len, pieces)))
     return Frame(layout.name, layout.kind, request_id, b"".join((length, *pieces)))
@@ -180,10 +188,19 @@ def _write_field(layout: Layout, field: Field, value: Value) -> tuple[bytes, ...
     return fields.write_value(int(value) if isinstance(value, int) else value)
 
 
-def _check_detail_belongs(message: Error) -> None:
-    reason = _misplaced_detail(message)
-    if reason is not None:
-        raise InvalidMessage("Error", "detail", reason)
+def _check_consistent(layout: Layout, message: Message) -> None:
+    contradiction = _contradiction(message)
+    if contradiction is not None:
+        raise InvalidMessage(layout.name, *contradiction)
+
+
+def _contradiction(message: Message) -> tuple[str, str] | None:
+    """Return a field that contradicts another one, and why; None where all fit together."""
+    if isinstance(message, Hello | Head):
+        rootless = message.root is None and (message.revision, message.keys) != (0, 0)
+        return ("root", "revision and keys are 0 where there is no root") if rootless else None
+    reason = _misplaced_detail(message) if isinstance(message, Error) else None
+    return None if reason is None else ("detail", reason)
 
 
 def _misplaced_detail(message: Error) -> str | None:
@@ -264,11 +281,10 @@ def _read_field(layout: Layout, field: Field, payload: memoryview, position: int
 def _build(layout: Layout, values: dict[str, Any]) -> Message:
     if layout.request_id is _NO_REQUEST_ID:
         del values["request_id"]
-    if layout.kind is not Kind.ERROR:
-        return layout.message(**values)
-    values["code"] = ErrorCode(values["code"])
-    error = Error(**values)
-    reason = _misplaced_detail(error)
-    if reason is not None:
-        raise InvalidField("Error", "detail", reason)
-    return error
+    if layout.kind is Kind.ERROR:
+        values["code"] = ErrorCode(values["code"])
+    message = layout.message(**values)
+    contradiction = _contradiction(message)
+    if contradiction is not None:
+        raise InvalidField(layout.name, *contradiction)
+    return message

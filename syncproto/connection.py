@@ -1,13 +1,15 @@
 """The rules of a conversation: what may come when, ids matched to requests, limits.
 
 No I/O: bytes go in, messages come out, and the other way round.  Who may send what in which state is
-``order``.
+``order``; what may answer which request is ``requests``.
 
 - A request needs both hellos, and a server that has not said goodbye as far as the client knows.
 - Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
   Cancelling asks for that answer soon; when it comes, the client's connection swallows it.
+- A subscription, at most one, is answered by any number of heads, until an error ends it.  It counts as no
+  request.  Heads that cross its cancel are swallowed, as the error is that answers the cancel.
 - A frame may be no longer than what can rightfully come at that moment: a hello, a control message, or on the
-  client the largest range that was asked for and is not answered.
+  client the largest proof that was asked for and has not come.
 - After the peer's misbehaviour nothing is understood any more: the connection raises the same error for ever.
 
 A connection belongs to one task, or to several that use it only between checkpoints.
@@ -37,12 +39,11 @@ from syncproto.messages import (
     MAX_HELLO_BYTES,
     MAX_REQUEST_ID,
     RANGE_OVERHEAD_BYTES,
+    Answer,
     Cancel,
+    Changes,
     Error,
-    GetHead,
-    GetRange,
     Goodbye,
-    Head,
     Hello,
     Kind,
     Message,
@@ -50,16 +51,15 @@ from syncproto.messages import (
     Pong,
     Range,
     Request,
+    Subscribe,
 )
 from syncproto.order import ANSWERS, Role, State, why_not
+from syncproto.requests import Requests, max_proof_bytes, why_no_answer
 
 # More pings without a pong tell nothing new of the peer.
 MAX_PINGS: Final = 8
 # A server refuses the requests above its limit one by one; a peer that goes on is not confused but hostile.
 EXCESS_REQUESTS_FACTOR: Final = 2
-
-
-_ANSWER_KIND: Final = {GetHead: Kind.HEAD, GetRange: Kind.RANGE}
 
 
 def _check_length(frame: Frame, limit: int) -> None:
@@ -83,8 +83,7 @@ class Connection:
         self.our_state = State.BEFORE_HELLO
         self.their_state = State.BEFORE_HELLO
         self._buffer = FrameBuffer()
-        self._in_flight: dict[int, Request] = {}
-        self._cancelled: set[int] = set()
+        self._requests = Requests()
         self._pings: set[int] = set()
         self._pongs_owed: set[int] = set()
         self._last_request_id = 0
@@ -92,15 +91,20 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        """Requests without an answer, cancelled ones included."""
-        return len(self._in_flight)
+        """Requests without an answer, cancelled ones included, the subscription not."""
+        return len(self._requests)
+
+    @property
+    def subscription(self) -> int | None:
+        """The request id of the subscription, also of one that was cancelled and has not ended; or None."""
+        return self._requests.subscription
 
     @property
     def free_requests(self) -> int:
         """How many requests a client may make now without waiting for an answer."""
         if self.peer is None or State.OPEN is not self.our_state or State.OPEN is not self.their_state:
             return 0
-        return max(0, self.peer.max_requests - len(self._in_flight))
+        return max(0, self.peer.max_requests - len(self._requests))
 
     @property
     def max_answer_bytes(self) -> int:
@@ -109,14 +113,14 @@ class Connection:
 
     def is_in_flight(self, request_id: int) -> bool:
         """Whether a request waits for its answer; on a client, whether somebody still wants it."""
-        return request_id in self._in_flight and request_id not in self._cancelled
+        return self._requests.is_wanted(request_id)
 
     def next_request_id(self) -> int:
         """Return an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
         candidate = self._last_request_id
         while True:
             candidate = candidate % MAX_REQUEST_ID + 1
-            if candidate not in self._in_flight:
+            if candidate not in self._requests:
                 self._last_request_id = candidate
                 return candidate
 
@@ -133,13 +137,13 @@ class Connection:
         """
         frame = encode(message)
         self._check_sending(frame)
-        if isinstance(message, GetHead | GetRange):
+        if isinstance(message, Request):
             self._check_request(message)
-            self._in_flight[message.request_id] = message
+            self._requests.add(message)
         elif isinstance(message, Cancel):
             if not self.is_in_flight(message.request_id):
                 raise NoSuchRequest(message.request_id)
-            self._cancelled.add(message.request_id)
+            self._requests.cancel(message.request_id)
         elif isinstance(message, Ping):
             self._note_ping(message)
         elif isinstance(message, Pong):
@@ -152,7 +156,7 @@ class Connection:
         """Note that an answer is sent which another thread encoded.
 
         Args:
-            frame: Of a ``Head``, ``Range`` or ``Error``, as ``encode`` made it.
+            frame: Of an ``Answer``, as ``encode`` made it.
 
         Returns:
             The bytes to send.
@@ -180,12 +184,15 @@ class Connection:
         name = type(request).__name__
         if self.peer is None or self.their_state is not State.OPEN:
             raise NotAllowedNow(name, "the server has not said hello, or has said goodbye")
-        if request.request_id in self._in_flight:
+        if request.request_id in self._requests:
             raise RequestIdInUse(request.request_id)
-        if len(self._in_flight) >= self.peer.max_requests:
+        if isinstance(request, Subscribe):
+            if self.subscription is not None:
+                raise NotAllowedNow(name, f"subscription {self.subscription} has not ended")
+        elif len(self._requests) >= self.peer.max_requests:
             raise NoFreeRequest(self.peer.max_requests)
         longest = self.hello.max_frame_bytes - RANGE_OVERHEAD_BYTES
-        if isinstance(request, GetRange) and request.max_bytes > longest:
+        if max_proof_bytes(request) > longest:
             raise NotAllowedNow(name, f"our hello allows no answer above {longest} bytes")
 
     def _note_ping(self, ping: Ping) -> None:
@@ -211,14 +218,15 @@ class Connection:
             self._note_answer(frame)
 
     def _note_answer(self, frame: Frame) -> None:
-        request = self._in_flight.get(frame.request_id)
+        request = self._requests.get(frame.request_id)
         if request is None:
             raise NoSuchRequest(frame.request_id)
-        if frame.kind not in (Kind.ERROR, _ANSWER_KIND[type(request)]):
-            raise NotAllowedNow(frame.name, f"request {frame.request_id} was a {type(request).__name__}")
-        if isinstance(request, GetRange) and frame.kind is Kind.RANGE:
-            _check_length(frame, request.max_bytes + RANGE_OVERHEAD_BYTES)
-        del self._in_flight[frame.request_id]
+        reason = why_no_answer(request, frame.kind)
+        if reason is not None:
+            raise NotAllowedNow(frame.name, reason)
+        if frame.kind in (Kind.RANGE, Kind.CHANGES):
+            _check_length(frame, max_proof_bytes(request) + RANGE_OVERHEAD_BYTES)
+        self._requests.answer(frame.request_id, frame.kind)
 
     # Receiving.
 
@@ -277,8 +285,7 @@ class Connection:
             return MAX_HELLO_BYTES
         if self.role is Role.SERVER:
             return MAX_CONTROL_BYTES
-        asked = (request.max_bytes for request in self._in_flight.values() if isinstance(request, GetRange))
-        return max(MAX_CONTROL_BYTES, max(asked, default=0) + RANGE_OVERHEAD_BYTES)
+        return max(MAX_CONTROL_BYTES, self._requests.max_proof_bytes + RANGE_OVERHEAD_BYTES)
 
     def _receive(self, message: Message) -> bool:
         """Apply the rules to a message of the peer and say whether our side should see it."""
@@ -290,13 +297,13 @@ class Connection:
             self.their_state = State.LEAVING
         elif isinstance(message, Error) and message.request_id == 0:
             self.their_state = State.ENDED
-        elif isinstance(message, Head | Range | Error):
+        elif isinstance(message, Answer):
             return self._receive_answer(message)
-        elif isinstance(message, GetHead | GetRange):
+        elif isinstance(message, Request):
             self._receive_request(message)
         elif isinstance(message, Cancel):
             # The answer and the cancel crossed on their way: nothing is left to do.
-            return message.request_id in self._in_flight
+            return message.request_id in self._requests
         elif isinstance(message, Ping):
             self._receive_ping(message)
         elif isinstance(message, Pong):
@@ -313,31 +320,27 @@ class Connection:
     def _receive_request(self, request: Request) -> None:
         if self.our_state is State.BEFORE_HELLO:
             raise UnexpectedMessage(type(request).__name__, "we have not said hello")
-        if request.request_id in self._in_flight:
+        if request.request_id in self._requests:
             raise RepeatedRequestId(request.request_id)
         limit = EXCESS_REQUESTS_FACTOR * self.hello.max_requests
-        if len(self._in_flight) >= limit:
+        if isinstance(request, Subscribe):
+            if self.subscription is not None:
+                raise UnexpectedMessage("Subscribe", f"subscription {self.subscription} has not ended")
+        elif len(self._requests) >= limit:
             raise TooManyRequests(limit)
-        self._in_flight[request.request_id] = request
+        self._requests.add(request)
 
-    def _receive_answer(self, answer: Head | Range | Error) -> bool:
-        name, request_id = type(answer).__name__, answer.request_id
-        request = self._in_flight.get(request_id)
+    def _receive_answer(self, answer: Answer) -> bool:
+        name, request_id, kind = type(answer).__name__, answer.request_id, kind_of(answer)
+        request = self._requests.get(request_id)
         if request is None:
             raise UnsolicitedAnswer(name, request_id)
-        if kind_of(answer) not in (Kind.ERROR, _ANSWER_KIND[type(request)]):
-            raise UnexpectedMessage(name, f"request {request_id} was a {type(request).__name__}")
-        if (
-            isinstance(answer, Range)
-            and isinstance(request, GetRange)
-            and len(answer.proof) > request.max_bytes
-        ):
-            raise OversizedAnswer(request_id, len(answer.proof), request.max_bytes)
-        del self._in_flight[request_id]
-        if request_id in self._cancelled:
-            self._cancelled.remove(request_id)
-            return False
-        return True
+        reason = why_no_answer(request, kind)
+        if reason is not None:
+            raise UnexpectedMessage(name, reason)
+        if isinstance(answer, Range | Changes) and len(answer.proof) > max_proof_bytes(request):
+            raise OversizedAnswer(request_id, len(answer.proof), max_proof_bytes(request))
+        return self._requests.answer(request_id, kind)
 
     def _receive_ping(self, ping: Ping) -> None:
         if ping.request_id in self._pongs_owed:

@@ -43,8 +43,8 @@ class State(Enum):
     ENDED = auto()
 
 
-ANSWERS: Final = frozenset({Kind.HEAD, Kind.RANGE, Kind.ERROR})
-_REQUESTS: Final = frozenset({Kind.GET_HEAD, Kind.GET_RANGE})
+ANSWERS: Final = frozenset({Kind.HEAD, Kind.RANGE, Kind.CHANGES, Kind.ERROR})
+_REQUESTS: Final = frozenset({Kind.GET_HEAD, Kind.GET_RANGE, Kind.GET_CHANGES, Kind.SUBSCRIBE})
 _EITHER: Final = frozenset({Kind.PING, Kind.PONG})
 _ALLOWED: Final = {
     (Role.CLIENT, State.BEFORE_HELLO): frozenset({Kind.HELLO}),

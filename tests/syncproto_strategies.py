@@ -1,5 +1,7 @@
 """Hypothesis strategies for messages of the protocol, within all bounds, and shared examples."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from syncproto import (
@@ -7,9 +9,11 @@ from syncproto import (
     MAX_FRAME_BYTES,
     RANGE_OVERHEAD_BYTES,
     Cancel,
+    Changes,
     Connection,
     Error,
     ErrorCode,
+    GetChanges,
     GetHead,
     GetRange,
     Goodbye,
@@ -20,6 +24,7 @@ from syncproto import (
     Pong,
     Range,
     Role,
+    Subscribe,
 )
 
 ROOT = bytes(range(32))
@@ -73,7 +78,7 @@ proofs = st.binary(min_size=1, max_size=300) | st.sampled_from(
     [bytes(255), bytes(256), bytes(65_535), bytes(65_536)]
 )
 
-hellos = st.builds(
+full_hellos = st.builds(
     Hello,
     hasher=_text(16, min_size=1),
     branch_factor=st.integers(2, 65_536),
@@ -86,6 +91,11 @@ hellos = st.builds(
     max_requests=st.integers(0, 65_535),
     user_agent=_text(128),
 )
+# Who has no complete root has no revision and no keys either.
+hellos = full_hellos | full_hellos.map(lambda hello: replace(hello, root=None, revision=0, keys=0))
+heads = st.builds(Head, request_ids, roots, revisions, numbers_of_keys) | st.builds(
+    Head, request_ids, st.none(), st.just(0), st.just(0)
+)
 _detailed = {
     ErrorCode.LIMIT_TOO_SMALL: positive_counts,
     ErrorCode.OVERLOADED: st.integers(1, 3_600_000),
@@ -93,15 +103,9 @@ _detailed = {
 errors = st.sampled_from(ErrorCode).flatmap(
     lambda code: st.builds(Error, counts, st.just(code), _text(512), _detailed.get(code, st.none()))
 )
-get_ranges = st.builds(
-    GetRange,
-    request_ids,
-    roots,
-    bounds,
-    bounds,
-    positive_counts,
-    st.integers(1, MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES),
-)
+_limits = (bounds, bounds, positive_counts, st.integers(1, MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES))
+get_ranges = st.builds(GetRange, request_ids, roots, *_limits)
+get_changes = st.builds(GetChanges, request_ids, roots, roots, *_limits)
 messages: st.SearchStrategy[Message] = st.one_of(
     hellos,
     st.just(Goodbye()),
@@ -110,7 +114,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     errors,
     st.builds(Cancel, request_ids),
     st.builds(GetHead, request_ids),
-    st.builds(Head, request_ids, roots, revisions, numbers_of_keys),
+    heads,
     get_ranges,
     st.builds(Range, request_ids, proofs),
+    get_changes,
+    st.builds(Changes, request_ids, proofs),
+    st.builds(Subscribe, request_ids),
 )

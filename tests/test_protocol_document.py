@@ -10,14 +10,28 @@ from blake3 import blake3
 
 import merkledb
 import syncproto
-from merkledb import Branch, RangeProof
-from syncproto import Connection, Hello, Message, RemoteProtocolError, Role, codec, encode
+from merkledb import Branch, ChangeProof, RangeProof
+from syncproto import (
+    Connection,
+    Error,
+    ErrorCode,
+    Hello,
+    Message,
+    RemoteProtocolError,
+    Role,
+    Subscribe,
+    codec,
+    encode,
+)
 from tests.syncproto_strategies import greeted_pair
 
 TEXT = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 CONTENT = {b"cat": b"meow", b"cow": b"moo", b"dog": b"woof", b"dove": b"coo"}
 ROOT = merkledb.root_of(CONTENT)
+CHANGED = {b"cow": b"moo!", b"dog": None}
+NEW_CONTENT = {b"cat": b"meow", b"cow": b"moo!", b"dove": b"coo"}
+NEW_ROOT = merkledb.root_of(NEW_CONTENT)
 
 
 class Example(NamedTuple):
@@ -57,8 +71,10 @@ def leaf_id(key: bytes, value: bytes) -> bytes:
 NAMES = {
     **{name: getattr(syncproto, name) for name in syncproto.__all__},
     "RangeProof": RangeProof,
+    "ChangeProof": ChangeProof,
     "Branch": Branch,
     "ROOT": ROOT,
+    "NEW_ROOT": NEW_ROOT,
     "CAT": leaf_id(b"cat", b"meow"),
     "DOVE": leaf_id(b"dove", b"coo"),
 }
@@ -71,11 +87,13 @@ def meant(example: Example) -> object:
 
 
 (PROOF,) = (meant(example) for example in of_kind("proof"))
-NAMES["PROOF"] = PROOF
+(CHANGES,) = (meant(example) for example in of_kind("changes"))
+NAMES |= {"PROOF": PROOF, "CHANGES": CHANGES}
 
 
 def test_there_are_examples_of_every_sort() -> None:
-    assert {example.kind for example in EXAMPLES} == {"client", "server", "proof", "hash", "misbehaviour"}
+    kinds = {"client", "server", "proof", "changes", "hash", "misbehaviour", "amiss"}
+    assert {example.kind for example in EXAMPLES} == kinds
 
 
 @pytest.mark.parametrize("example", of_kind("client", "server"), ids=lambda example: example.meaning[:20])
@@ -92,8 +110,11 @@ def test_the_conversation_obeys_the_rules() -> None:
         message = meant(Example(kind, data, meaning))
         sender, receiver = (client, server) if kind == "client" else (server, client)
         assert sender.send(message) == data  # type: ignore[arg-type]  # the test above has shown what it is
-        assert list(receiver.receive_data(data)) == [message]
+        # Nobody waits for the end of a subscription that was cancelled.
+        swallowed = isinstance(message, Error) and message.code is ErrorCode.CANCELLED
+        assert list(receiver.receive_data(data)) == ([] if swallowed else [message])
     assert client.in_flight == 0
+    assert client.subscription is None
 
 
 @pytest.mark.parametrize("example", of_kind("misbehaviour"), ids=lambda example: example.data.hex())
@@ -101,6 +122,15 @@ def test_misbehaviour_is_the_error_that_it_is_said_to_be(example: Example) -> No
     _, server = greeted_pair()
     with pytest.raises(RemoteProtocolError) as caught:
         list(server.receive_data(example.data))
+    assert f"! {type(caught.value).__name__}" == example.meaning
+
+
+@pytest.mark.parametrize("example", of_kind("amiss"), ids=lambda example: example.data.hex())
+def test_a_servers_misbehaviour_is_the_error_that_it_is_said_to_be(example: Example) -> None:
+    client, _ = greeted_pair()
+    client.send(Subscribe(1))
+    with pytest.raises(RemoteProtocolError) as caught:
+        list(client.receive_data(example.data))
     assert f"! {type(caught.value).__name__}" == example.meaning
 
 
@@ -112,6 +142,19 @@ def test_the_proof_is_what_a_database_makes_and_what_a_verifier_accepts(tmp_path
         assert database.prove_range(b"cow", b"dog") == PROOF
     verified = merkledb.verify_range(RangeProof.decode(example.data), ROOT, b"cow", b"dog")
     assert dict(zip(verified.keys, verified.values, strict=True)) == {b"cow": b"moo", b"dog": b"woof"}
+    assert verified.complete
+
+
+def test_the_change_proof_is_what_a_database_makes_and_what_a_verifier_accepts(tmp_path: Path) -> None:
+    (example,) = of_kind("changes")
+    assert ChangeProof.decode(example.data) == CHANGES
+    with merkledb.open(tmp_path / "store") as database, merkledb.open(tmp_path / "copy") as copy:
+        copy.commit(CONTENT)
+        database.commit(CONTENT)
+        assert database.commit(CHANGED) == NEW_ROOT
+        assert database.prove_changes(ROOT, NEW_ROOT, b"cow", b"dog") == CHANGES
+        verified = copy.verify_changes(ChangeProof.decode(example.data), NEW_ROOT, b"cow", b"dog")
+    assert dict(zip(verified.keys, verified.values, strict=True)) == CHANGED
     assert verified.complete
 
 
@@ -142,7 +185,8 @@ def test_the_table_of_messages_is_complete() -> None:
     expected = []
     for layout in codec.LAYOUTS:
         fields = ", ".join(field.name for field in layout.fields)
-        fields = fields.replace("branch_factor", "branch factor").replace("user_agent", "user agent")
+        for name in ("branch_factor", "user_agent", "old_root", "new_root"):
+            fields = fields.replace(name, name.replace("_", " "))
         expected.append([str(int(layout.kind)), words(layout.name), fields])
     assert [[row[0], row[1], row[3]] for row in _table_after("## Messages")] == expected
 
@@ -153,7 +197,7 @@ def test_the_table_of_error_codes_is_complete() -> None:
     assert named == {code.name: int(code) for code in syncproto.ErrorCode}
 
 
-def test_a_message_of_every_kind_that_travels_is_shown() -> None:
+def test_a_message_of_every_kind_is_shown() -> None:
     shown: set[type[Message]] = {type(meant(example)) for example in of_kind("client", "server")}  # type: ignore[misc]
-    assert shown == {layout.message for layout in codec.LAYOUTS} - {syncproto.Cancel}
+    assert shown == {layout.message for layout in codec.LAYOUTS}
     assert all(encode(message) for message in map(meant, of_kind("client", "server")))  # type: ignore[arg-type]

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from syncproto import (
     Cancel,
+    Changes,
     Error,
     ErrorCode,
+    GetChanges,
     GetHead,
     GetRange,
     Goodbye,
@@ -24,6 +26,7 @@ from syncproto import (
     Pong,
     Range,
     RemoteProtocolError,
+    Subscribe,
     UnknownKind,
     VersionMismatch,
     decode,
@@ -144,6 +147,46 @@ GOLDEN: list[tuple[Message, bytes]] = [
             "c4 05 70 72 6f 6f 66  # a binary of 5: the proof",
         ),
     ),
+    (
+        Head(1, None, 0, 0),
+        bytes_of(
+            "00 00 00 06  # 6 bytes follow",
+            "95  # an array of 5",
+            "11  # kind: head",
+            "01  # of request 1",
+            "c0  # nil: no complete root",
+            "00  # hence no revision",
+            "00  # and no keys",
+        ),
+    ),
+    (
+        GetChanges(6, ROOT, bytes(32), b"", None, 1, 255),
+        bytes_of(
+            "00 00 00 4d  # 77 bytes follow",
+            "98  # an array of 8",
+            "14  # kind: get_changes",
+            "06  # request 6",
+            "c4 20  # a binary of 32: the old root",
+            "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f",
+            "10 11 12 13 14 15 16 17 18 19 1a 1b 1c 1d 1e 1f",
+            "c4 20" + " 00" * 32 + "  # the new root, of no keys",
+            "c4 00  # a binary of 0: from the empty key",
+            "c0  # nil: up to the last key",
+            "01  # one key",
+            "cc ff  # at most 255 bytes",
+        ),
+    ),
+    (
+        Changes(6, b"proof"),
+        bytes_of(
+            "00 00 00 0a  # 10 bytes follow",
+            "93  # an array of 3",
+            "15  # kind: changes",
+            "06  # of request 6",
+            "c4 05 70 72 6f 6f 66  # a binary of 5: the proof",
+        ),
+    ),
+    (Subscribe(9), bytes_of("00 00 00 03", "92  # an array of 2", "16  # subscribe", "09  # its id")),
 ]
 
 
@@ -182,8 +225,11 @@ def test_the_longest_messages_fit_into_their_limits() -> None:
     assert len(encode(refusal).data) - 4 <= MAX_HELLO_BYTES
     longest = GetRange(2**32 - 1, ROOT, bytes(1024), bytes(1024), 2**32 - 1, 2**32 - 100)
     assert len(encode(longest).data) - 4 <= MAX_CONTROL_BYTES
+    longer = GetChanges(2**32 - 1, ROOT, ROOT, bytes(1024), bytes(1024), 2**32 - 1, 2**32 - 100)
+    assert len(encode(longer).data) - 4 <= MAX_CONTROL_BYTES
     proof = bytes(70_000)
-    assert len(encode(Range(2**32 - 1, proof)).data) - 4 == len(proof) + RANGE_OVERHEAD_BYTES
+    for message in (Range(2**32 - 1, proof), Changes(2**32 - 1, proof)):
+        assert len(encode(message).data) - 4 == len(proof) + RANGE_OVERHEAD_BYTES
 
 
 UNSENDABLE: list[tuple[Message, str]] = [
@@ -192,6 +238,8 @@ UNSENDABLE: list[tuple[Message, str]] = [
     (replace(CLIENT_HELLO, branch_factor=1), "branch_factor"),
     (replace(CLIENT_HELLO, branch_factor=65_537), "branch_factor"),
     (replace(CLIENT_HELLO, root=bytes(31)), "root"),
+    (replace(CLIENT_HELLO, root=None, revision=1), "root"),
+    (replace(CLIENT_HELLO, root=None, keys=1), "root"),
     (replace(CLIENT_HELLO, revision=-1), "revision"),
     (replace(CLIENT_HELLO, revision=2**64), "revision"),
     (replace(CLIENT_HELLO, keys=-1), "keys"),
@@ -220,7 +268,18 @@ UNSENDABLE: list[tuple[Message, str]] = [
     (GetRange(1, ROOT, None, None, 1, 2**32), "max_bytes"),
     (Head(1, ROOT, 0, -1), "keys"),
     (Head(1, ROOT, 0, 2**63), "keys"),
+    (Head(1, None, 1, 0), "root"),
+    (Head(1, None, 0, 1), "root"),
     (Range(1, b""), "proof"),
+    (Changes(1, b""), "proof"),
+    (Subscribe(0), "request_id"),
+    (GetChanges(1, ROOT[1:], ROOT, None, None, 1, 1), "old_root"),
+    (GetChanges(1, None, ROOT, None, None, 1, 1), "old_root"),  # type: ignore[arg-type]  # the point
+    (GetChanges(1, ROOT, ROOT[1:], None, None, 1, 1), "new_root"),
+    (GetChanges(1, ROOT, ROOT, bytes(1025), None, 1, 1), "start"),
+    (GetChanges(1, ROOT, ROOT, None, bytes(1025), 1, 1), "end"),
+    (GetChanges(1, ROOT, ROOT, None, None, 0, 1), "max_keys"),
+    (GetChanges(1, ROOT, ROOT, None, None, 1, 0), "max_bytes"),
     (Range(1, None), "proof"),  # type: ignore[arg-type]  # the wrong type is the point
 ]
 
@@ -239,6 +298,7 @@ def packed(*elements: object) -> bytes:
 
 HELLO = [0, 0, 1, "blake3", 16, ROOT, 7, 30, 4096, 0, 0, 0, "peer"]
 GET_RANGE = [18, 1, ROOT, None, None, 1, 1]
+GET_CHANGES = [20, 1, ROOT, ROOT, None, None, 1, 1]
 
 
 def changed(elements: list[object], index: int, value: object) -> bytes:
@@ -259,6 +319,9 @@ MALFORMED = {
     "a negative kind": packed(-1, 0),
     "too few elements": packed(16),
     "too many elements": packed(16, 1, 1),
+    "changes without a proof": packed(21, 1),
+    "a subscription with a field": packed(22, 1, None),
+    "changes of one root": packed(20, 1, ROOT, None, None, 1, 1),
     "elements missing": b"\x93\x13\x01",
     "a byte behind": packed(16, 1) + b"\x00",
     "nested arrays": b"\x92" * 100_000,
@@ -293,6 +356,7 @@ INVALID: list[tuple[bytes, str, str]] = [
     (changed(HELLO, 4, None), "Hello", "branch_factor"),
     (changed(HELLO, 5, ROOT[1:]), "Hello", "root"),
     (changed(HELLO, 5, "r" * 32), "Hello", "root"),
+    (changed(HELLO, 5, None), "Hello", "root"),
     (changed(HELLO, 6, b"7"), "Hello", "revision"),
     (changed(HELLO, 7, 2**63), "Hello", "keys"),
     (changed(HELLO, 7, None), "Hello", "keys"),
@@ -309,6 +373,21 @@ INVALID: list[tuple[bytes, str, str]] = [
     (changed(GET_RANGE, 6, 2**64 - 1), "GetRange", "max_bytes"),
     (packed(17, 1, ROOT, 0, 2**63), "Head", "keys"),
     (packed(17, 1, ROOT, 0, "1"), "Head", "keys"),
+    (packed(17, 1, None, 1, 0), "Head", "root"),
+    (packed(17, 1, None, 0, 1), "Head", "root"),
+    (packed(17, 1, b"", 0, 0), "Head", "root"),
+    (changed(GET_CHANGES, 1, 0), "GetChanges", "request_id"),
+    (changed(GET_CHANGES, 2, None), "GetChanges", "old_root"),
+    (changed(GET_CHANGES, 2, ROOT[1:]), "GetChanges", "old_root"),
+    (changed(GET_CHANGES, 3, None), "GetChanges", "new_root"),
+    (changed(GET_CHANGES, 4, 0), "GetChanges", "start"),
+    (changed(GET_CHANGES, 5, bytes(1025)), "GetChanges", "end"),
+    (changed(GET_CHANGES, 6, 0), "GetChanges", "max_keys"),
+    (changed(GET_CHANGES, 7, 2**32 - 12), "GetChanges", "max_bytes"),
+    (packed(21, 1, b""), "Changes", "proof"),
+    (packed(21, 1, None), "Changes", "proof"),
+    (packed(22, 0), "Subscribe", "request_id"),
+    (packed(22, None), "Subscribe", "request_id"),
     (packed(19, 1, b""), "Range", "proof"),
     (packed(19, 1, "text"), "Range", "proof"),
     (packed(4, 1, 0, "", None), "Error", "code"),
@@ -329,7 +408,7 @@ def test_a_field_of_the_peer_out_of_its_bounds_is_named(payload: bytes, message:
     assert (caught.value.message, caught.value.field) == (message, field)
 
 
-@pytest.mark.parametrize("kind", [6, 15, 20, 21, 22, 23, 127, 255, 2**64 - 1])
+@pytest.mark.parametrize("kind", [6, 15, 23, 24, 127, 255, 2**64 - 1])
 def test_a_kind_that_this_version_does_not_have_is_unknown(kind: int) -> None:
     with pytest.raises(UnknownKind) as caught:
         decode(memoryview(packed(kind, 1)))
@@ -348,6 +427,7 @@ def test_a_hello_of_another_version_names_both_versions_whatever_follows_it(
 
 def test_a_longer_form_than_needed_is_accepted() -> None:
     assert decode(memoryview(b"\x92\xcc\x10\xcf\0\0\0\0\0\0\0\x01")) == GetHead(1)
+    assert decode(memoryview(b"\x93\x15\x01\xc6\0\0\0\x01p")) == Changes(1, b"p")
     assert decode(memoryview(b"\x93\x13\x01\xc6\0\0\0\x01p")) == Range(1, b"p")
 
 

@@ -11,10 +11,12 @@ from syncproto import (
     MAX_CONTROL_BYTES,
     RANGE_OVERHEAD_BYTES,
     Cancel,
+    Changes,
     Connection,
     Error,
     ErrorCode,
     FrameTooLong,
+    GetChanges,
     GetHead,
     GetRange,
     Goodbye,
@@ -36,6 +38,7 @@ from syncproto import (
     RequestIdInUse,
     Role,
     State,
+    Subscribe,
     TooManyRequests,
     TruncatedStream,
     UnexpectedMessage,
@@ -56,6 +59,17 @@ def get_range(request_id: int, max_bytes: int = 1000) -> GetRange:
     return GetRange(request_id, ROOT, None, None, 10, max_bytes)
 
 
+def get_changes(request_id: int, max_bytes: int = 1000) -> GetChanges:
+    return GetChanges(request_id, bytes(32), ROOT, None, None, 10, max_bytes)
+
+
+def head(request_id: int, revision: int = 1) -> Head:
+    return Head(request_id, ROOT, revision, 30)
+
+
+ENDED = Error(1, ErrorCode.CANCELLED, "cancelled")
+
+
 def received(connection: Connection, *messages: Message) -> list[Message]:
     """Return what a connection yields for messages that no connection of the other side has checked."""
     return list(connection.receive_data(b"".join(encode(message).data for message in messages)))
@@ -67,6 +81,13 @@ def client() -> Connection:
 
 def server() -> Connection:
     return greeted_pair()[1]
+
+
+def subscribed_pair() -> tuple[Connection, Connection]:
+    """Return a client and a server, the client with subscription 1."""
+    one, other = greeted_pair()
+    assert list(other.receive_data(one.send(Subscribe(1)))) == [Subscribe(1)]
+    return one, other
 
 
 def new_client() -> Connection:
@@ -111,6 +132,109 @@ def test_answers_may_come_in_any_order() -> None:
     for number in (2, 3, 1):
         assert list(one.receive_data(other.send(Range(number, b"p")))) == [Range(number, b"p")]
     assert one.free_requests == 3
+
+
+@pytest.mark.parametrize("answer", [Changes(1, b"proof"), Range(1, b"proof")], ids=["changes", "a range"])
+def test_changes_are_answered_by_changes_or_by_a_range(answer: Message) -> None:
+    one, other = greeted_pair()
+    assert list(other.receive_data(one.send(get_changes(1)))) == [get_changes(1)]
+    assert list(one.receive_data(other.send(answer))) == [answer]
+    assert (one.in_flight, other.in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize("make", [Changes, Range])
+def test_a_proof_of_changes_may_be_as_long_as_was_asked(make: Callable[[int, bytes], Message]) -> None:
+    one, other = greeted_pair()
+    list(other.receive_data(one.send(get_changes(1, 70_000)) + one.send(get_range(2, 10))))
+    answer = make(1, bytes(70_000))
+    assert list(one.receive_data(other.send(answer))) == [answer]
+
+
+def test_a_subscription_is_answered_by_any_number_of_heads() -> None:
+    one, other = greeted_pair()
+    assert list(other.receive_data(one.send(Subscribe(1)))) == [Subscribe(1)]
+    for revision in range(1, 5):
+        announced = head(1, revision)
+        assert list(one.receive_data(other.send(announced))) == [announced]
+    assert (one.subscription, other.subscription) == (1, 1)
+    assert one.is_in_flight(1)
+
+
+def test_a_subscription_may_show_that_there_is_no_complete_root() -> None:
+    one, other = subscribed_pair()
+    nothing = Head(1, None, 0, 0)
+    assert list(one.receive_data(other.send(nothing))) == [nothing]
+
+
+def test_a_subscription_counts_as_no_request() -> None:
+    one, other = subscribed_pair()
+    assert (one.in_flight, one.free_requests) == (0, SERVER_HELLO.max_requests)
+    requests = [get_range(number) for number in (2, 3, 4)]
+    assert list(other.receive_data(b"".join(map(one.send, requests)))) == requests
+    assert (one.in_flight, one.free_requests, other.in_flight) == (3, 0, 3)
+
+
+def test_a_client_may_subscribe_while_all_its_requests_are_in_flight() -> None:
+    one, other = greeted_pair()
+    for number in (2, 3, 4):
+        list(other.receive_data(one.send(GetHead(number))))
+    assert list(other.receive_data(one.send(Subscribe(1)))) == [Subscribe(1)]
+
+
+def test_the_head_of_a_request_ends_that_request_beside_a_subscription() -> None:
+    one, other = subscribed_pair()
+    list(other.receive_data(one.send(GetHead(2))))
+    assert list(one.receive_data(other.send(head(2)) + other.send(head(1)))) == [head(2), head(1)]
+    assert (one.in_flight, one.subscription) == (0, 1)
+    with pytest.raises(UnsolicitedAnswer):
+        received(one, head(2))
+
+
+def test_a_cancelled_subscription_is_ended_by_one_error_that_nobody_sees() -> None:
+    one, other = subscribed_pair()
+    assert list(other.receive_data(one.send(Cancel(1)))) == [Cancel(1)]
+    assert (one.is_in_flight(1), one.subscription) == (False, 1)
+    assert list(one.receive_data(other.send(ENDED))) == []
+    assert (one.subscription, other.subscription) == (None, None)
+    assert one.next_request_id() == 1
+
+
+def test_heads_that_cross_a_cancel_are_harmless() -> None:
+    one, other = subscribed_pair()
+    crossing = other.send(head(1, 2))
+    cancel = one.send(Cancel(1))
+    assert list(one.receive_data(crossing)) == []
+    assert list(other.receive_data(cancel)) == [Cancel(1)]
+    # What the server had begun to send when the cancel came may still go out before the error.
+    assert list(one.receive_data(other.send(head(1, 3)) + other.send(ENDED))) == []
+    assert (one.subscription, other.subscription) == (None, None)
+
+
+def test_a_cancel_that_crosses_the_end_of_a_subscription_is_left_out() -> None:
+    one, other = subscribed_pair()
+    end = other.send(Error(1, ErrorCode.INTERNAL, "the server failed"))
+    assert list(other.receive_data(one.send(Cancel(1)))) == []
+    assert list(one.receive_data(end)) == []
+
+
+def test_a_server_may_end_a_subscription() -> None:
+    one, other = subscribed_pair()
+    end = Error(1, ErrorCode.INTERNAL, "the server failed")
+    assert list(one.receive_data(other.send(end))) == [end]
+    assert (one.subscription, one.is_in_flight(1)) == (None, False)
+
+
+def test_a_client_may_subscribe_again_after_the_end() -> None:
+    one, other = subscribed_pair()
+    list(other.receive_data(one.send(Cancel(1))))
+    list(one.receive_data(other.send(ENDED)))
+    assert list(other.receive_data(one.send(Subscribe(1)))) == [Subscribe(1)]
+    assert list(one.receive_data(other.send(head(1)))) == [head(1)]
+
+
+def test_a_subscription_holds_its_id() -> None:
+    one, _ = subscribed_pair()
+    assert one.next_request_id() == 2
 
 
 def test_an_error_ends_its_request_and_nothing_else() -> None:
@@ -244,6 +368,13 @@ def asked(connection: Connection, *requests: Message) -> Connection:
     return connection
 
 
+def answered(connection: Connection, *answers: Message) -> Connection:
+    """Return the connection of a server after its answers."""
+    for answer in answers:
+        connection.send(answer)
+    return connection
+
+
 OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProtocolError]]] = {
     "a request before our hello": (new_client, GetHead(1), NotAllowedNow),
     "a second hello": (client, CLIENT_HELLO, NotAllowedNow),
@@ -282,6 +413,56 @@ OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProto
         Range(1, bytes(40)),
         FrameTooLong,
     ),
+    "a second subscription": (lambda: asked(client(), Subscribe(1)), Subscribe(2), NotAllowedNow),
+    "a second subscription before the first one has ended": (
+        lambda: asked(client(), Subscribe(1), Cancel(1)),
+        Subscribe(2),
+        NotAllowedNow,
+    ),
+    "the id of a subscription": (lambda: asked(client(), Subscribe(1)), GetHead(1), RequestIdInUse),
+    "a subscription with the id of a request": (
+        lambda: asked(client(), GetHead(1)),
+        Subscribe(1),
+        RequestIdInUse,
+    ),
+    "a subscription before our hello": (new_client, Subscribe(1), NotAllowedNow),
+    "a subscription after our goodbye": (lambda: leaving(client()), Subscribe(1), NotAllowedNow),
+    "a subscription after the server's goodbye": (lambda: left(client()), Subscribe(1), NotAllowedNow),
+    "a server that subscribes": (server, Subscribe(1), NotAllowedNow),
+    "a cancel of a subscription twice": (
+        lambda: asked(client(), Subscribe(1), Cancel(1)),
+        Cancel(1),
+        NoSuchRequest,
+    ),
+    "a head for a subscription that has ended": (
+        lambda: answered(asked(server(), Subscribe(1)), ENDED),
+        head(1),
+        NoSuchRequest,
+    ),
+    "a range for a subscription": (lambda: asked(server(), Subscribe(1)), Range(1, b"p"), NotAllowedNow),
+    "changes for a range": (lambda: asked(server(), get_range(1)), Changes(1, b"p"), NotAllowedNow),
+    "a head for changes": (lambda: asked(server(), get_changes(1)), head(1), NotAllowedNow),
+    "a client that sends changes": (client, Changes(1, b"p"), NotAllowedNow),
+    "more changes than our hello accepts": (
+        client,
+        get_changes(1, CLIENT_HELLO.max_frame_bytes),
+        NotAllowedNow,
+    ),
+    "changes above what was asked": (
+        lambda: asked(server(), get_changes(1, 10)),
+        Changes(1, bytes(40)),
+        FrameTooLong,
+    ),
+    "a range above what was asked as changes": (
+        lambda: asked(server(), get_changes(1, 10)),
+        Range(1, bytes(40)),
+        FrameTooLong,
+    ),
+    "changes when all requests are in flight": (
+        lambda: asked(client(), GetHead(1), get_changes(2), get_range(3)),
+        get_changes(4),
+        NoFreeRequest,
+    ),
     "a pong to nothing": (client, Pong(1), NoSuchRequest),
     "a ping twice": (lambda: asked(client(), Ping(1)), Ping(1), RequestIdInUse),
     "too many pings": (lambda: asked(client(), *map(Ping, range(1, MAX_PINGS + 1))), Ping(99), NoFreeRequest),
@@ -294,21 +475,26 @@ OWN_MISTAKES: dict[str, tuple[Callable[[], Connection], Message, type[LocalProto
 }
 
 
+def facts_of(connection: Connection) -> tuple[object, ...]:
+    return (
+        connection.our_state,
+        connection.their_state,
+        connection.in_flight,
+        connection.subscription,
+        connection.free_requests,
+    )
+
+
 @pytest.mark.parametrize(("make", "message", "error"), OWN_MISTAKES.values(), ids=OWN_MISTAKES.keys())
 def test_our_own_mistake_is_refused(
     make: Callable[[], Connection], message: Message, error: type[LocalProtocolError]
 ) -> None:
     connection = make()
-    before = (connection.our_state, connection.their_state, connection.in_flight, connection.free_requests)
+    before = facts_of(connection)
     with pytest.raises(error) as caught:
         connection.send(message)
     assert type(caught.value) is error
-    assert (
-        connection.our_state,
-        connection.their_state,
-        connection.in_flight,
-        connection.free_requests,
-    ) == before
+    assert facts_of(connection) == before
 
 
 def test_only_answers_are_sent_as_frames() -> None:
@@ -357,6 +543,92 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[], Connection], bytes, type[RemoteProtoc
         UnexpectedMessage,
     ),
     "a range for a head": (lambda: asked(client(), GetHead(1)), frames(Range(1, b"p")), UnexpectedMessage),
+    "a head without a subscription": (client, frames(head(1)), UnsolicitedAnswer),
+    "a head for another id than the subscription's": (
+        lambda: asked(client(), Subscribe(1)),
+        frames(head(2)),
+        UnsolicitedAnswer,
+    ),
+    "a head after the end of the subscription": (
+        lambda: asked(client(), Subscribe(1)),
+        frames(ENDED, head(1)),
+        UnsolicitedAnswer,
+    ),
+    "a head after the end of a cancelled subscription": (
+        lambda: asked(client(), Subscribe(1), Cancel(1)),
+        frames(head(1), ENDED, head(1)),
+        UnsolicitedAnswer,
+    ),
+    "two ends of a subscription": (
+        lambda: asked(client(), Subscribe(1), Cancel(1)),
+        frames(ENDED, ENDED),
+        UnsolicitedAnswer,
+    ),
+    "a range for a subscription": (
+        lambda: asked(client(), Subscribe(1)),
+        frames(Range(1, b"p")),
+        UnexpectedMessage,
+    ),
+    "changes for a subscription": (
+        lambda: asked(client(), Subscribe(1)),
+        frames(Changes(1, b"p")),
+        UnexpectedMessage,
+    ),
+    "two heads for one request": (
+        lambda: asked(client(), Subscribe(1), GetHead(2)),
+        frames(head(1), head(2), head(2)),
+        UnsolicitedAnswer,
+    ),
+    "a second subscription": (server, frames(Subscribe(1), Subscribe(2)), UnexpectedMessage),
+    "a subscription twice": (server, frames(Subscribe(1), Subscribe(1)), RepeatedRequestId),
+    "a request with the subscription's id": (server, frames(Subscribe(1), GetHead(1)), RepeatedRequestId),
+    "a subscription again before its end": (
+        server,
+        frames(Subscribe(1), Cancel(1), Subscribe(2)),
+        UnexpectedMessage,
+    ),
+    "a subscription before hello": (new_server, frames(Subscribe(1)), UnexpectedMessage),
+    "a subscription before our hello": (new_server, frames(CLIENT_HELLO, Subscribe(1)), UnexpectedMessage),
+    "a subscription after goodbye": (server, frames(Goodbye(), Subscribe(1)), UnexpectedMessage),
+    "a server that subscribes": (client, frames(Subscribe(1)), UnexpectedMessage),
+    "a client that announces": (lambda: asked(server(), Subscribe(1)), frames(head(1)), UnexpectedMessage),
+    "a client that sends changes": (server, frames(Changes(1, b"p")), UnexpectedMessage),
+    "changes for a range": (
+        lambda: asked(client(), get_range(1)),
+        frames(Changes(1, b"p")),
+        UnexpectedMessage,
+    ),
+    "a head for changes": (lambda: asked(client(), get_changes(1)), frames(head(1)), UnexpectedMessage),
+    "changes twice": (
+        lambda: asked(client(), get_changes(1)),
+        frames(Changes(1, b"p"), Changes(1, b"p")),
+        UnsolicitedAnswer,
+    ),
+    "changes and a range": (
+        lambda: asked(client(), get_changes(1)),
+        frames(Changes(1, b"p"), Range(1, b"p")),
+        UnsolicitedAnswer,
+    ),
+    "changes above what their request allowed": (
+        lambda: asked(client(), get_changes(1, 10)),
+        frames(Changes(1, bytes(11))),
+        OversizedAnswer,
+    ),
+    "a range above what a request of changes allowed": (
+        lambda: asked(client(), get_changes(1, 10)),
+        frames(Range(1, bytes(11))),
+        OversizedAnswer,
+    ),
+    "changes above all that was asked": (
+        lambda: asked(client(), get_changes(1, 5000)),
+        frames(Changes(1, bytes(5000 + RANGE_OVERHEAD_BYTES))),
+        OversizedFrame,
+    ),
+    "far too many requests beside a subscription": (
+        lambda: asked(server(), Subscribe(99)),
+        frames(*map(get_changes, range(1, EXCESS_REQUESTS_FACTOR * SERVER_HELLO.max_requests + 2))),
+        TooManyRequests,
+    ),
     "a proof above what its request allowed": (
         lambda: asked(client(), get_range(1, 10)),
         frames(Range(1, bytes(11))),
@@ -379,7 +651,7 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[], Connection], bytes, type[RemoteProtoc
         frames(*map(GetHead, range(1, EXCESS_REQUESTS_FACTOR * SERVER_HELLO.max_requests + 2))),
         TooManyRequests,
     ),
-    "an unknown kind": (server, bad(b"\x92\x14\x01"), UnknownKind),
+    "an unknown kind": (server, bad(b"\x92\x17\x01"), UnknownKind),
     "an empty frame": (server, bytes(4), MalformedFrame),
     "another version": (new_server, bad(b"\x93\x00\x00\x02"), VersionMismatch),
 }
@@ -472,6 +744,8 @@ small_ids = st.integers(1, 4)
 client_messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(get_range, small_ids),
     st.builds(GetHead, small_ids),
+    st.builds(get_changes, small_ids),
+    st.builds(Subscribe, small_ids),
     st.builds(Cancel, small_ids),
     st.builds(Ping, small_ids),
     st.builds(Pong, small_ids),
@@ -479,7 +753,8 @@ client_messages: st.SearchStrategy[Message] = st.one_of(
 )
 server_messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Range, small_ids, st.just(b"p")),
-    st.builds(Head, small_ids, st.just(ROOT), st.just(1)),
+    st.builds(Changes, small_ids, st.just(b"p")),
+    st.builds(head, small_ids),
     st.builds(Error, small_ids, st.just(ErrorCode.UNKNOWN_ROOT), st.just("")),
     st.builds(Ping, small_ids),
     st.builds(Pong, small_ids),
@@ -507,5 +782,5 @@ def test_what_one_side_may_send_the_other_accepts(steps: list[tuple[bool, Messag
             to_other.clear()
     list(other.receive_data(to_other))
     list(one.receive_data(to_one))
-    assert other.in_flight >= 0
-    assert one.in_flight == other.in_flight
+    assert (one.in_flight, one.subscription) == (other.in_flight, other.subscription)
+    assert one.in_flight <= SERVER_HELLO.max_requests

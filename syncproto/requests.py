@@ -1,0 +1,85 @@
+"""The requests in flight on one connection, the same on both sides, and what may answer each.
+
+- A request leaves at its answer: what it asked for, or an error.  A cancelled one stays until then.
+- The subscription, one at most, is apart: it counts as no request, a head answers it without ending it, and
+  only an error ends it.
+- All share one space of ids.
+
+What this leaves to ``connection``: who may ask when, and whose mistake a wrong answer is.
+"""
+
+from typing import Final
+
+from syncproto.messages import GetChanges, GetHead, GetRange, Kind, Request, Subscribe
+
+_ANSWERS: Final = {
+    GetHead: frozenset({Kind.HEAD}),
+    Subscribe: frozenset({Kind.HEAD}),
+    GetRange: frozenset({Kind.RANGE}),
+    # Where history does not reach back to the old root, the content of the range serves as well.
+    GetChanges: frozenset({Kind.CHANGES, Kind.RANGE}),
+}
+
+
+def max_proof_bytes(request: Request) -> int:
+    """Return how long a proof that answers a request may be, 0 where none can answer it."""
+    return request.max_bytes if isinstance(request, GetRange | GetChanges) else 0
+
+
+def why_no_answer(request: Request, kind: Kind) -> str | None:
+    """Return why a message of this kind does not answer a request, or None where it does."""
+    if kind is Kind.ERROR or kind in _ANSWERS[type(request)]:
+        return None
+    return f"request {request.request_id} was a {type(request).__name__}"
+
+
+class Requests:
+    """The requests in flight, by their ids."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[int, Request] = {}
+        self._cancelled: set[int] = set()
+        self.subscription: int | None = None
+
+    def __len__(self) -> int:
+        """Return how many there are, cancelled ones included and the subscription not."""
+        return len(self._in_flight) - (self.subscription is not None)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._in_flight
+
+    def get(self, request_id: int) -> Request | None:
+        """Return a request, None where none of this id is in flight."""
+        return self._in_flight.get(request_id)
+
+    def is_wanted(self, request_id: int) -> bool:
+        """Whether a request is in flight and was not cancelled."""
+        return request_id in self._in_flight and request_id not in self._cancelled
+
+    def add(self, request: Request) -> None:
+        """Note a request whose id is not in flight."""
+        self._in_flight[request.request_id] = request
+        if isinstance(request, Subscribe):
+            self.subscription = request.request_id
+
+    def cancel(self, request_id: int) -> None:
+        """Note that the answer to a request in flight is not wanted any more."""
+        self._cancelled.add(request_id)
+
+    def answer(self, request_id: int, kind: Kind) -> bool:
+        """Note an answer to a request in flight, and return whether it is wanted."""
+        wanted = request_id not in self._cancelled
+        if request_id != self.subscription or kind is Kind.ERROR:
+            self._remove(request_id)
+        return wanted
+
+    def _remove(self, request_id: int) -> None:
+        del self._in_flight[request_id]
+        self._cancelled.discard(request_id)
+        if request_id == self.subscription:
+            self.subscription = None
+
+    @property
+    def max_proof_bytes(self) -> int:
+        """The longest proof that may still come, 0 where none may."""
+        return max(map(max_proof_bytes, self._in_flight.values()), default=0)
