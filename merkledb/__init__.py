@@ -4,6 +4,8 @@ It knows no network.  Start reading with ``fold``, the one function that everyth
 then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; ``database`` is what users hold.
 """
 
+from merkledb.change_prover import Difference
+from merkledb.change_verifier import VerifiedChanges
 from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database, open  # noqa: A004 - used as merkledb.open
 from merkledb.errors import (
     CallerError,
@@ -12,27 +14,37 @@ from merkledb.errors import (
     DatabaseFull,
     DatabaseInUse,
     FormatTooNew,
+    FormatTooOld,
+    HistoryGone,
     InvalidProof,
     InvalidRange,
     KeyTooLong,
     LimitTooSmall,
     MerkleDBError,
+    NoCompleteRoot,
     NotADatabase,
     OpenError,
     ReadonlyDatabase,
     Reason,
     SchemeMismatch,
+    StaleChanges,
+    StaleView,
+    SyncUnfinished,
     TooManyReaders,
+    UnknownRoot,
     ValueTooLong,
 )
 from merkledb.mapping import root_of
-from merkledb.proof import MAX_PROOF_KEYS, Branch, RangeProof
+from merkledb.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
+from merkledb.revisions import DEFAULT_HISTORY, Revision
 from merkledb.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
 from merkledb.snapshot import Snapshot
 from merkledb.verifier import VerifiedRange, verify_range
+from merkledb.view import View
 
 __all__ = [
+    "DEFAULT_HISTORY",
     "DEFAULT_MAX_BYTES",
     "DEFAULT_MAX_KEYS",
     "EMPTY_ROOT",
@@ -42,28 +54,40 @@ __all__ = [
     "Batch",
     "Branch",
     "CallerError",
+    "ChangeProof",
     "CorruptDatabase",
     "Database",
     "DatabaseClosed",
     "DatabaseFull",
     "DatabaseInUse",
+    "Difference",
     "FormatTooNew",
+    "FormatTooOld",
+    "HistoryGone",
     "InvalidProof",
     "InvalidRange",
     "KeyTooLong",
     "LimitTooSmall",
     "MerkleDBError",
+    "NoCompleteRoot",
     "NotADatabase",
     "OpenError",
     "RangeProof",
     "ReadonlyDatabase",
     "Reason",
+    "Revision",
     "Scheme",
     "SchemeMismatch",
     "Snapshot",
+    "StaleChanges",
+    "StaleView",
+    "SyncUnfinished",
     "TooManyReaders",
+    "UnknownRoot",
     "ValueTooLong",
+    "VerifiedChanges",
     "VerifiedRange",
+    "View",
     "open",
     "root_of",
     "verify_range",

@@ -1,19 +1,21 @@
 """The stream of a commit: local content, untouched subtrees left closed, with sorted changes merged in.
 
+A change proof's verification takes the same stream, for the content of one range.
+
 The walk goes down from the top only where a change lies.  A branch with a change below it is opened and
 becomes a record; every other node stays one stub; a stretch of changes between two local nodes is taken as
 a whole.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from merkledb.fold import DELETED, Items
 from merkledb.paths import prefix_end
 from merkledb.record import Record
 from merkledb.scheme import Scheme, require_values
-from merkledb.trie import Node, Trie
+from merkledb.trie import Inside, Node, OpenTrie
 
 _NONE: Final = type(None)
 # Changes [low, high), alone where the slot is None, else to be merged with the subtree (id) under that slot.
@@ -68,17 +70,17 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
 
 
 class ChangeStream:
-    """Prepares the items of one commit.
+    """Prepares the items of one commit, or of the inside of one range.
 
     Args:
-        trie: The trie at the head.
+        trie: The trie that is to change.
         changes: What is to change.
 
     Attributes:
         items: The stream, filled by ``prepare``.
     """
 
-    def __init__(self, trie: Trie, changes: Changes) -> None:
+    def __init__(self, trie: OpenTrie, changes: Changes) -> None:
         self._trie = trie
         self._changes = changes
         self.items = Items([], [], [], {})
@@ -86,8 +88,81 @@ class ChangeStream:
         self._todo: list[_Stretch] = []
 
     def prepare(self, root: bytes) -> Items:
-        """Return the items of the whole stream; ``root`` is the head's."""
+        """Return the items of the whole stream; ``root`` is the trie's."""
         self._todo.append((b"", root, 0, len(self._changes.paths)))
+        self._drain()
+        return self.items
+
+    def prepare_inside(self, parts: Sequence[Inside], end: bytes | None) -> Items:
+        """Return the items of a range.
+
+        Args:
+            parts: The range's content.
+            end: The path of the range's end, which no change lies behind; None for no bound.
+        """
+        paths, at = self._changes.paths, 0
+        for part in parts:
+            if part.node is None:
+                at = self._merge_value(part, at)
+                continue
+            behind = prefix_end(part.path)
+            high = len(paths) if behind is None else bisect_left(paths, behind, at)
+            if part.node.record is None:
+                # What lies behind the range may lie below this leaf, and then its value is one on a branch.
+                is_above_end = end is not None and end.startswith(part.path)
+                self._merge_leaf(part.node, part.node_id, at, high, with_digest=is_above_end)
+            else:
+                self._merge_branch(part.node, part.node_id, at, high)
+                self._drain()
+            at = high
+        self._emit(at, len(paths))
+        return self.items
+
+    def _merge_value(self, part: Inside, low: int) -> int:
+        """Emit changes from ``low`` on up to a branch's value, and the value; return where the next begin."""
+        paths = self._changes.paths
+        at = bisect_left(paths, part.path, low)
+        self._emit(low, at)
+        if paths[at : at + 1] == [part.path]:
+            self._emit_item(part.path, self._changes.ids[at], self._changes.digests[at])
+            return at + 1
+        self._emit_item(part.path, part.node_id, part.digest)
+        return at
+
+    @property
+    def changed_paths(self) -> list[bytes]:
+        """The paths of all changes, deletions included."""
+        return self._changes.paths
+
+    def survivors(self, closed: Container[bytes]) -> Iterator[tuple[bytes, bytes, bytes | None]]:
+        """Yield (path, id, digest) of what is left of branches that were opened and did not close again.
+
+        That is one node at most of each: a leaf with the branch's own value, or the one untouched child that
+        has taken its branch's place, at the path of its slot and without a digest.
+
+        Args:
+            closed: The paths of the branches that closed.
+        """
+        scheme, items = self._trie.scheme, self.items
+        for path, record in items.records.items():
+            if path in closed:
+                continue
+            digest = items.digests[bisect_left(items.paths, path)]
+            if digest is not None:
+                yield path, scheme.leaf_ids([scheme.codec.pack(path)], [digest])[0], digest
+                continue
+            for token, node_id in self._trie.parse(Node(path, record)).pairs():
+                slot = path + bytes([token])
+                if not self._is_touched(slot):
+                    yield slot, node_id, None
+
+    def _is_touched(self, slot: bytes) -> bool:
+        paths = self._changes.paths
+        at = bisect_left(paths, slot)
+        return at < len(paths) and paths[at].startswith(slot)
+
+    def _drain(self) -> None:
+        """Emit what is still to be done."""
         while self._todo:
             slot, node_id, low, high = self._todo.pop()
             node = None if slot is None else self._trie.node_under(slot)
@@ -97,7 +172,6 @@ class ChangeStream:
                 self._merge_leaf(node, node_id, low, high)
             else:
                 self._merge_branch(node, node_id, low, high)
-        return self.items
 
     def _emit(self, low: int, high: int) -> None:
         """Emit changes that meet nothing local; deletions among them have nothing to delete."""
@@ -117,7 +191,9 @@ class ChangeStream:
         self.items.ids.append(item_id)
         self.items.digests.append(digest)
 
-    def _merge_leaf(self, node: Node, node_id: bytes, low: int, high: int) -> None:
+    def _merge_leaf(
+        self, node: Node, node_id: bytes, low: int, high: int, *, with_digest: bool = False
+    ) -> None:
         """Emit changes [low, high) around the leaf ``node``."""
         paths = self._changes.paths
         at = bisect_left(paths, node.path, low, high)
@@ -128,7 +204,7 @@ class ChangeStream:
         else:
             # The digest matters only when the leaf's value ends up on a branch.
             is_prefix = at < high and paths[at].startswith(node.path)
-            digest = self._trie.leaf_digest(node.path) if is_prefix else None
+            digest = self._trie.leaf_digest(node.path) if is_prefix or with_digest else None
             self._emit_item(node.path, node_id, digest)
         self._emit(at, high)
 

@@ -3,14 +3,16 @@
 The values are folded in stretches, so memory stays small however large the store is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from merkledb.errors import CorruptDatabase
 from merkledb.fold import Branches, Fold
+from merkledb.history import Past
 from merkledb.mapping import leaves
+from merkledb.revisions import Tip, read_revision, read_tip
+from merkledb.rows import PastRows, Row, StoredRows
 from merkledb.scheme import Scheme
-from merkledb.snapshot import read_head
 from merkledb.store import Store, Transaction, key_of_row, row_key
 
 # A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
@@ -45,7 +47,7 @@ class _Check:
     def run(self, on_pairs: Callable[[int], None]) -> None:
         """Fold all values and compare."""
         fold = Fold(self._scheme)
-        for keys, values in self._stretches():
+        for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
             try:
                 closed = fold.feed(leaves(self._scheme, keys, values))
             except ValueError as error:
@@ -57,16 +59,32 @@ class _Check:
         stored = self._store.entries(self._transaction, self._store.branches)
         if stored != self._branches:
             raise self._difference(f"{stored} branches are stored, the values make {self._branches}")
-        head = read_head(self._store, self._transaction)
-        if head.root != root:
-            raise self._difference(f"the head's root is {head.root.hex()}, the values make {root.hex()}")
+        tip = read_tip(self._store, self._transaction)
+        if tip.root != root:
+            raise self._difference(f"the tip's root is {tip.root.hex()}, the values make {root.hex()}")
+        if tip.has_head:
+            self._check_head(tip)
 
-    def _stretches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Yield all keys and values in stretches."""
+    def _check_head(self, tip: Tip) -> None:
+        """Compare the head's root with what readers see, which history stands between and the tables."""
+        head, _ = read_revision(self._store, self._transaction, tip.newest)
+        root = tip.root
+        if tip.unfinished:
+            past = Past(self._store, self._transaction, tip.newest, tip.sequence)
+            rows = PastRows(StoredRows(self._store, self._transaction), past)
+            fold = Fold(self._scheme)
+            for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
+                fold.feed(leaves(self._scheme, keys, values))
+            root, _ = fold.finish()
+        if root != head.root:
+            raise self._difference(f"the head's root is {head.root.hex()}, its values make {root.hex()}")
+
+    def _stretches(self, rows: Iterable[Row]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield keys and values of rows in stretches."""
         keys: list[bytes] = []
         values: list[bytes] = []
         size = 0
-        for row, value in self._transaction.cursor(db=self._store.values):
+        for row, value in rows:
             keys.append(key_of_row(row))
             values.append(value)
             size += len(value)

@@ -1,10 +1,17 @@
-"""The database: opening, reading the head, commits, and the application of verified ranges.
+"""The database: opening, reading the head and older revisions, commits, and applying what was verified.
 
 Crash safety is LMDB's: every change is one transaction that is durable when the call returns, or absent.
-The root, the content, the branches and the manager's progress always belong together.
+The root, the content, the branches, the history and the manager's progress always belong together.
+
+What readers see is the *head*, the newest complete revision.  The tables hold the *tip*.  At rest both are
+the same.  ``apply`` moves the tip on, range by range, towards another root, and the head stays where it is,
+read through history, until the tip's root is the one that was verified:
+
+    head A, tip A    apply    head A, tip ?    apply    head A, tip ?    apply    head B, tip B
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +19,29 @@ from typing import Final, Self
 
 import lmdb
 
+from merkledb.change_prover import Difference, Differences, prove_changes
+from merkledb.change_verifier import VerifiedChanges, verify_changes
 from merkledb.changes import sorted_changes
 from merkledb.check import check
 from merkledb.content import Content
-from merkledb.errors import CorruptDatabase, SchemeMismatch
-from merkledb.proof import RangeProof
+from merkledb.errors import CorruptDatabase, NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
+from merkledb.proof import ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
+from merkledb.revisions import (
+    TIP,
+    Retention,
+    Revision,
+    Tip,
+    first_rows,
+    is_at_rest,
+    put_retention,
+    read_retention,
+    read_revision,
+    read_tip,
+)
 from merkledb.scheme import Scheme
-from merkledb.snapshot import HEAD, Head, Snapshot, read_head, require_range
+from merkledb.snapshot import Snapshot
+from merkledb.state import require_max_keys, require_range
 from merkledb.store import (
     DEFAULT_MAP_BYTES,
     FORMAT,
@@ -29,8 +51,10 @@ from merkledb.store import (
     Transaction,
     row_key,
 )
+from merkledb.trie import StoredTrie
 from merkledb.verifier import VerifiedRange
-from merkledb.writer import Writer
+from merkledb.view import View
+from merkledb.write import Write
 
 _PROGRESS: Final = b"progress"
 # The manager's state of a sync is a map of a few hundred ranges; more would make every
@@ -42,46 +66,72 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
     path: str | os.PathLike[str],
     *,
     scheme: Scheme | None = Scheme(),  # noqa: B008 - immutable
+    history: int | None = None,
+    history_seconds: float | None = None,
     readonly: bool = False,
     create: bool = True,
     map_bytes: int = DEFAULT_MAP_BYTES,
+    clock: Callable[[], float] = time.time,
 ) -> "Database":
     """Open the database in the folder ``path``; make it when there is none.
 
     Args:
         path: The folder.  One process may have it open for writing, any number for reading.
         scheme: The scheme it must have; None accepts the one it has, and makes a new one with Scheme().
+        history: How many revisions are retained, the head included, at least 1; the store remembers it.  None
+            leaves it as it is; a new store retains 256.
+        history_seconds: Up to which age revisions are retained at most, the head always; the store remembers
+            it.  None leaves it as it is; a new store retains them whatever their age.
         readonly: Open for reading only.
         create: Make the database when there is none; otherwise that is an error.
         map_bytes: The most that the file may ever grow to.  Address space, not disk: the file grows with
             its content.
+        clock: Tells the time of new revisions, in seconds since 1970.
 
     Raises:
+        ValueError: A retention that is none.
         NotADatabase: Nothing is there and it may not be made, or something else is there.
         SchemeMismatch: It has another scheme.
-        FormatTooNew: A newer release made it.
+        FormatTooNew, FormatTooOld: Another release made it.
         DatabaseInUse: It is open for writing elsewhere.
         DatabaseFull: There is no room for its first pages.
     """
-    first_meta = _first_meta(scheme or Scheme())
-    store = Store(Path(path), first_meta, readonly=readonly, create=create, map_bytes=map_bytes)
+    if (history is not None and history < 1) or (history_seconds is not None and not history_seconds >= 0):
+        raise ValueError("a history holds at least 1 revision, and no less than 0 seconds")
+    rows = first_rows(Retention(), clock())
+    rows[b"meta"] |= _first_meta(scheme or Scheme())
+    store = Store(Path(path), rows, readonly=readonly, create=create, map_bytes=map_bytes)
     try:
         found = _read_scheme(store)
         if scheme is not None and found != scheme:
             raise SchemeMismatch(str(store.path), scheme, found)
+        if not readonly:
+            _retain(store, history, history_seconds)
     except BaseException:
         store.close()
         raise
-    return Database(store, found)
+    return Database(store, found, clock)
+
+
+def _retain(store: Store, history: int | None, history_seconds: float | None) -> None:
+    """Store what is to be retained, where that is not what the store knows."""
+    with store.read() as transaction:
+        known = read_retention(store, transaction)
+    wanted = Retention(
+        known.revisions if history is None else history,
+        known.seconds if history_seconds is None else history_seconds,
+    )
+    if wanted != known:
+        with store.write() as transaction:
+            put_retention(store, transaction, wanted)
 
 
 def _first_meta(scheme: Scheme) -> dict[bytes, bytes]:
-    """Return the meta rows of a new store."""
+    """Return what else is in the meta table of a new store."""
     return {
         b"format": bytes([FORMAT]),
         b"scheme": f"{scheme.hasher}/{scheme.branch_factor}".encode(),
         b"lmdb": str(LMDB_VERSION).encode(),
-        HEAD: Head().encode(),
     }
 
 
@@ -107,8 +157,9 @@ class Database(Content):
         readonly: Whether it was opened for reading.
     """
 
-    def __init__(self, store: Store, scheme: Scheme) -> None:
+    def __init__(self, store: Store, scheme: Scheme, clock: Callable[[], float]) -> None:
         self._store = store
+        self._clock = clock
         self.scheme = scheme
         self.path = store.path
         self.readonly = store.readonly
@@ -120,29 +171,41 @@ class Database(Content):
         """Close the database; its snapshots must be closed before."""
         self._store.close()
 
-    # Reading.
+    # Reading the head.
 
     def snapshot(self) -> Snapshot:
-        """Return the newest commit as a snapshot, to be closed by the caller."""
+        """Return the head as a snapshot, to be closed by the caller.
+
+        Raises:
+            NoCompleteRoot: The first sync is unfinished.
+        """
         return Snapshot(self._store, self.scheme)
 
-    def _head(self) -> Head:
+    @property
+    def head(self) -> Revision | None:
+        """The newest complete revision; None while the first sync is unfinished."""
         with self._store.read() as transaction:
-            return read_head(self._store, transaction)
+            tip = read_tip(self._store, transaction)
+            return read_revision(self._store, transaction, tip.newest)[0] if tip.has_head else None
+
+    def _complete_head(self) -> Revision:
+        head = self.head
+        if head is None:
+            raise NoCompleteRoot(str(self.path))
+        return head
 
     @property
     def root(self) -> bytes:
-        """The root of the newest commit."""
-        return self._head().root
+        """The root of the head; NoCompleteRoot is raised while the first sync is unfinished."""
+        return self._complete_head().root
 
     @property
     def revision(self) -> int:
-        """The number of the newest commit; 0 before the first."""
-        return self._head().revision
+        """The number of the head; NoCompleteRoot is raised while the first sync is unfinished."""
+        return self._complete_head().number
 
     def __len__(self) -> int:
-        with self.snapshot() as snapshot:
-            return len(snapshot)
+        return self._complete_head().keys
 
     def _value(self, key: bytes) -> bytes | None:
         row = row_key(key)
@@ -150,11 +213,14 @@ class Database(Content):
             return None
         transaction = self._store.begin()
         try:
-            return transaction.get(row, db=self._store.values)
+            if is_at_rest(transaction.get(TIP, db=self._store.meta)):
+                return transaction.get(row, db=self._store.values)
         except lmdb.Error as error:
             raise self._store.translate(error) from error
         finally:
             transaction.abort()
+        with self.snapshot() as snapshot:
+            return snapshot.get(key)
 
     def items(
         self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
@@ -189,6 +255,9 @@ class Database(Content):
     def check(self, on_pairs: Callable[[int], None] = lambda _: None) -> None:
         """Derive every branch and the root again from the values, and compare.
 
+        While a sync is under way, that is done for what the tables hold, and the root of the head is derived
+        again from what readers see.
+
         Args:
             on_pairs: Called now and then with the number of pairs done since the last call.
 
@@ -197,13 +266,118 @@ class Database(Content):
         """
         check(self._store, self.scheme, on_pairs)
 
+    # Reading history.
+
+    def revisions(self) -> list[Revision]:
+        """Return the retained revisions, newest first; none while the first sync is unfinished."""
+        with self._store.read() as transaction:
+            tip = read_tip(self._store, transaction)
+            if not tip.has_head:
+                return []
+            sequences = range(tip.newest, tip.oldest - 1, -1)
+            return [read_revision(self._store, transaction, sequence)[0] for sequence in sequences]
+
+    def at(self, root: bytes) -> Snapshot:
+        """Return the newest retained revision with ``root`` as a snapshot, to be closed by the caller.
+
+        Reading it costs a lookup more for each revision since, of what is not read in order.
+
+        Raises:
+            UnknownRoot: No revision has or had this root.
+            HistoryGone: One had it, and is retained no more.
+            NoCompleteRoot: The first sync is unfinished.
+        """
+        return Snapshot(self._store, self.scheme, root)
+
+    def differences(
+        self, old: bytes, new: bytes, start: bytes | None = None, end: bytes | None = None
+    ) -> Iterator[Difference]:
+        """Yield what is different in [start, end] between two retained roots, ascending by key.
+
+        Raises:
+            UnknownRoot, HistoryGone, InvalidRange
+        """
+        require_range(start, end)
+        newer = self.at(new)
+        try:
+            differences = Differences(newer.beside(old), newer)
+        except BaseException:
+            newer.close()
+            raise
+        return self._differences(newer, differences.between(start, end, DEFAULT_MAX_KEYS))
+
+    def _differences(self, snapshot: Snapshot, differences: Iterator[Difference]) -> Iterator[Difference]:
+        with snapshot, self._store.translated():
+            yield from differences
+
+    def prove_changes(
+        self,
+        old: bytes,
+        new: bytes,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int = DEFAULT_MAX_KEYS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> ChangeProof:
+        """Return a proof of what leads from one retained root to another in [start, end].
+
+        It is cut off at its end where a limit is reached, as a range proof is.  Either root may be the older.
+
+        Args:
+            old: The root that the receiver's content of the range is at.
+            new: The root that it shall be at.
+            start: The smallest key, inclusive; None for no bound.
+            end: The largest key, inclusive; None for no bound.
+            max_keys: The most changes, at least 1; never more than 65,536 are sent.
+            max_bytes: The most bytes that the encoded proof may have.
+
+        Raises:
+            UnknownRoot, HistoryGone: Of either root; prove the range instead, if it is the old one.
+            InvalidRange: ``start`` lies behind ``end``.
+            ValueError: ``max_keys`` is below 1.
+            LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
+        """
+        require_range(start, end)
+        require_max_keys(max_keys)
+        with self.at(new) as newer, self._store.translated():
+            return prove_changes(newer.beside(old), newer, start, end, max_keys, max_bytes)
+
     # Writing.
+
+    def view(self, changes: Mapping[bytes, bytes | None]) -> View:
+        """Return the state that ``changes`` would make of the head, to be closed by the caller.
+
+        Args:
+            changes: The new value of each key; None deletes it.
+
+        Raises:
+            KeyTooLong, ValueTooLong, TypeError: As ``commit``.
+            SyncUnfinished: A sync is under way, so nothing could be committed.
+        """
+        if self.catching_up:
+            raise SyncUnfinished(str(self.path))
+        snapshot = self.snapshot()
+        try:
+            return View(snapshot, changes, self._commit_view)
+        except BaseException:
+            snapshot.close()
+            raise
+
+    def _commit_view(self, changes: Mapping[bytes, bytes | None], base: int) -> tuple[bytes, int]:
+        """Commit the changes of views that stand on the revision with the sequence number ``base``."""
+        columns = sorted_changes(changes, self.scheme)
+        with self._write() as write:
+            if write.tip.newest != base:
+                raise StaleView
+            root = write.commit(columns)
+            self._put_progress(write.transaction, None)
+            return root, write.tip.newest
 
     def commit(self, changes: Mapping[bytes, bytes | None]) -> bytes:
         """Make all changes, durably, or none.
 
-        The content counts as written locally from then on, and a sync's progress is forgotten, for it would
-        no longer be true.
+        A commit that changes anything makes a revision.  The content counts as written locally from then on.
 
         Args:
             changes: The new value of each key; None deletes it.  Deleting an absent key changes nothing.
@@ -214,58 +388,135 @@ class Database(Content):
         Raises:
             KeyTooLong, ValueTooLong: And nothing is changed.
             TypeError: A key or value is not bytes.
+            SyncUnfinished: A sync is under way: finish it, or roll it back.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
         columns = sorted_changes(changes, self.scheme)
-        with self._store.write() as transaction:
-            head = read_head(self._store, transaction)
-            root = Writer(self._store, transaction, self.scheme).commit(columns, head.root)
-            self._put_progress(transaction, None)
-            self._put_head(transaction, Head(root, head.revision + 1, written_locally=True))
-        return root
+        with self._write() as write:
+            root = write.commit(columns)
+            self._put_progress(write.transaction, None)
+            return root
 
     def batch(self) -> "Batch":
         """Return a context manager that collects changes for one commit."""
         return Batch(self)
 
-    def apply(
-        self, verified: VerifiedRange | Sequence[VerifiedRange], *, progress: bytes | None = None
-    ) -> bytes:
-        """Replace the content of verified ranges by what was verified, all in one durable transaction.
+    def _write(self) -> Write:
+        """Return a write transaction that ends with the ``with`` block."""
+        return Write(self._store, self.scheme, self._clock)
 
-        The content counts as a copy from then on, which later syncs may replace, unless no range was given.
+    # Syncing.
+
+    @property
+    def tip_root(self) -> bytes:
+        """The root of what the tables hold: the head's, or while a sync is under way that of a mixture."""
+        return self._tip().root
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether a sync is under way, so that the tables do not hold the head."""
+        return self._tip().unfinished
+
+    @property
+    def written_locally(self) -> bool:
+        """Whether local commits since the last ``apply`` made content, which a sync would destroy."""
+        tip = self._tip()
+        return tip.written_locally and not tip.unfinished and len(self) > 0
+
+    def _tip(self) -> Tip:
+        with self._store.read() as transaction:
+            return read_tip(self._store, transaction)
+
+    def verify_changes(
+        self,
+        proof: ChangeProof,
+        new_root: bytes,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int | None = None,
+        max_bytes: int | None = None,
+    ) -> VerifiedChanges:
+        """Return what ``proof`` shows: that its changes make the local content of a range that of a root.
+
+        The local content is what the tables hold, and must be at the root that the proof starts from; where
+        it is not, an honest proof is rejected with Reason.WRONG_ROOT.
 
         Args:
-            verified: One verified range or several, applied in order.
-            progress: The manager's own state, kept in the same transaction; None forgets it.
-
-        Returns:
-            The new root of the whole local content.
+            proof: What a peer sent, decoded; nothing of it is trusted.
+            new_root: A root that comes from someone you trust, 32 bytes.
+            start: The start that was asked for, inclusive; None for no bound.
+            end: The end that was asked for, inclusive; None for no bound.
+            max_keys: The limit of changes that was asked for, if any.
+            max_bytes: The limit of encoded bytes that was asked for, if any.
 
         Raises:
+            InvalidProof: The proof does not show that; its ``reason`` says why.
+            InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
+
+        Cost: about two lookups a change, and a few kilobytes of memory.
+        """
+        with self._store.read() as transaction:
+            root = read_tip(self._store, transaction).root
+            trie = StoredTrie(self._store, transaction, self.scheme)
+            return verify_changes(trie, root, proof, new_root, start, end, max_keys, max_bytes)
+
+    def apply(
+        self,
+        verified: VerifiedRange | VerifiedChanges | Sequence[VerifiedRange | VerifiedChanges],
+        *,
+        progress: bytes | None = None,
+        revision: int | None = None,
+    ) -> bytes:
+        """Make the content of ranges what was verified, all in one durable transaction.
+
+        Readers go on seeing the head until what the tables hold has one of the roots that were verified here;
+        then that becomes the head, all at once.  The content counts as a copy from then on, which later syncs
+        may replace, unless nothing was given.
+
+        Args:
+            verified: What a verification returned, once or several times, applied in order.
+            progress: The manager's own state, kept in the same transaction; None forgets it.
+            revision: The number of the revision that this makes, if it makes one; where it is not above the
+                head's, or None, the number behind the head's is taken.
+
+        Returns:
+            The new root of what the tables hold.
+
+        Raises:
+            StaleChanges: The content of a range is not what changes were verified against; verify again.
             SchemeMismatch: A range was verified under another scheme.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
         ranges = verified if isinstance(verified, Sequence) else [verified]
         for each in ranges:
-            if type(each) is not VerifiedRange:
-                raise TypeError(f"only what verify_range returns can be applied, not {type(each).__name__}")
+            if type(each) is not VerifiedRange and type(each) is not VerifiedChanges:
+                raise TypeError(f"only what a verification returns can be applied, not {type(each).__name__}")
             if each.scheme != self.scheme:
                 raise SchemeMismatch(str(self.path), each.scheme, self.scheme)
-        with self._store.write() as transaction:
-            head = read_head(self._store, transaction)
-            root = head.root
-            writer = Writer(self._store, transaction, self.scheme)
-            for each in ranges:
-                root = writer.apply(each)
-            self._put_progress(transaction, progress)
-            still_local = head.written_locally and not ranges
-            self._put_head(transaction, Head(root, head.revision + 1, written_locally=still_local))
-        return root
+        with self._write() as write:
+            if ranges:
+                write.apply(ranges, revision)
+            self._put_progress(write.transaction, progress)
+            return write.tip.root
 
-    # What a sync needs to remember.
+    def roll_back(self) -> None:
+        """Give up an unfinished sync: the tables hold the head again, or nothing if there was none.
+
+        Costs as much as what the sync has changed, in several transactions; after a crash it can be repeated,
+        and readers see the head all the time.  Without an unfinished sync, only its progress is forgotten.
+
+        Raises:
+            DatabaseFull: What is done is done; make room and repeat it.
+            ReadonlyDatabase: It was opened for reading.
+        """
+        finished = False
+        while not finished:
+            with self._write() as write:
+                finished = write.roll_back()
+                self._put_progress(write.transaction, None)
 
     @property
     def progress(self) -> bytes | None:
@@ -280,16 +531,6 @@ class Database(Content):
         """Store the manager's state, or forget it, in a transaction of its own."""
         with self._store.write() as transaction:
             self._put_progress(transaction, progress)
-
-    @property
-    def written_locally(self) -> bool:
-        """Whether local commits since the last ``apply`` made content, which a sync would destroy."""
-        with self._store.read() as transaction:
-            head = read_head(self._store, transaction)
-            return head.written_locally and self._store.entries(transaction, self._store.values) > 0
-
-    def _put_head(self, transaction: Transaction, head: Head) -> None:
-        transaction.put(HEAD, head.encode(), db=self._store.meta)
 
     def _put_progress(self, transaction: Transaction, progress: bytes | None) -> None:
         if progress is None:

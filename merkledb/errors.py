@@ -9,11 +9,18 @@
     │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
     │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
     │   ├── TooManyReaders        all places for snapshots are taken
+    │   ├── UnknownRoot           a root that the database never had
+    │   ├── HistoryGone           a root that it had, and does not retain any more
+    │   ├── StaleView             another commit came before this view's
+    │   ├── StaleChanges          the content that changes were verified against is another now
+    │   ├── SyncUnfinished        a local commit in the middle of a sync
+    │   ├── NoCompleteRoot        a read before the first sync has come to its end
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   └── DatabaseClosed        any use after close()
     ├── OpenError                 a path that cannot be opened as asked
     │   ├── NotADatabase          nothing is there, or something else is
     │   ├── FormatTooNew          a newer merkledb wrote it
+    │   ├── FormatTooOld          a merkledb before the first release wrote it
     │   ├── SchemeMismatch        it has another hasher or branch factor
     │   └── DatabaseInUse         another process, or this one, writes to it
     ├── InvalidProof              a peer's proof does not hold; ``reason`` says why
@@ -86,6 +93,58 @@ class TooManyReaders(CallerError):
         self.limit = limit
 
 
+class UnknownRoot(CallerError):
+    """No revision of the database has, or had, this root."""
+
+    def __init__(self, root: bytes) -> None:
+        super().__init__(f"root {root.hex()} is unknown here: list the retained roots, or sync to it first")
+        self.root = root
+
+
+class HistoryGone(CallerError):
+    """A revision had this root, and its history has been pruned."""
+
+    def __init__(self, root: bytes) -> None:
+        super().__init__(
+            f"root {root.hex()} is not retained any more: ask for a newer one, or retain more revisions"
+        )
+        self.root = root
+
+
+class StaleView(CallerError):
+    """A view cannot be committed, for another commit came first."""
+
+    def __init__(self) -> None:
+        super().__init__("another commit came before this view's: make the view again from the new head")
+
+
+class StaleChanges(CallerError):
+    """The local content of a range is not what the changes were verified against."""
+
+    def __init__(self, start: bytes | None) -> None:
+        where = "the first key" if start is None else f"0x{start.hex()}"
+        super().__init__(
+            f"the content from {where} on was changed after the changes were verified: verify them again"
+        )
+        self.start = start
+
+
+class SyncUnfinished(CallerError):
+    """The database is in the middle of a sync, where a commit would mix two contents."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} is in the middle of a sync: finish the sync, or roll it back, and try again"
+        )
+
+
+class NoCompleteRoot(CallerError):
+    """The first sync has not come to its end, so there is no root to show and nothing to read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} has no complete root yet: its first sync is unfinished; let it finish")
+
+
 class ReadonlyDatabase(CallerError):
     """A write to a database that was opened for reading."""
 
@@ -119,6 +178,19 @@ class FormatTooNew(OpenError):
         super().__init__(
             f"{path} has format {found}, this release reads up to {known}: install a newer merklesync"
         )
+        self.found = found
+        self.known = known
+
+
+class FormatTooOld(OpenError):
+    """A merkledb before the first release wrote the database, in a format that is read no more."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} has store format {found}, this release reads {known}: "
+            "load or sync its content into a new store"
+        )
+        self.path = path
         self.found = found
         self.known = known
 

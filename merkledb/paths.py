@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-# LMDB 0.9 allows 511 bytes a row key.  One byte stays for the escape of the empty path (see store), and a
-# row key of the branches table has one token a byte.
-MAX_PATH_TOKENS: Final = 510
+# LMDB 0.9 allows 511 bytes a row key.  A row key of the history of branches has seven bytes of a sequence
+# number and one byte a token.
+MAX_PATH_TOKENS: Final = 504
 
 _HEX = b"0123456789abcdef"
 _TOKEN_OF_HEX = bytes.maketrans(_HEX, bytes(range(16)))

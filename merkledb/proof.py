@@ -1,4 +1,4 @@
-"""Range proofs and their encoding.
+"""Range proofs, change proofs, and their encoding.
 
 A range proof for a root holds the pairs in ``[start, end]`` and the *boundary*: of the branches on the
 paths of start and of end, the digests and child ids strictly outside the range.  With both, anybody can
@@ -6,10 +6,15 @@ fold the whole trie again and compare its root.  What a proof claims: at this ro
 end]`` are these, all of them, and no others.  What it does not claim: that the root is the one you want, or
 that it is recent.
 
+A change proof from one root to another holds the changed keys of ``[start, end]`` and the boundary at the new
+root.  What it claims: whoever has the pairs of the old root there, and makes these changes, has those of the
+new root.  Who wants to check it needs these pairs.
+
 A proof is encoded as one msgpack array:
 
     [keys, values, end, boundary]
-    keys, values    arrays of bin, of equal length, keys ascending
+    keys, values    arrays of bin, of equal length, keys ascending;
+                    in a change proof the value of a deleted key is nil
     end             bin, or nil for "up to the last key"
     boundary        array of [shared, rest, digest, tokens, ids], ascending by path
         shared      how many leading tokens the path shares with the path before it (0 for the first)
@@ -21,9 +26,9 @@ A proof is encoded as one msgpack array:
 The encoding is canonical: what decodes, encodes to the same bytes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgpack
 
@@ -37,7 +42,7 @@ MAX_PROOF_KEYS: Final = 65_536
 MAX_BOUNDARY_BRANCHES: Final = 2 * (MAX_PATH_TOKENS + 2)
 
 MAX_BRANCH_CHILDREN: Final = 256
-_BYTES_OR_NONE: Final = (bytes, type(None))
+_BYTES_OR_NONE: Final = frozenset((bytes, type(None)))
 
 
 class Branch(NamedTuple):
@@ -72,8 +77,7 @@ class RangeProof(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the proof as bytes for the wire or a file."""
-        encoded: bytes = msgpack.packb((self.keys, self.values, self.end, _pack_boundary(self.boundary)))
-        return encoded
+        return _encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -84,19 +88,76 @@ class RangeProof(NamedTuple):
         Raises:
             InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
         """
-        try:
-            proof = cls(*_unpack(data))
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise InvalidProof(Reason.MALFORMED, str(error) or "it ends too early") from error
-        require_form(proof)
-        if proof.encode() != data:
-            raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
-        return proof
+        return _decode(cls, data)
+
+
+class ChangeProof(NamedTuple):
+    """The changes of a range from one root to another, and what proves that these are all of them.
+
+    Attributes:
+        keys: Strictly ascending.
+        values: As many as keys: the new value, or None for a deletion.
+        end: How far the proof reaches: the requested end, or the last key carried when it was cut off;
+            None for no bound.
+        boundary: At the new root; ascending by path.
+    """
+
+    keys: tuple[bytes, ...]
+    values: tuple[bytes | None, ...]
+    end: bytes | None
+    boundary: tuple[Branch, ...]
+
+    def encode(self) -> bytes:
+        """Return the proof as bytes for the wire or a file."""
+        return _encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the proof that ``encode`` made ``data`` from.
+
+        Only the form is checked here; ``Database.verify_changes`` checks what the proof says.
+
+        Raises:
+            InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
+        """
+        return _decode(cls, data)
+
+
+AnyProof = RangeProof | ChangeProof
+_Proof = TypeVar("_Proof", bound=AnyProof)
+
+
+def _encode(proof: AnyProof) -> bytes:
+    encoded: bytes = msgpack.packb((proof.keys, proof.values, proof.end, _pack_boundary(proof.boundary)))
+    return encoded
+
+
+def _decode(kind: type[_Proof], data: bytes) -> _Proof:
+    try:
+        proof = kind(*_unpack(data))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidProof(Reason.MALFORMED, str(error) or "it ends too early") from error
+    require_form(proof)
+    if proof.encode() != data:
+        raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
+    return proof
 
 
 def encoded_bin_bytes(length: int) -> int:
     """Return how many bytes msgpack takes for a bin of ``length`` bytes."""
     return length + (2 if length < 1 << 8 else 3 if length < 1 << 16 else 5)
+
+
+def encoded_value_bytes(value: bytes | None) -> int:
+    """Return how many bytes a key or a value takes in an encoded proof; None is a deletion."""
+    return 1 if value is None else encoded_bin_bytes(len(value))
+
+
+def encoded_column_bytes(keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
+    """Return how many bytes keys and values take in an encoded proof, without the headers of the arrays."""
+    lengths = [len(value) for value in values if value is not None]
+    deleted = len(values) - len(lengths)
+    return deleted + sum(map(encoded_bin_bytes, map(len, keys))) + sum(map(encoded_bin_bytes, lengths))
 
 
 def encoded_proof_bytes(
@@ -106,7 +167,7 @@ def encoded_proof_bytes(
 
     Args:
         pair_count: How many pairs the proof carries.
-        pair_bytes: What keys and values take together, each as ``encoded_bin_bytes``.
+        pair_bytes: What keys and values take together, see ``encoded_column_bytes``.
         end: The proof's end.
         boundary: The proof's boundary.
     """
@@ -184,14 +245,15 @@ def _unpack_boundary(unpacker: msgpack.Unpacker) -> Iterator[Branch]:
         yield Branch(before, digest, children)
 
 
-def require_form(proof: RangeProof) -> None:
+def require_form(proof: AnyProof) -> None:
     """Raise unless every field of ``proof`` has the type that it is annotated with, down to the last token.
 
     Raises:
         InvalidProof: With Reason.MALFORMED.
     """
-    for column in (proof.keys, proof.values):
-        if type(column) is not tuple or not {bytes}.issuperset(map(type, column)):
+    value_types = _BYTES_OR_NONE if isinstance(proof, ChangeProof) else {bytes}
+    for column, types in ((proof.keys, {bytes}), (proof.values, value_types)):
+        if type(column) is not tuple or not types.issuperset(map(type, column)):
             raise InvalidProof(Reason.MALFORMED, "keys and values are tuples of bytes")
     if len(proof.keys) != len(proof.values):
         raise InvalidProof(Reason.MALFORMED, f"{len(proof.keys)} keys but {len(proof.values)} values")

@@ -1,4 +1,4 @@
-"""Making range proofs: the pairs of a range, cut exactly at a limit of pairs or bytes, and their boundary.
+"""Making proofs: the pairs or changes of a range, cut exactly at a limit, and their boundary.
 
 One pass over the pairs.  How much room the boundary takes is known only once the end is, so the pairs are
 read up to the limit and given back from the end until everything fits: each step takes two descents for the
@@ -6,11 +6,18 @@ new end, never another scan and never an encoding of the pairs.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Generic, TypeVar
 
 from merkledb.errors import LimitTooSmall
-from merkledb.proof import MAX_PROOF_KEYS, RangeProof, encoded_bin_bytes, encoded_proof_bytes
-from merkledb.store import Cursor, key_of_row, seek
+from merkledb.proof import (
+    MAX_PROOF_KEYS,
+    ChangeProof,
+    RangeProof,
+    encoded_column_bytes,
+    encoded_proof_bytes,
+    encoded_value_bytes,
+)
+from merkledb.rows import Pairs, Rows, take
 from merkledb.trie import Trie
 
 # Defaults of a proof's size: large enough that boundary and round trip hardly count, small enough that a
@@ -22,90 +29,94 @@ _MAX_UNUSED_BYTES: Final = 8 * 1024
 # Boundaries that change with every key make aiming useless; after so many it is given up.
 _MAX_AIMS: Final = 6
 
-
-class _Pairs(NamedTuple):
-    """The pairs that were read; ``more`` says whether the range holds others behind them."""
-
-    keys: list[bytes]
-    values: list[bytes]
-    encoded_bytes: int
-    more: bool
+Proof = TypeVar("Proof", RangeProof, ChangeProof)
 
 
-class Prover:
-    """Makes range proofs from one snapshot.
+def prove_range(
+    trie: Trie, rows: Rows, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int
+) -> RangeProof:
+    """Return the proof of the pairs in [start, end] of a state, cut off where it reaches a limit.
 
     Args:
-        trie: The snapshot's trie.
-        cursor: A cursor of the snapshot's values.
-        path_of: Turns a key into its path.
+        trie: The state's.
+        rows: The state's.
+        start: The smallest key; None for no bound.
+        end: The largest key; None for no bound.
+        max_keys: The most pairs.
+        max_bytes: The most encoded bytes.
+
+    Raises:
+        LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
     """
+    max_keys = min(max_keys, MAX_PROOF_KEYS)
+    pairs = take(rows.ascending(start, end, max_keys), end, max_keys, max_bytes)
+    return cut(pairs, start, end, max_bytes, trie, RangeProof)
 
-    def __init__(self, trie: Trie, cursor: Cursor, path_of: Callable[[bytes], bytes]) -> None:
+
+def cut(
+    pairs: Pairs,
+    start: bytes | None,
+    end: bytes | None,
+    max_bytes: int,
+    trie: Trie,
+    kind: Callable[..., Proof],
+) -> Proof:
+    """Return the proof of as many of ``pairs``, read from ``start`` on, as fit.
+
+    Args:
+        pairs: What was read.
+        start: The smallest key; None for no bound.
+        end: The largest key that was asked for; None for no bound.
+        max_bytes: The most encoded bytes.
+        trie: What the boundary is taken from.
+        kind: RangeProof or ChangeProof.
+
+    Raises:
+        LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
+    """
+    assembler = _Assembler(pairs, start, trie, kind)
+    complete_bytes = None
+    if not pairs.more:
+        proof, complete_bytes = assembler.assemble(len(pairs.keys), pairs.encoded_bytes, end)
+        if complete_bytes <= max_bytes:
+            return proof
+    return assembler.cut(max_bytes, complete_bytes)
+
+
+class _Assembler(Generic[Proof]):
+    """Makes a proof of the first of some pairs."""
+
+    def __init__(self, pairs: Pairs, start: bytes | None, trie: Trie, kind: Callable[..., Proof]) -> None:
+        self._pairs = pairs
         self._trie = trie
-        self._cursor = cursor
-        self._path_of = path_of
+        self._kind: Callable[..., Proof] = kind
+        self._path_of = trie.scheme.codec.path
+        self._start_path = None if start is None else self._path_of(start)
 
-    def prove(self, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int) -> RangeProof:
-        """Return the proof of [start, end], cut off where it reaches a limit.
+    def assemble(self, count: int, pair_bytes: int, end: bytes | None) -> tuple[Proof, int]:
+        """Return the proof of the first ``count`` pairs up to ``end``, and how many bytes it encodes to."""
+        keys, values = self._pairs.keys[:count], self._pairs.values[:count]
+        boundary = self._trie.boundary(self._start_path, None if end is None else self._path_of(end))
+        size = encoded_proof_bytes(count, pair_bytes, end, boundary)
+        return self._kind(tuple(keys), tuple(values), end, boundary), size
 
-        Raises:
-            LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
-        """
-        pairs = self._read(start, end, min(max_keys, MAX_PROOF_KEYS), max_bytes)
-        complete_bytes = None
-        if not pairs.more:
-            proof, complete_bytes = self._assemble(pairs, start, end)
-            if complete_bytes <= max_bytes:
-                return proof
-        return self._cut(pairs, start, max_bytes, complete_bytes)
-
-    def _read(self, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int) -> _Pairs:
-        """Read pairs from ``start`` until a limit is reached or the range ends."""
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        encoded_bytes = 0
-        if not seek(self._cursor, start):
-            return _Pairs(keys, values, 0, more=False)
-        for row, value in self._cursor:
-            key = row if row[0] else key_of_row(row)
-            if end is not None and key > end:
-                break
-            key_length, value_length = len(key), len(value)
-            if key_length < 256 > value_length:
-                pair_bytes = key_length + value_length + 4
-            else:
-                pair_bytes = encoded_bin_bytes(key_length) + encoded_bin_bytes(value_length)
-            if len(keys) == max_keys or (keys and encoded_bytes + pair_bytes > max_bytes):
-                return _Pairs(keys, values, encoded_bytes, more=True)
-            encoded_bytes += pair_bytes
-            keys.append(key)
-            values.append(value)
-        return _Pairs(keys, values, encoded_bytes, more=False)
-
-    def _assemble(self, pairs: _Pairs, start: bytes | None, end: bytes | None) -> tuple[RangeProof, int]:
-        """Return the proof of ``pairs`` up to ``end``, and how many bytes it encodes to."""
-        start_path = None if start is None else self._path_of(start)
-        end_path = None if end is None else self._path_of(end)
-        boundary = self._trie.boundary(start_path, end_path)
-        size = encoded_proof_bytes(len(pairs.keys), pairs.encoded_bytes, end, boundary)
-        return RangeProof(tuple(pairs.keys), tuple(pairs.values), end, boundary), size
-
-    def _cut(
-        self, pairs: _Pairs, start: bytes | None, max_bytes: int, complete_bytes: int | None
-    ) -> RangeProof:
-        """Return the proof of as many of ``pairs`` as fit.
+    def cut(self, max_bytes: int, complete_bytes: int | None) -> Proof:
+        """Return the proof of as many pairs as fit.
 
         Narrows down between a count that fits and one that is too many, until they are neighbours or little
         room is left: first by aiming at the right size, which hits at once where boundaries are alike, then
         by halving what is between.
+
+        Args:
+            max_bytes: The most encoded bytes.
+            complete_bytes: What the complete proof takes, where there is one.
         """
-        best: RangeProof | None = None
+        pairs = self._pairs
+        best: Proof | None = None
         size = aims = 0
         fits, too_many, count, pair_bytes = 0, len(pairs.keys) + 1, len(pairs.keys), pairs.encoded_bytes
         while too_many - fits > 1:
-            kept = _Pairs(pairs.keys[:count], pairs.values[:count], pair_bytes, more=True)
-            proof, size = self._assemble(kept, start, pairs.keys[count - 1])
+            proof, size = self.assemble(count, pair_bytes, pairs.keys[count - 1])
             unused_bytes = max_bytes - size
             if unused_bytes < 0:
                 too_many = count
@@ -118,7 +129,7 @@ class Prover:
                 count, pair_bytes = _aim(pairs, count, pair_bytes, unused_bytes, fits, too_many)
             else:
                 count = (fits + too_many) // 2
-                pair_bytes = sum(map(encoded_bin_bytes, map(len, pairs.keys[:count] + pairs.values[:count])))
+                pair_bytes = encoded_column_bytes(pairs.keys[:count], pairs.values[:count])
         if best is None:
             # What was tried last carries one pair, which is what a client can ask for alone.  Where there is
             # no other pair, the complete proof serves as well.
@@ -128,13 +139,13 @@ class Prover:
 
 
 def _aim(
-    pairs: _Pairs, count: int, pair_bytes: int, unused_bytes: int, fits: int, too_many: int
+    pairs: Pairs, count: int, pair_bytes: int, unused_bytes: int, fits: int, too_many: int
 ) -> tuple[int, int]:
     """Return the count of pairs to try next, strictly between both bounds, and the bytes that they take."""
     step = -1 if unused_bytes < 0 else 1
     while fits < count + step < too_many:
         changed = count - 1 if step < 0 else count
-        moved = encoded_bin_bytes(len(pairs.keys[changed])) + encoded_bin_bytes(len(pairs.values[changed]))
+        moved = encoded_value_bytes(pairs.keys[changed]) + encoded_value_bytes(pairs.values[changed])
         if step > 0 and moved > unused_bytes and count > fits:
             break
         count, pair_bytes, unused_bytes = count + step, pair_bytes + step * moved, unused_bytes - step * moved

@@ -60,7 +60,7 @@ def parse_record(data: bytes) -> Record:
         raise ValueError("a record is never empty")
     at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * int.from_bytes(data[1:2]))
     middle = at + CHILD_BYTES * count
-    digest = _parse_value_part(data[middle:])
+    digest = parse_value_part(data[middle:])
     tokens = data[at:middle:CHILD_BYTES]
     if len(tokens) != count:
         raise ValueError("a record ends inside its children")
@@ -69,7 +69,12 @@ def parse_record(data: bytes) -> Record:
     return Record(tokens, data[at:middle], digest)
 
 
-def _parse_value_part(part: bytes) -> bytes | None:
+def parse_value_part(part: bytes) -> bytes | None:
+    """Return the digest in what stands behind the children of a record.
+
+    Raises:
+        ValueError: It is no such part.
+    """
     if part == NO_VALUE:
         return None
     digest = part[2:]

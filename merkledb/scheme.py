@@ -84,7 +84,7 @@ class Scheme:
 
     @property
     def max_key_bytes(self) -> int:
-        """The longest key: 63, 127, 255 or 510 bytes at branch factor 2, 4, 16 or 256."""
+        """The longest key: 63, 126, 252 or 504 bytes at branch factor 2, 4, 16 or 256."""
         return self.codec.max_key_bytes
 
     def digest(self, value: bytes) -> bytes:

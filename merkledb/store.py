@@ -4,11 +4,14 @@
     folder/lock.mdb      LMDB's table of readers
     folder/writer.lock   held (flock) by the one process that has the database open for writing
 
-    table      key → value
-    values     row key of a key → value
-    branches   row key of a path → record
-    meta       format, scheme and LMDB version; head → root ‖ revision ‖ flags
-    sync       the manager's progress
+    table            key → value
+    values           row key of a key → value, at the tip
+    branches         row key of a path → record, at the tip
+    value_history    sequence number ‖ key → the value before that revision
+    branch_history   sequence number ‖ path → the branch before that revision, as far as it changed
+    revisions        sequence number → root, number, time, pairs; root → its newest sequence number
+    meta             format, scheme, LMDB version, and how much history is retained; tip → where all stands
+    sync             the manager's progress
 
 Invariants: one writer; a transaction is whole or absent; nothing outside this module sees an ``lmdb.Error``.
 
@@ -35,13 +38,14 @@ from merkledb.errors import (
     DatabaseFull,
     DatabaseInUse,
     FormatTooNew,
+    FormatTooOld,
     MerkleDBError,
     NotADatabase,
     ReadonlyDatabase,
     TooManyReaders,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 # LMDB's major version and with it the file format: 0 is the 0.9 series.
 LMDB_VERSION: Final = 0
 # Address space, not disk and not memory: the file grows as it fills.  One tebibyte is far above any store
@@ -59,7 +63,15 @@ _MAX_TABLES: Final = 16
 # What a store whose creation was cut short may have left in its folder.
 _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_TABLES: Final = (b"values", b"branches", b"meta", b"sync")
+_TABLES: Final = (
+    b"values",
+    b"branches",
+    b"value_history",
+    b"branch_history",
+    b"revisions",
+    b"meta",
+    b"sync",
+)
 _CUT_SHORT: Final = "is a store whose creation was cut short: create it again"
 # A reader looks this often whether a short file grows: a writer lengthens it a moment after its commit.
 _LENGTH_CHECKS: Final = 1000
@@ -88,16 +100,20 @@ def key_of_row(row: bytes) -> bytes:
 
 
 def seek(cursor: Cursor, key: bytes | None) -> bool:
-    """Move ``cursor`` to the first row at or after ``key``; None is the first row.
-
-    The key may be longer than any row can be.
+    """Move ``cursor`` to the first row at or after that of ``key``; None is the first row.
 
     Returns:
         Whether there is such a row.
     """
-    if key is None:
-        return cursor.first()
-    row = row_key(key)
+    return cursor.first() if key is None else seek_row(cursor, row_key(key))
+
+
+def seek_row(cursor: Cursor, row: bytes) -> bool:
+    """Move ``cursor`` to the first row whose key is ``row`` or behind it, which may be longer than any is.
+
+    Returns:
+        Whether there is such a row.
+    """
     found = cursor.set_range(row[:MAX_ROW_KEY_BYTES])
     # Only a row that is the cut-off row key itself can lie before it.
     return cursor.next() if found and cursor.key() < row else found
@@ -108,17 +124,23 @@ class Store:
 
     Args:
         path: The folder.
-        first_meta: The rows of the meta table of a new store, made in one transaction with its tables.
+        first_rows: The first rows of a new store by table, made in one transaction with its tables.
         readonly: Open for reading only; several processes may.
         create: Make the folder and the tables where nothing is.
         map_bytes: The most that the store may ever grow to; address space only.
 
     Raises:
-        NotADatabase, FormatTooNew, DatabaseInUse, DatabaseFull, CorruptDatabase
+        NotADatabase, FormatTooNew, FormatTooOld, DatabaseInUse, DatabaseFull, CorruptDatabase
     """
 
     def __init__(
-        self, path: Path, first_meta: Mapping[bytes, bytes], *, readonly: bool, create: bool, map_bytes: int
+        self,
+        path: Path,
+        first_rows: Mapping[bytes, Mapping[bytes, bytes]],
+        *,
+        readonly: bool,
+        create: bool,
+        map_bytes: int,
     ) -> None:
         self.path = path
         self.readonly = readonly
@@ -135,10 +157,12 @@ class Store:
             self._page_bytes = self._environment.stat()["psize"]
             self._require_whole_file()
             self._forget_dead_readers()
-            self.values, self.branches, self.meta, self.sync = self._open_tables(first_meta)
+            tables = self._open_tables(first_rows)
+            self.values, self.branches, self.value_history, self.branch_history = tables[:4]
+            self.revisions, self.meta, self.sync = tables[4:]
             undo.pop_all()
 
-    def _open_tables(self, first_meta: Mapping[bytes, bytes]) -> list[Table]:
+    def _open_tables(self, first_rows: Mapping[bytes, Mapping[bytes, bytes]]) -> list[Table]:
         """Return the tables in the order of ``_TABLES``, made in one transaction when the store is new."""
         with self.translated():
             if self._environment.stat()["entries"]:
@@ -148,8 +172,9 @@ class Store:
                 raise NotADatabase(str(self.path), _CUT_SHORT)
             with self._environment.begin(write=True) as transaction:
                 tables = [self._environment.open_db(name, transaction) for name in _TABLES]
-                for name, row in first_meta.items():
-                    transaction.put(name, row, db=tables[_TABLES.index(b"meta")])
+                for table, rows in first_rows.items():
+                    for key, value in rows.items():
+                        transaction.put(key, value, db=tables[_TABLES.index(table)])
             return tables
 
     def _require_known_format(self) -> None:
@@ -159,6 +184,8 @@ class Store:
             found = int.from_bytes(transaction.get(b"format", b"", db=meta))
         if found > FORMAT:
             raise FormatTooNew(str(self.path), found, FORMAT)
+        if found < FORMAT:
+            raise FormatTooOld(str(self.path), found, FORMAT)
 
     def _open_existing(self, name: bytes) -> Table:
         try:
@@ -300,15 +327,19 @@ class Store:
 def put_sorted(
     transaction: Transaction, table: Table, keys: Sequence[bytes], values: Sequence[bytes]
 ) -> None:
-    """Put pairs that ascend by key, so that pages end up full.
+    """Put pairs that ascend by key (or path), so that pages end up full."""
+    if keys:
+        rows = keys if keys[0][:1] > b"\0" else list(map(row_key, keys))
+        put_rows(transaction, table, rows, values)
+
+
+def put_rows(transaction: Transaction, table: Table, rows: Sequence[bytes], values: Sequence[bytes]) -> None:
+    """Put rows that ascend, so that pages end up full.
 
     Rows behind the table's last row are appended, which fills pages to the brim.  Elsewhere LMDB splits a
     full page in halves, so a run of ascending rows would leave every page half empty.  Put in two passes,
     the first pass makes half-full pages of every other row, and the second fills the gaps.
     """
-    if not keys:
-        return
-    rows = keys if keys[0][:1] > b"\0" else list(map(row_key, keys))
     cursor = transaction.cursor(db=table)
     split = bisect_right(rows, cursor.key()) if cursor.last() else 0
     if split:

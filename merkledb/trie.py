@@ -12,26 +12,31 @@ holds one leaf: the first key at or after it.
               x  x |  .  .   . | x  x
 """
 
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from merkledb.errors import CorruptDatabase
 from merkledb.proof import Branch
 from merkledb.record import Record, parse_record
+from merkledb.revisions import Place
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
 
 
 class Node(NamedTuple):
-    """A node as the store has it.
+    """A node as the trie has it that it came from.
 
     Attributes:
         path: Its full path.
         record: Its record; None for a leaf.
+        places: Of a branch of the past, the children that are not where the tables have them now; None
+            where the node is as the tables have it, with all that lies below it.
     """
 
     path: bytes
     record: bytes | None
+    places: Mapping[int, Place] | None = None
 
 
 def is_slot_outside(slot: bytes, start: bytes | None, end: bytes | None) -> bool:
@@ -46,8 +51,164 @@ def is_path_outside(path: bytes, start: bytes | None, end: bytes | None) -> bool
     return (start is not None and path < start) or (end is not None and path > end)
 
 
-class Trie:
-    """The trie in one transaction.
+def is_inside(node: Node, start: bytes | None, end: bytes | None) -> bool:
+    """Return whether every possible path at or below a node lies in [start, end] (paths)."""
+    if is_path_outside(node.path, start, end):
+        return False
+    return node.record is None or end is None or not end.startswith(node.path)
+
+
+class Inside(NamedTuple):
+    """A part of a range's content: a node wholly inside it, or the value of a branch that is not.
+
+    Attributes:
+        path: The node's path.
+        node_id: Its id; that of a leaf, for a value.
+        digest: The value's digest; None for a node.
+        node: The node; None for a value.
+    """
+
+    path: bytes
+    node_id: bytes
+    digest: bytes | None
+    node: Node | None
+
+
+class Trie(ABC):
+    """A trie to go down in: the one of the tables, one of the past, or one that is only proposed.
+
+    Args:
+        store: Whose tables are read.
+        scheme: The store's.
+    """
+
+    def __init__(self, store: Store, scheme: Scheme) -> None:
+        self.store = store
+        self.scheme = scheme
+
+    @abstractmethod
+    def top(self) -> Node | None:
+        """Return the topmost node; None of an empty trie."""
+
+    @abstractmethod
+    def child(self, node: Node, token: int) -> Node:
+        """Return a child of a branch, in a slot that its record says is taken."""
+
+    @abstractmethod
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of a key; None when there is none."""
+
+    def parse(self, node: Node) -> Record:
+        """Return the parts of a branch's record.
+
+        Raises:
+            CorruptDatabase: The row is not a record.
+        """
+        try:
+            return parse_record(node.record or b"")
+        except ValueError as error:
+            raise self.corrupt(f"the branch at path {node.path.hex()} is unreadable: {error}") from error
+
+    def corrupt(self, difference: str) -> CorruptDatabase:
+        """Return the error that says how this store contradicts itself."""
+        return CorruptDatabase(str(self.store.path), difference)
+
+    def leaf_digest(self, path: bytes) -> bytes:
+        """Return the digest of the value at ``path``, the path of a key that exists."""
+        key = self.scheme.codec.pack(path)
+        value = self.value(key)
+        if value is None:
+            raise self.corrupt(f"key 0x{key.hex()} has no value")
+        return self.scheme.digest(value)
+
+    def spine(self, path: bytes) -> Iterator[Node]:
+        """Yield the nodes on ``path`` from the top down.
+
+        These are the branches whose paths are prefixes of it, and then, where it leaves the trie inside an
+        edge or ends at a leaf, the node at the end of that edge.
+        """
+        node = self.top()
+        while node is not None:
+            yield node
+            if node.record is None or len(node.path) >= len(path) or not path.startswith(node.path):
+                return
+            token = path[len(node.path)]
+            if token not in self.parse(node).tokens:
+                return
+            node = self.child(node, token)
+
+    def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
+        """Return the nodes on the paths of both bounds, ascending, each once."""
+        nodes = {node.path: node for bound in (start, end) if bound is not None for node in self.spine(bound)}
+        return [nodes[path] for path in sorted(nodes)]
+
+    def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
+        """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
+        trimmed = (self._trimmed(node, start, end) for node in self.spines(start, end))
+        return tuple(branch for branch in trimmed if branch.children or branch.digest is not None)
+
+    def inside(self, root: bytes, start: bytes | None, end: bytes | None) -> list[Inside]:
+        """Return the content of [start, end] as the topmost nodes that lie wholly inside it, ascending.
+
+        What they are follows from the content of the range alone, and their ids commit to all of it.
+
+        Args:
+            root: The trie's.
+            start: The path of the smallest key; None for no bound.
+            end: The path of the largest key; None for no bound.
+        """
+        found: list[Inside] = []
+        top = self.top()
+        todo = [] if top is None else [(top, root)]
+        while todo:
+            node, node_id = todo.pop()
+            if is_inside(node, start, end):
+                found.append(Inside(node.path, node_id, None, node))
+            elif node.record is not None:
+                record = self.parse(node)
+                if record.digest is not None and not is_path_outside(node.path, start, end):
+                    leaf_id = self.scheme.leaf_ids([self.scheme.codec.pack(node.path)], [record.digest])[0]
+                    found.append(Inside(node.path, leaf_id, record.digest, None))
+                for token, child_id in reversed(record.pairs()):
+                    if not is_slot_outside(node.path + bytes([token]), start, end):
+                        todo.append((self.child(node, token), child_id))
+        return found
+
+    def _trimmed(self, node: Node, start: bytes | None, end: bytes | None) -> Branch:
+        path_outside = is_path_outside(node.path, start, end)
+        if node.record is None:
+            return Branch(node.path, self.leaf_digest(node.path) if path_outside else None, ())
+        record = self.parse(node)
+        children = tuple(
+            (token, node_id)
+            for token, node_id in record.pairs()
+            if is_slot_outside(node.path + bytes([token]), start, end)
+        )
+        return Branch(node.path, record.digest if path_outside else None, children)
+
+
+class OpenTrie(Trie):
+    """A trie that can be entered anywhere: one whose nodes are found by order."""
+
+    @abstractmethod
+    def node_under(self, slot: bytes) -> Node | None:
+        """Return the topmost node at or below the path ``slot``; None when there is none."""
+
+    def top(self) -> Node | None:
+        """Return the topmost node; None of an empty trie."""
+        return self.node_under(b"")
+
+    def child(self, node: Node, token: int) -> Node:
+        """Return a child of a branch, in a slot that its record says is taken."""
+        slot = node.path + bytes([token])
+        child = self.node_under(slot)
+        if child is None:
+            raise self.corrupt(f"nothing lies under the slot {slot.hex()}")
+        return child
+
+
+class StoredTrie(OpenTrie):
+    """The trie of the tables in one transaction: the tip.
 
     Args:
         store: Whose tables are read.
@@ -56,8 +217,7 @@ class Trie:
     """
 
     def __init__(self, store: Store, transaction: Transaction, scheme: Scheme) -> None:
-        self._store = store
-        self._scheme = scheme
+        super().__init__(store, scheme)
         self._codec = scheme.codec
         self._branches = transaction.cursor(db=store.branches)
         self._values = transaction.cursor(db=store.values)
@@ -73,72 +233,13 @@ class Trie:
         path = self._codec.path(key_of_row(self._values.key()))
         return Node(path, None) if path.startswith(slot) else None
 
-    def parse(self, node: Node) -> Record:
-        """Return the parts of a branch's record.
+    def record(self, path: bytes) -> bytes | None:
+        """Return the record of the branch at ``path``; None when there is none."""
+        return self._branches.value() if self._branches.set_key(row_key(path)) else None
 
-        Raises:
-            CorruptDatabase: The row is not a record.
-        """
-        try:
-            return parse_record(node.record or b"")
-        except ValueError as error:
-            raise self.corrupt(f"the branch at path {node.path.hex()} is unreadable: {error}") from error
-
-    def corrupt(self, difference: str) -> CorruptDatabase:
-        """Return the error that says how this store contradicts itself."""
-        return CorruptDatabase(str(self._store.path), difference)
-
-    def leaf_digest(self, path: bytes) -> bytes:
-        """Return the digest of the value at ``path``, the path of a key that exists."""
-        key = self._codec.pack(path)
-        if not self._values.set_key(row_key(key)):
-            raise self.corrupt(f"key 0x{key.hex()} has no value")
-        return self._scheme.digest(self._values.value())
-
-    def child_under(self, slot: bytes) -> Node:
-        """Return the node in a slot that a record says is taken."""
-        node = self.node_under(slot)
-        if node is None:
-            raise self.corrupt(f"nothing lies under the slot {slot.hex()}")
-        return node
-
-    def spine(self, path: bytes) -> Iterator[Node]:
-        """Yield the nodes on ``path`` from the top down.
-
-        These are the branches whose paths are prefixes of it, and then, where it leaves the trie inside an
-        edge or ends at a leaf, the node at the end of that edge.
-        """
-        node = self.node_under(b"")
-        while node is not None:
-            yield node
-            if node.record is None or len(node.path) >= len(path) or not path.startswith(node.path):
-                return
-            token = path[len(node.path)]
-            if token not in self.parse(node).tokens:
-                return
-            node = self.child_under(node.path + bytes([token]))
-
-    def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
-        """Return the nodes on the paths of both bounds, ascending, each once."""
-        nodes = {node.path: node for bound in (start, end) if bound is not None for node in self.spine(bound)}
-        return [nodes[path] for path in sorted(nodes)]
-
-    def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
-        """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
-        trimmed = (self._trimmed(node, start, end) for node in self.spines(start, end))
-        return tuple(branch for branch in trimmed if branch.children or branch.digest is not None)
-
-    def _trimmed(self, node: Node, start: bytes | None, end: bytes | None) -> Branch:
-        path_outside = is_path_outside(node.path, start, end)
-        if node.record is None:
-            return Branch(node.path, self.leaf_digest(node.path) if path_outside else None, ())
-        record = self.parse(node)
-        children = tuple(
-            (token, node_id)
-            for token, node_id in record.pairs()
-            if is_slot_outside(node.path + bytes([token]), start, end)
-        )
-        return Branch(node.path, record.digest if path_outside else None, children)
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of a key; None when there is none."""
+        return self._values.value() if self._values.set_key(row_key(key)) else None
 
 
 def stubs_of(branches: Iterable[Branch]) -> list[tuple[bytes, bytes]]:

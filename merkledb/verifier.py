@@ -25,11 +25,21 @@ from merkledb.errors import InvalidProof, InvalidRange, Reason
 from merkledb.fold import Fold, Items
 from merkledb.mapping import leaves
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
-from merkledb.proof import Branch, RangeProof, encoded_bin_bytes, encoded_proof_bytes, require_form
+from merkledb.proof import (
+    AnyProof,
+    Branch,
+    RangeProof,
+    encoded_column_bytes,
+    encoded_proof_bytes,
+    require_form,
+)
 from merkledb.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
 from merkledb.trie import is_path_outside, is_slot_outside, stubs_of
 
-_SEAL: Final = object()
+# What a sealed class is made with; its only users are the verifiers.
+SEAL: Final = object()
+# A pair in memory takes about so much beside its bytes: objects, and its part of the branches above it.
+_PAIR_OVERHEAD_BYTES: Final = 256
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +73,7 @@ class VerifiedRange:
     frontier: Items
 
     def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
+        if seal is not SEAL:
             raise TypeError("a VerifiedRange comes from verify_range, never from a constructor")
 
     def __reduce__(self) -> NoReturn:
@@ -80,8 +90,13 @@ class VerifiedRange:
         """What the values take together."""
         return sum(map(len, self.values))
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory it takes."""
+        return self.value_bytes + sum(map(len, self.keys)) + _PAIR_OVERHEAD_BYTES * len(self)
 
-class _Request:
+
+class Request:
     """What was asked for, and so what a proof is held against."""
 
     __slots__ = ("end", "end_path", "root", "scheme", "start", "start_path")
@@ -125,7 +140,29 @@ def verify_range(
 
     Cost: about 3 µs a pair, and no more memory than a few times the proof.
     """
-    scheme = scheme or Scheme()
+    if type(proof) is not RangeProof:
+        raise InvalidProof(Reason.MALFORMED, "it is no range proof")
+    request = check_form(proof, root, start, end, scheme or Scheme(), max_keys, max_bytes)
+    return _fold_and_compare(proof, request)
+
+
+def check_form(
+    proof: AnyProof,
+    root: bytes,
+    start: bytes | None,
+    end: bytes | None,
+    scheme: Scheme,
+    max_keys: int | None,
+    max_bytes: int | None,
+) -> Request:
+    """Check all of a proof that can be seen without a fold; the arguments are those of ``verify_range``.
+
+    Returns:
+        What the proof is held against.
+
+    Raises:
+        InvalidProof, InvalidRange
+    """
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)
     require_form(proof)
@@ -133,31 +170,31 @@ def verify_range(
         raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")
     _check_pairs(proof, scheme)
     _check_bounds(proof, start, end)
-    request = _Request(scheme, root, start, end, proof.end)
+    request = Request(scheme, root, start, end, proof.end)
     _check_boundary(proof.boundary, request)
     if max_bytes is not None:
         _check_size(proof, max_bytes)
-    return _fold_and_compare(proof, request)
+    return request
 
 
-def _check_size(proof: RangeProof, max_bytes: int) -> None:
-    pair_bytes = sum(map(encoded_bin_bytes, map(len, proof.keys + proof.values)))
+def _check_size(proof: AnyProof, max_bytes: int) -> None:
+    pair_bytes = encoded_column_bytes(proof.keys, proof.values)
     size = encoded_proof_bytes(len(proof.keys), pair_bytes, proof.end, proof.boundary)
     if size > max_bytes:
         raise InvalidProof(Reason.TOO_MANY_BYTES, f"{size} of at most {max_bytes}")
 
 
-def _check_pairs(proof: RangeProof, scheme: Scheme) -> None:
+def _check_pairs(proof: AnyProof, scheme: Scheme) -> None:
     keys = proof.keys
     if not all(map(lt, keys, islice(keys, 1, None))):
         raise InvalidProof(Reason.KEYS_OUT_OF_ORDER)
     if keys and max(map(len, keys)) > scheme.max_key_bytes:
         raise InvalidProof(Reason.KEY_TOO_LONG, f"over {scheme.max_key_bytes} bytes")
-    if keys and max(map(len, proof.values)) > MAX_VALUE_BYTES:
+    if max(map(len, filter(None, proof.values)), default=0) > MAX_VALUE_BYTES:
         raise InvalidProof(Reason.VALUE_TOO_LONG, f"over {MAX_VALUE_BYTES} bytes")
 
 
-def _check_bounds(proof: RangeProof, start: bytes | None, end: bytes | None) -> None:
+def _check_bounds(proof: AnyProof, start: bytes | None, end: bytes | None) -> None:
     keys = proof.keys
     if keys and ((start is not None and keys[0] < start) or (end is not None and keys[-1] > end)):
         raise InvalidProof(Reason.KEY_OUTSIDE_RANGE)
@@ -169,7 +206,7 @@ def _check_bounds(proof: RangeProof, start: bytes | None, end: bytes | None) -> 
         raise InvalidProof(Reason.WRONG_END)
 
 
-def _check_boundary(boundary: tuple[Branch, ...], request: _Request) -> None:
+def _check_boundary(boundary: tuple[Branch, ...], request: Request) -> None:
     before: bytes | None = None
     for branch in boundary:
         if before is not None and branch.path <= before:
@@ -178,7 +215,7 @@ def _check_boundary(boundary: tuple[Branch, ...], request: _Request) -> None:
         before = branch.path
 
 
-def _check_branch(branch: Branch, request: _Request) -> None:
+def _check_branch(branch: Branch, request: Request) -> None:
     path, digest, children = branch
     where = f"at path {path.hex()}"
     codec, start, end = request.scheme.codec, request.start_path, request.end_path
@@ -199,14 +236,12 @@ def _check_branch(branch: Branch, request: _Request) -> None:
         raise InvalidProof(Reason.STUB_INSIDE_RANGE, where)
 
 
-def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
+def _fold_and_compare(proof: RangeProof, request: Request) -> VerifiedRange:
     """Fold the boundary and the pairs, compare the root, and keep what lies inside the range."""
     scheme = request.scheme
     pairs = leaves(scheme, list(proof.keys), list(proof.values))
-    before, behind = _outside_items(proof.boundary, request)
-    items = Items([], [], [], {})
-    for part in (before, pairs, behind):
-        _extend(items, part, 0, len(part.paths))
+    before, behind = outside_items(proof.boundary, request)
+    items = joined(before, pairs, behind)
     _check_stubs(items)
     fold = Fold(scheme)
     closed = fold.feed(items)
@@ -215,9 +250,9 @@ def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
         raise InvalidProof(Reason.WRONG_ROOT, f"it has {root.hex()}")
     records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
     ids = dict(zip(closed.paths + last.paths, closed.ids + last.ids, strict=True))
-    paths = _inside(sorted(records), request)
+    paths = inside_paths(sorted(records), request)
     return VerifiedRange(
-        seal=_SEAL,
+        seal=SEAL,
         scheme=scheme,
         root=request.root,
         start=request.start,
@@ -225,7 +260,7 @@ def _fold_and_compare(proof: RangeProof, request: _Request) -> VerifiedRange:
         complete=proof.end == request.end,
         keys=proof.keys,
         values=proof.values,
-        next_keys=tuple(_next_keys(proof, request)),
+        next_keys=tuple(next_keys(proof, request)),
         branches=tuple(zip(paths, map(records.__getitem__, paths), strict=True)),
         frontier=_frontier(pairs, paths, ids),
     )
@@ -248,7 +283,7 @@ def boundary_items(
     return rows
 
 
-def _outside_items(boundary: tuple[Branch, ...], request: _Request) -> tuple[Items, Items]:
+def outside_items(boundary: tuple[Branch, ...], request: Request) -> tuple[Items, Items]:
     """Return the boundary's items before the range, and those behind it."""
     rows = sorted(boundary_items(request.scheme, boundary), key=itemgetter(0))
     start = request.start_path
@@ -277,7 +312,7 @@ def _check_stubs(items: Items) -> None:
             raise InvalidProof(Reason.STUB_NOT_DIRECT, f"at path {path.hex()}")
 
 
-def _inside(paths: list[bytes], request: _Request) -> list[bytes]:
+def inside_paths(paths: list[bytes], request: Request) -> list[bytes]:
     """Return those of the branches' ascending ``paths`` below which every possible path lies in the range."""
     start, end = request.start_path, request.end_path
     first = bisect_left(paths, start) if start is not None else 0
@@ -312,6 +347,15 @@ def _frontier(pairs: Items, paths: list[bytes], ids: dict[bytes, bytes]) -> Item
     return frontier
 
 
+def joined(*parts: Items) -> Items:
+    """Return stretches of the stream as one."""
+    items = Items([], [], [], {})
+    for part in parts:
+        _extend(items, part, 0, len(part.paths))
+        items.records.update(part.records)
+    return items
+
+
 def _extend(items: Items, more: Items, low: int, high: int) -> None:
     """Append a stretch of ``more`` to ``items``."""
     items.paths.extend(more.paths[low:high])
@@ -319,7 +363,7 @@ def _extend(items: Items, more: Items, low: int, high: int) -> None:
     items.digests.extend(more.digests[low:high])
 
 
-def _next_keys(proof: RangeProof, request: _Request) -> list[bytes]:
+def next_keys(proof: AnyProof, request: Request) -> list[bytes]:
     """Return the first possible key of each populated slot between the proof's and the requested end."""
     if proof.end == request.end or request.end_path is None:
         return []

@@ -1,19 +1,28 @@
-"""Writing: a commit of changes, and the application of verified ranges, each inside one transaction.
+"""Writing: a commit of changes, and the application of what was verified, each inside one transaction.
 
-Both come down to the same step.  A stream of items is folded; the branches that the fold closes are put; of
-the branches that stood where the stream went, those that did not close again are deleted.
+All come down to the same step.  A stream of items is folded; the branches that the fold closes are put; of
+the branches that stood where the stream went, those that did not close again are deleted.  What is going to
+be overwritten or deleted is put into history before the first row of the step is written.
 """
 
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
+from typing import Final
 
+from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, ChangeStream
-from merkledb.errors import CorruptDatabase
+from merkledb.errors import CorruptDatabase, StaleChanges
 from merkledb.fold import Fold, Items
+from merkledb.history import HistoryWriter, past_branch_row
 from merkledb.proof import Branch
 from merkledb.scheme import Scheme
-from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, seek
-from merkledb.trie import Trie
+from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, row_key, seek
+from merkledb.trie import StoredTrie, is_inside
 from merkledb.verifier import VerifiedRange, boundary_items
+
+# History of a range that is replaced is written in stretches of so many rows or bytes.
+_STRETCH_ROWS: Final = 4096
+_STRETCH_BYTES: Final = 4 << 20
 
 
 class Writer:
@@ -23,45 +32,118 @@ class Writer:
         store: What is written.
         transaction: The write transaction; its owner commits it.
         scheme: The store's scheme.
+        history: Where what is overwritten goes; None when nobody will ask for it.
     """
 
-    def __init__(self, store: Store, transaction: Transaction, scheme: Scheme) -> None:
+    def __init__(
+        self, store: Store, transaction: Transaction, scheme: Scheme, history: HistoryWriter | None
+    ) -> None:
         self._store = store
         self._transaction = transaction
         self._scheme = scheme
+        self._history = history
 
     def commit(self, changes: Changes, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
-        trie = Trie(self._store, self._transaction, self._scheme)
+        trie = self._trie()
         items = ChangeStream(trie, changes).prepare(root)
         new_root, branches = self._fold(items)
-        put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
-        delete_rows(self._transaction, self._store.values, changes.deleted_keys)
+        if new_root == root:
+            return root
+        opened = items.records
+        gone = sorted(opened.keys() - branches.keys())
+        if self._history is not None:
+            changed = [path for path in sorted(opened) if branches.get(path) != opened[path]]
+            rows = [past_branch_row(trie, path, opened[path], branches.get(path), opened) for path in changed]
+            self._history.put_branches(changed, rows)
+        self._put_changes(changes)
         self._put_branches(branches)
-        delete_rows(self._transaction, self._store.branches, sorted(items.records.keys() - branches.keys()))
+        delete_rows(self._transaction, self._store.branches, gone)
         return new_root
 
-    def apply(self, verified: VerifiedRange) -> bytes:
+    def apply(self, verified: VerifiedRange | VerifiedChanges, root: bytes) -> bytes:
         """Make the content of a range what ``verified`` found; return the new local root.
 
         The stream is what the store holds outside the range, and the topmost nodes that the verification
         found inside.
+
+        Args:
+            verified: What a verification returned.
+            root: The local root until now.
+
+        Raises:
+            StaleChanges: The content of the range is not what changes were verified against.
         """
         path_of = self._scheme.codec.path
         start = None if verified.start is None else path_of(verified.start)
         end = None if verified.end is None else path_of(verified.end)
-        trie = Trie(self._store, self._transaction, self._scheme)
-        spines = [node.path for node in trie.spines(start, end) if node.record is not None]
+        trie = self._trie()
+        if isinstance(verified, VerifiedChanges):
+            before = tuple((part.path, part.node_id) for part in trie.inside(root, start, end))
+            if before != verified.before:
+                raise StaleChanges(verified.start)
+        outer = {
+            node.path: node.record
+            for node in trie.spines(start, end)
+            if node.record is not None and not is_inside(node, start, end)
+        }
         items = _with_frontier(self._scheme, trie.boundary(start, end), verified.frontier)
-        root, branches = self._fold(items)
+        new_root, branches = self._fold(items)
+        if isinstance(verified, VerifiedChanges):
+            self._apply_changes(trie, verified, outer, branches)
+        else:
+            self._apply_range(trie, verified, outer, branches, start, end)
+        return new_root
+
+    def _apply_changes(
+        self,
+        trie: StoredTrie,
+        verified: VerifiedChanges,
+        outer: Mapping[bytes, bytes],
+        branches: dict[bytes, bytes],
+    ) -> None:
+        """Write verified changes.
+
+        Args:
+            trie: The content until now.
+            verified: What is to be written.
+            outer: The records of the branches on the paths of the range's bounds, until now, by path.
+            branches: The same afterwards.
+        """
+        if self._history is not None:
+            rows = dict(verified.history)
+            rows |= dict(_history_rows(trie, outer, branches))
+            paths = sorted(rows)
+            self._history.put_branches(paths, [rows[path] for path in paths])
+        self._put_changes(verified.changes)
+        self._put_branches(branches | dict(verified.branches))
+        gone = [path for path in outer if path not in branches]
+        delete_rows(self._transaction, self._store.branches, sorted([*gone, *verified.gone]))
+
+    def _apply_range(
+        self,
+        trie: StoredTrie,
+        verified: VerifiedRange,
+        outer: Mapping[bytes, bytes],
+        branches: dict[bytes, bytes],
+        start: bytes | None,
+        end: bytes | None,
+    ) -> None:
+        """Replace a range by verified pairs; the arguments are as in ``_apply_changes``, and the bounds."""
         branches.update(verified.branches)
+        if self._history is not None:
+            before = {path: record for path, record in outer.items() if not _holds(path, start, end)}
+            rows = list(_history_rows(trie, before, branches))
+            self._history.put_branches([path for path, _ in rows], [row for _, row in rows])
+            self._keep_branches(trie, start, end, branches)
+            self._keep_values(verified)
         self._replace_values(verified)
-        delete_rows(
-            self._transaction, self._store.branches, [path for path in spines if path not in branches]
-        )
+        delete_rows(self._transaction, self._store.branches, [path for path in outer if path not in branches])
         self._delete_between(self._store.branches, start, end, branches)
         self._put_branches(branches)
-        return root
+
+    def _trie(self) -> StoredTrie:
+        return StoredTrie(self._store, self._transaction, self._scheme)
 
     def _fold(self, items: Items) -> tuple[bytes, dict[bytes, bytes]]:
         """Return the root of a whole stream, and the records of the branches that closed by path."""
@@ -77,9 +159,80 @@ class Writer:
         branches.update(zip(last.paths, last.records, strict=True))
         return root, branches
 
-    def _put_branches(self, branches: dict[bytes, bytes]) -> None:
+    def _put_branches(self, branches: Mapping[bytes, bytes]) -> None:
         paths = sorted(branches)
         put_sorted(self._transaction, self._store.branches, paths, [branches[path] for path in paths])
+
+    def _put_changes(self, changes: Changes) -> None:
+        """Put and delete values, and keep what they replace."""
+        if self._history is not None:
+            self._keep_changed(changes, self._history)
+        put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
+        delete_rows(self._transaction, self._store.values, changes.deleted_keys)
+
+    def _keep_changed(self, changes: Changes, history: HistoryWriter) -> None:
+        """Keep the values that changes are going to replace."""
+        new: dict[bytes, bytes | None] = dict(zip(changes.put_keys, changes.put_values, strict=True))
+        new.update(dict.fromkeys(changes.deleted_keys))
+        get, table = self._transaction.get, self._store.values
+        keys: list[bytes] = []
+        values: list[bytes | None] = []
+        size = 0
+        for key in sorted(new) if changes.deleted_keys else changes.put_keys:
+            held = get(row_key(key), db=table)
+            if held == new[key]:
+                continue
+            keys.append(key)
+            values.append(held)
+            size += 0 if held is None else len(held)
+            if size > _STRETCH_BYTES:
+                history.put_values(keys, values)
+                keys, values, size = [], [], 0
+        history.put_values(keys, values)
+
+    # The content of a range that is replaced.
+
+    def _keep_branches(
+        self, trie: StoredTrie, start: bytes | None, end: bytes | None, branches: Mapping[bytes, bytes]
+    ) -> None:
+        """Keep the branches in [start, end] (paths) that become others, or go."""
+        assert self._history is not None
+        for paths, records in self._stretches(self._store.branches, start, end):
+            rows = list(_history_rows(trie, dict(zip(paths, records, strict=True)), branches))
+            self._history.put_branches([path for path, _ in rows], [row for _, row in rows])
+
+    def _keep_values(self, verified: VerifiedRange) -> None:
+        """Keep the values of a range that become others, go, or were not there."""
+        assert self._history is not None
+        wanted = dict(zip(verified.keys, verified.values, strict=True))
+        held: set[bytes] = set()
+        for keys, values in self._stretches(self._store.values, verified.start, verified.end):
+            changed = [pair for pair in zip(keys, values, strict=True) if wanted.get(pair[0]) != pair[1]]
+            self._history.put_values([key for key, _ in changed], [value for _, value in changed])
+            held.update(keys)
+        new = [key for key in verified.keys if key not in held]
+        self._history.put_values(new, [None] * len(new))
+
+    def _stretches(
+        self, table: Table, start: bytes | None, end: bytes | None
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield the rows of [start, end] in stretches of bounded size, as keys and values."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        size = 0
+        cursor = self._transaction.cursor(db=table)
+        rows = cursor if seek(cursor, start) else ()
+        for row, value in rows:
+            key = key_of_row(row)
+            if end is not None and key > end:
+                break
+            keys.append(key)
+            values.append(value)
+            size += len(value)
+            if len(keys) == _STRETCH_ROWS or size > _STRETCH_BYTES:
+                yield keys, values
+                keys, values, size = [], [], 0
+        yield keys, values
 
     def _replace_values(self, verified: VerifiedRange) -> None:
         """Put the verified pairs that are not there yet; delete the other keys of the range."""
@@ -112,6 +265,25 @@ class Writer:
                 held.add(key)
             found = cursor.next()
         return held
+
+
+def _holds(path: bytes, start: bytes | None, end: bytes | None) -> bool:
+    return (start is None or path >= start) and (end is None or path <= end)
+
+
+def _history_rows(
+    trie: StoredTrie, before: Mapping[bytes, bytes], after: Mapping[bytes, bytes]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (path, row) of what history keeps of branches that become others, or go, ascending.
+
+    Args:
+        trie: The content until now.
+        before: The branches' records until now, by path.
+        after: The records afterwards of those that stay.
+    """
+    for path in sorted(before):
+        if after.get(path) != before[path]:
+            yield path, past_branch_row(trie, path, before[path], after.get(path), before)
 
 
 def _with_frontier(scheme: Scheme, boundary: tuple[Branch, ...], frontier: Items) -> Items:

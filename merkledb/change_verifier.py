@@ -1,0 +1,241 @@
+"""Verifying change proofs: against the local content of a range, which is known to be at the old root.
+
+The same fold as for a range proof, with another inside: local content, untouched subtrees closed, with the
+changes merged in.  A change that the proof keeps to itself leaves a local id that does not belong to the new
+root, so the root tells; that a change changes nothing is no lie.
+
+    before the range        inside                              behind the range
+    stubs and digests       local stubs, opened branches,       stubs and digests
+    of the proof            changes                             of the proof
+
+Stubs of the proof hang directly under their branch, as in ``verifier``: here that branch must be one that the
+fold closed.  Local stubs are trusted and carry their own node's path.
+
+A verification also finds what the store has to be changed by, so that applying it need not go down again:
+the branches that are new, those that are gone, what history keeps of both, and the topmost nodes inside the
+range before and afterwards.  The nodes before commit to all that the range held, so a look at them is enough
+to know later that the changes still apply.
+"""
+
+from dataclasses import InitVar, dataclass
+from itertools import chain
+from operator import itemgetter
+from typing import Final, NoReturn
+
+from merkledb.changes import Changes, ChangeStream, sorted_changes
+from merkledb.errors import InvalidProof, Reason
+from merkledb.fold import DELETED, Fold, Items
+from merkledb.history import past_branch_row
+from merkledb.proof import ChangeProof
+from merkledb.scheme import Scheme
+from merkledb.trie import Inside, StoredTrie
+from merkledb.verifier import SEAL, Request, check_form, inside_paths, joined, next_keys, outside_items
+
+# A change in memory takes about so much beside what is counted: the objects of its rows.
+_CHANGE_OVERHEAD_BYTES: Final = 512
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VerifiedChanges:
+    """What a change proof has shown to be true at a root.  Made by ``Database.verify_changes`` alone.
+
+    Attributes:
+        scheme: The scheme of the trie.
+        root: The new root.
+        start: The start of the range; None for no bound.
+        end: The end that was proved: the requested one, or the last key carried; None for no bound.
+        complete: Whether ``end`` is the end that was requested.
+        keys: The changed keys in [start, end], ascending.
+        values: Their new values; None for a deletion.
+        next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
+            ascending: where the rest of the range can be split.
+        changes: The changes in columns.
+        branches: (path, record) of the branches wholly inside the range that are new or others, ascending.
+        gone: The paths of the branches wholly inside the range that are no more.
+        history: (path, row) of what history keeps of branches that changed or are gone, ascending.
+        before: (path, id) of the topmost nodes inside the range, as they were.
+        frontier: The topmost nodes inside the range, as items of the fold, as they become.
+        memory_bytes: About how much memory all this takes.
+    """
+
+    seal: InitVar[object]
+    scheme: Scheme
+    root: bytes
+    start: bytes | None
+    end: bytes | None
+    complete: bool
+    keys: tuple[bytes, ...]
+    values: tuple[bytes | None, ...]
+    next_keys: tuple[bytes, ...]
+    changes: Changes
+    branches: tuple[tuple[bytes, bytes], ...]
+    gone: tuple[bytes, ...]
+    history: tuple[tuple[bytes, bytes], ...]
+    before: tuple[tuple[bytes, bytes], ...]
+    frontier: Items
+    memory_bytes: int
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not SEAL:
+            raise TypeError("VerifiedChanges come from Database.verify_changes, never from a constructor")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("VerifiedChanges cannot be pickled: send the proof, and verify it again")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        return f"VerifiedChanges({len(self)} keys, {self.start!r} to {self.end!r}, root {self.root.hex()})"
+
+    @property
+    def value_bytes(self) -> int:
+        """What the new values take together."""
+        return sum(map(len, filter(None, self.values)))
+
+
+def verify_changes(
+    trie: StoredTrie,
+    tip_root: bytes,
+    proof: ChangeProof,
+    root: bytes,
+    start: bytes | None,
+    end: bytes | None,
+    max_keys: int | None,
+    max_bytes: int | None,
+) -> VerifiedChanges:
+    """Return what ``proof`` shows about the range [start, end]; see ``Database.verify_changes``.
+
+    Args:
+        trie: The local content.
+        tip_root: Its root.
+        proof: What a peer sent, decoded; nothing of it is trusted.
+        root: The new root.
+        start: The start that was asked for; None for no bound.
+        end: The end that was asked for; None for no bound.
+        max_keys: The limit of changes that was asked for, if any.
+        max_bytes: The limit of encoded bytes that was asked for, if any.
+    """
+    if type(proof) is not ChangeProof:
+        raise InvalidProof(Reason.MALFORMED, "it is no change proof")
+    request = check_form(proof, root, start, end, trie.scheme, max_keys, max_bytes)
+    changes = sorted_changes(dict(zip(proof.keys, proof.values, strict=True)), trie.scheme)
+    return _Verification(trie, tip_root, proof, request, changes).run()
+
+
+class _Verification:
+    """One verification."""
+
+    def __init__(
+        self, trie: StoredTrie, tip_root: bytes, proof: ChangeProof, request: Request, changes: Changes
+    ) -> None:
+        self._trie = trie
+        self._tip_root = tip_root
+        self._proof = proof
+        self._request = request
+        self._changes = changes
+        self._stream = ChangeStream(trie, changes)
+
+    def run(self) -> VerifiedChanges:
+        """Fold, compare the root, and keep what applying needs."""
+        request = self._request
+        before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
+        inside = self._stream.prepare_inside(before, request.end_path)
+        outside = outside_items(self._proof.boundary, request)
+        for part in outside:
+            _check_nothing_below_stubs(part)
+        records, ids = self._fold(joined(outside[0], inside, outside[1]))
+        return self._result(before, records, ids)
+
+    def _fold(self, items: Items) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """Return the records and the ids of the branches that close, by path."""
+        fold = Fold(self._trie.scheme)
+        try:
+            closed = fold.feed(items)
+        except ValueError as error:
+            raise self._trie.corrupt(f"its branches contradict each other: {error}") from error
+        root, last = fold.finish()
+        records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
+        for branch in self._proof.boundary:
+            if branch.children and branch.path not in records:
+                raise InvalidProof(Reason.STUB_NOT_DIRECT, f"below path {branch.path.hex()}")
+        if root != self._request.root:
+            raise InvalidProof(Reason.WRONG_ROOT, f"it has {root.hex()}")
+        return records, dict(zip(closed.paths + last.paths, closed.ids + last.ids, strict=True))
+
+    def _result(
+        self, before: list[Inside], records: dict[bytes, bytes], ids: dict[bytes, bytes]
+    ) -> VerifiedChanges:
+        proof, request, opened = self._proof, self._request, self._stream.items.records
+        inside = inside_paths(sorted(records), request)
+        branches = tuple((path, records[path]) for path in inside if records[path] != opened.get(path))
+        gone = tuple(sorted(opened.keys() - records.keys()))
+        history = tuple(self._history(records))
+        return VerifiedChanges(
+            seal=SEAL,
+            scheme=request.scheme,
+            root=request.root,
+            start=request.start,
+            end=proof.end,
+            complete=proof.end == request.end,
+            keys=proof.keys,
+            values=proof.values,
+            next_keys=tuple(next_keys(proof, request)),
+            changes=self._changes,
+            branches=branches,
+            gone=gone,
+            history=history,
+            before=tuple((part.path, part.node_id) for part in before),
+            frontier=self._frontier(inside, records, ids),
+            memory_bytes=self._memory_bytes(branches, history),
+        )
+
+    def _history(self, records: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        opened = self._stream.items.records
+        return [
+            (path, past_branch_row(self._trie, path, opened[path], records.get(path), opened))
+            for path in sorted(opened)
+            if records.get(path) != opened[path]
+        ]
+
+    def _frontier(self, inside: list[bytes], records: dict[bytes, bytes], ids: dict[bytes, bytes]) -> Items:
+        """Return the topmost nodes inside the range as they become: no branch covers any of them."""
+        items, covers = self._stream.items, set(inside)
+        rows: list[tuple[bytes, bytes | None, bytes | None]] = [
+            row
+            for row in zip(items.paths, items.ids, items.digests, strict=True)
+            if row[1] is not None and row[1] != DELETED and row[0] not in covers
+        ]
+        rows += self._stream.survivors(records)
+        rows += [(path, ids[path], None) for path in inside]
+        rows.sort(key=itemgetter(0))
+        frontier = Items([], [], [], {})
+        cover: bytes | None = None
+        for path, node_id, digest in rows:
+            if cover is not None and path.startswith(cover):
+                continue
+            cover = path if path in covers else None
+            frontier.paths.append(path)
+            frontier.ids.append(node_id)
+            frontier.digests.append(digest)
+        return frontier
+
+    def _memory_bytes(
+        self, branches: tuple[tuple[bytes, bytes], ...], history: tuple[tuple[bytes, bytes], ...]
+    ) -> int:
+        proof = self._proof
+        rows = sum(len(path) + len(row) for path, row in chain(branches, history))
+        values = sum(map(len, filter(None, proof.values)))
+        return rows + values + _CHANGE_OVERHEAD_BYTES * (len(proof.keys) + len(branches) + len(history))
+
+
+def _check_nothing_below_stubs(outside: Items) -> None:
+    """Raise when something of the proof lies at or below one of its stubs.
+
+    Nothing of the range can, for stubs lie wholly outside it.
+    """
+    for index, (path, digest) in enumerate(zip(outside.paths, outside.digests, strict=True)):
+        behind = outside.paths[index + 1 : index + 2]
+        is_below = behind and (behind[0].startswith(path) if digest is None else behind[0] == path)
+        if is_below:
+            raise InvalidProof(Reason.ITEM_BELOW_STUB, f"at path {path.hex()}")

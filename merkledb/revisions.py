@@ -1,0 +1,229 @@
+"""The revisions of a database: which roots it had, which can still be read, and where its tables stand.
+
+Every revision has a *sequence number*, one more than the one before it: what history's rows are sorted by.
+Its *number* is what people see; a replica takes over the numbers of its source, so there it may jump.
+
+    meta table       tip          → root of the tip ‖ newest ‖ oldest ‖ flags
+    revisions table  sequence     → root ‖ number ‖ time ‖ pairs ‖ place of the topmost node
+                     root         → sequence number of the newest revision with that root
+
+The *tip* is the content as the tables hold it.  At rest it is the content of the newest revision, the *head*.
+While a sync is under way it is unfinished: a mixture on its way from the head to a target, which nobody sees.
+What the mixture has overwritten stands in history under the sequence number behind the newest, as if it were
+a revision already, and when the tip is whole, it becomes one.
+
+A pruned revision's history is gone, but its row stays for a while, so that its root is known to be gone.
+"""
+
+import math
+from struct import Struct
+from typing import Final, NamedTuple
+
+from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
+from merkledb.scheme import EMPTY_ROOT, ID_BYTES
+from merkledb.store import Store, Transaction
+
+# 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
+SEQUENCE_BYTES: Final = 7
+TIP: Final = b"tip"
+DEFAULT_HISTORY: Final = 256
+# How many pruned revisions are still known by their roots, at about a hundred bytes each.
+REMEMBERED_REVISIONS: Final = 16_384
+_HISTORY: Final = b"history"
+_TIP: Final = Struct(">32sQQB")
+_REVISION: Final = Struct(">32sQdQ")
+_RETENTION: Final = Struct(">Qd")
+_WRITTEN_LOCALLY: Final = 1
+_UNFINISHED: Final = 2
+
+
+class Revision(NamedTuple):
+    """A state that the database had.
+
+    Attributes:
+        number: Its number; 0 is the empty state before the first commit.
+        root: Its root.
+        time: When it was made, in seconds since 1970.
+        keys: How many pairs it has.
+    """
+
+    number: int = 0
+    root: bytes = EMPTY_ROOT
+    time: float = 0.0
+    keys: int = 0
+
+
+class Place(NamedTuple):
+    """Where a node is.
+
+    Attributes:
+        path: The node's path.
+        is_leaf: Whether it is a leaf.
+    """
+
+    path: bytes
+    is_leaf: bool
+
+
+class Tip(NamedTuple):
+    """How the tables stand.
+
+    Attributes:
+        root: The root of what the tables hold.
+        newest: The sequence number of the head.
+        oldest: The sequence number of the oldest revision that can be read.
+        written_locally: Whether the content comes from local commits, so that a sync would destroy it.
+        unfinished: Whether the tables are on their way from the head to a target.
+    """
+
+    root: bytes = EMPTY_ROOT
+    newest: int = 0
+    oldest: int = 0
+    written_locally: bool = False
+    unfinished: bool = False
+
+    @property
+    def sequence(self) -> int:
+        """The last sequence number that history has rows of."""
+        return self.newest + self.unfinished
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is a complete state to show: not while the first sync is unfinished."""
+        return self.newest > 0 or not self.unfinished
+
+    def encode(self) -> bytes:
+        """Return the row."""
+        flags = _WRITTEN_LOCALLY * self.written_locally | _UNFINISHED * self.unfinished
+        return _TIP.pack(self.root, self.newest, self.oldest, flags)
+
+
+def is_at_rest(tip_row: bytes | None) -> bool:
+    """Return whether the tables hold the head, from the tip's row alone; for reads that have no time."""
+    return tip_row is not None and not tip_row[-1] & _UNFINISHED
+
+
+def read_tip(store: Store, transaction: Transaction) -> Tip:
+    """Return the tip as ``transaction`` sees it."""
+    row = transaction.get(TIP, b"", db=store.meta)
+    if len(row) != _TIP.size:
+        raise CorruptDatabase(str(store.path), f"the tip's row has {len(row)} bytes")
+    root, newest, oldest, flags = _TIP.unpack(row)
+    return Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
+
+
+def put_tip(store: Store, transaction: Transaction, tip: Tip) -> None:
+    """Store the tip."""
+    transaction.put(TIP, tip.encode(), db=store.meta)
+
+
+class Retention(NamedTuple):
+    """How much history is kept.
+
+    Attributes:
+        revisions: How many, the head included; at least 1.
+        seconds: Up to which age; the head stays however old it is.
+    """
+
+    revisions: int = DEFAULT_HISTORY
+    seconds: float = math.inf
+
+
+def read_retention(store: Store, transaction: Transaction) -> Retention:
+    """Return what the store was told to keep."""
+    row = transaction.get(_HISTORY, b"", db=store.meta)
+    if len(row) != _RETENTION.size:
+        raise CorruptDatabase(str(store.path), f"the row of the retention has {len(row)} bytes")
+    return Retention(*_RETENTION.unpack(row))
+
+
+def put_retention(store: Store, transaction: Transaction, retention: Retention) -> None:
+    """Store what is to be kept; pruning begins with the next commit."""
+    transaction.put(_HISTORY, _RETENTION.pack(*retention), db=store.meta)
+
+
+def first_rows(retention: Retention, time: float) -> dict[bytes, dict[bytes, bytes]]:
+    """Return the rows of a new store, by table."""
+    return {
+        b"meta": {TIP: Tip().encode(), _HISTORY: _RETENTION.pack(*retention)},
+        b"revisions": {_sequence_key(0): _encode(Revision(time=time), None), EMPTY_ROOT: _sequence_key(0)},
+    }
+
+
+def _sequence_key(sequence: int) -> bytes:
+    return sequence.to_bytes(SEQUENCE_BYTES)
+
+
+def _encode(revision: Revision, top: Place | None) -> bytes:
+    place = b"" if top is None else bytes([top.is_leaf]) + top.path
+    return _REVISION.pack(revision.root, revision.number, revision.time, revision.keys) + place
+
+
+def put_revision(
+    store: Store, transaction: Transaction, sequence: int, revision: Revision, top: Place | None
+) -> None:
+    """Store a revision.
+
+    Args:
+        store: Where.
+        transaction: The write transaction.
+        sequence: Its sequence number.
+        revision: What it is.
+        top: The place of its topmost node; None when it is empty.
+    """
+    key = _sequence_key(sequence)
+    transaction.put(key, _encode(revision, top), db=store.revisions)
+    transaction.put(revision.root, key, db=store.revisions)
+
+
+def read_revision(store: Store, transaction: Transaction, sequence: int) -> tuple[Revision, Place | None]:
+    """Return the revision with a sequence number, and the place of its topmost node."""
+    row = transaction.get(_sequence_key(sequence), b"", db=store.revisions)
+    if len(row) < _REVISION.size:
+        raise CorruptDatabase(str(store.path), f"the row of revision {sequence} has {len(row)} bytes")
+    root, number, time, keys = _REVISION.unpack_from(row)
+    place = row[_REVISION.size :]
+    return Revision(number, root, time, keys), Place(place[1:], bool(place[0])) if place else None
+
+
+def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes) -> int:
+    """Return the sequence number of the newest retained revision with ``root``.
+
+    Raises:
+        UnknownRoot: No revision has or had it, as far as is remembered.
+        HistoryGone: It is retained no more.
+    """
+    row = transaction.get(root, db=store.revisions) if len(root) == ID_BYTES else None
+    if row is None or not tip.has_head:
+        raise UnknownRoot(root)
+    sequence = int.from_bytes(row)
+    if sequence < tip.oldest:
+        raise HistoryGone(root)
+    return sequence
+
+
+def drop_revisions(store: Store, transaction: Transaction, tip: Tip, retention: Retention, now: float) -> Tip:
+    """Return the tip with ``oldest`` as the retention wants it, and forget what is older than anybody asks.
+
+    One revision comes with each commit, so this is a step or two, unless the retention was changed.
+    """
+    oldest = max(tip.oldest, tip.newest - retention.revisions + 1)
+    while oldest < tip.newest and _is_too_old(store, transaction, oldest, now - retention.seconds):
+        oldest += 1
+    for forgotten in range(tip.oldest, oldest):
+        _forget(store, transaction, forgotten - REMEMBERED_REVISIONS)
+    return tip._replace(oldest=oldest)
+
+
+def _is_too_old(store: Store, transaction: Transaction, sequence: int, since: float) -> bool:
+    return since > -math.inf and read_revision(store, transaction, sequence)[0].time < since
+
+
+def _forget(store: Store, transaction: Transaction, sequence: int) -> None:
+    """Forget a pruned revision, and its root where no newer revision has it."""
+    if sequence < 0:
+        return
+    key = _sequence_key(sequence)
+    row = transaction.pop(key, db=store.revisions)
+    if row is not None and transaction.get(row[:ID_BYTES], db=store.revisions) == key:
+        transaction.delete(row[:ID_BYTES], db=store.revisions)

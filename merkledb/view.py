@@ -1,0 +1,223 @@
+"""Views: a state that is proposed and not committed, with its root, reads and proofs.
+
+A view is made as a commit is, by a fold over the changes and what they touch, but what would be written stays
+in memory.  Reading looks there first, and at the state below for all that the changes did not touch.  So a
+view costs what its changes cost, whatever the size of the store, and many can stand on one state.
+
+    view      the branches that closed, and what hangs under them: changed leaves, untouched nodes
+      |       of the state below
+    state     a snapshot of the head, or another view
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
+
+from merkledb.changes import ChangeStream, sorted_changes
+from merkledb.errors import StaleView
+from merkledb.fold import DELETED, Fold, Items
+from merkledb.rows import Row, Rows
+from merkledb.scheme import EMPTY_ROOT
+from merkledb.snapshot import Snapshot
+from merkledb.state import State
+from merkledb.store import row_key
+from merkledb.trie import Node, OpenTrie
+
+Commit = Callable[[Mapping[bytes, bytes | None], int], tuple[bytes, int]]
+
+
+class View(State):
+    """A proposed state.  A context manager; use it from one thread at a time.  Made by ``view``.
+
+    Attributes:
+        root: The root that a commit would give.
+        scheme: The database's scheme.
+        base: The state that it stands on: a snapshot of the head, or another view.
+        changes: What it changes there.
+    """
+
+    def __init__(
+        self, base: "Snapshot | View", changes: Mapping[bytes, bytes | None], commit: Commit
+    ) -> None:
+        super().__init__(base._store)  # noqa: SLF001 - a state of the same store.
+        self.base = base
+        self.scheme = base.scheme
+        self.changes = dict(changes)
+        self._commit = commit
+        # The sequence number of the revision that a commit of this view made.
+        self._committed: int | None = None
+        self._base_trie = base.trie()
+        with self._store.translated():
+            self._make()
+
+    def _make(self) -> None:
+        assert isinstance(self._base_trie, OpenTrie)
+        stream = ChangeStream(self._base_trie, sorted_changes(self.changes, self.scheme))
+        items = stream.prepare(self.base.root)
+        fold = Fold(self.scheme)
+        closed = fold.feed(items)
+        self.root, last = fold.finish()
+        records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
+        self._view_trie = ViewTrie(self, self._base_trie, records, _ends(items, stream, records))
+        self._sorted = sorted((row_key(key), value) for key, value in self.changes.items())
+
+    def _rows(self) -> "ViewRows":
+        return ViewRows(self.base._rows(), self.changes, self._sorted)  # noqa: SLF001 - of the same kind.
+
+    def trie(self) -> "ViewTrie":
+        """Return the trie of this state."""
+        return self._view_trie
+
+    def __len__(self) -> int:
+        changed = ((key in self.base, value is not None) for key, value in self.changes.items())
+        return len(self.base) + sum(after - before for before, after in changed)
+
+    def view(self, changes: Mapping[bytes, bytes | None]) -> "View":
+        """Return a view that stands on this one, which must stay open as long as it is used.
+
+        Args:
+            changes: The new value of each key; None deletes it.
+        """
+        return View(self, changes, self._commit)
+
+    def commit(self) -> bytes:
+        """Commit what this view proposes, with all uncommitted views below it, as one commit.
+
+        Returns:
+            The root, which is the view's.
+
+        Raises:
+            StaleView: Another commit came first; nothing is changed.
+            SyncUnfinished, ReadonlyDatabase, DatabaseFull: As of any commit.
+        """
+        if self._committed is not None:
+            raise StaleView
+        changes, base = self._uncommitted()
+        root, self._committed = self._commit(changes, base)
+        return root
+
+    def _uncommitted(self) -> tuple[dict[bytes, bytes | None], int]:
+        """Return all changes since the last commit below, and that commit's sequence number."""
+        if isinstance(self.base, Snapshot):
+            return self.changes, self.base.sequence
+        if self.base._committed is not None:  # noqa: SLF001 - a view as this one.
+            return self.changes, self.base._committed  # noqa: SLF001
+        changes, base = self.base._uncommitted()  # noqa: SLF001
+        return changes | self.changes, base
+
+    def close(self) -> None:
+        """End the use of the database where this view stands on the head itself."""
+        if isinstance(self.base, Snapshot):
+            self.base.close()
+
+
+def _ends(items: Items, stream: ChangeStream, closed: Mapping[bytes, bytes]) -> dict[bytes, bool]:
+    """Return what hangs under the branches that closed: by path, whether it is a leaf that the changes made.
+
+    What is not is an untouched node of the state below, found there at or below its path.
+    """
+    changed = set(stream.changed_paths)
+    ends = {
+        path: path in changed
+        for path, item_id in zip(items.paths, items.ids, strict=True)
+        if item_id is not None and item_id != DELETED and path not in closed
+    }
+    ends.update((path, digest is not None) for path, _, digest in stream.survivors(closed))
+    return ends
+
+
+class ViewTrie(OpenTrie):
+    """The trie of a view.
+
+    Args:
+        view: Whose trie it is.
+        base: The trie of the state below.
+        records: The branches that closed, by path.
+        ends: What hangs under them, see ``_ends``.
+    """
+
+    def __init__(
+        self, view: View, base: OpenTrie, records: Mapping[bytes, bytes], ends: Mapping[bytes, bool]
+    ) -> None:
+        super().__init__(base.store, base.scheme)
+        self._view = view
+        self._base = base
+        self._records = records
+        self._ends = ends
+        self._branch_paths = sorted(records)
+        self._end_paths = sorted(ends)
+
+    def node_under(self, slot: bytes) -> Node | None:
+        """Return the topmost node at or below the path ``slot``; None when there is none."""
+        if self._view.root == EMPTY_ROOT:
+            return None
+        path = _first_below(self._branch_paths, slot)
+        if path is not None:
+            return Node(path, self._records[path])
+        path = _first_below(self._end_paths, slot)
+        if path is not None and self._ends[path]:
+            return Node(path, None)
+        return self._base.node_under(slot if path is None else path)
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of a key; None when there is none."""
+        return self._view.get(key)
+
+
+def _first_below(paths: list[bytes], slot: bytes) -> bytes | None:
+    """Return the first of ascending ``paths`` that is at or below ``slot``."""
+    at = bisect_left(paths, slot)
+    return paths[at] if at < len(paths) and paths[at].startswith(slot) else None
+
+
+class ViewRows(Rows):
+    """The rows of a view: those of the state below, with the changes merged in.
+
+    Args:
+        base: The rows below.
+        changes: The changes by key.
+        ascending: The changes by row key, ascending.
+    """
+
+    def __init__(
+        self, base: Rows, changes: Mapping[bytes, bytes | None], ascending: list[tuple[bytes, bytes | None]]
+    ) -> None:
+        self._base = base
+        self._changes = changes
+        self._sorted = ascending
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of ``key``; None when there is none."""
+        return self._changes[key] if key in self._changes else self._base.value(key)
+
+    def ascending(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[Row]:
+        """Yield the rows from ``start`` on."""
+        first = 0 if start is None else bisect_left(self._sorted, row_key(start), key=itemgetter(0))
+        return _merged(self._base.ascending(start, end, expected), self._sorted[first:], reverse=False)
+
+    def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
+        """Yield the rows from ``end`` down."""
+        changes = self._sorted
+        if end is not None:
+            last = bisect_left(changes, row_key(end), key=itemgetter(0))
+            last += [row for row, _ in changes[last : last + 1]] == [row_key(end)]
+            changes = changes[:last]
+        return _merged(self._base.descending(start, end), changes[::-1], reverse=True)
+
+
+def _merged(
+    rows: Iterable[Row], changes: list[tuple[bytes, bytes | None]], *, reverse: bool
+) -> Iterator[Row]:
+    """Yield rows with changes merged in, both in the same order; a change hides the row with its key."""
+    at = 0
+    for row in rows:
+        while at < len(changes) and (changes[at][0] > row[0] if reverse else changes[at][0] < row[0]):
+            if (value := changes[at][1]) is not None:
+                yield changes[at][0], value
+            at += 1
+        if at < len(changes) and changes[at][0] == row[0]:
+            continue
+        yield row
+    for key, value in changes[at:]:
+        if value is not None:
+            yield key, value

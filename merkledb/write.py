@@ -1,0 +1,166 @@
+"""One write transaction of a database: what it does to the tables, and what then becomes of tip and head.
+
+    commit       the tables hold the head; afterwards they hold a new one
+    apply        the tables hold the head or a mixture; afterwards a mixture, or a new head
+    roll_back    the tables hold a mixture; afterwards less of one, or the head
+
+Whoever commits it writes history, except for a first sync: before its end there is no head to be read.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Final, Self
+
+from merkledb.change_verifier import VerifiedChanges
+from merkledb.changes import Changes, sorted_changes
+from merkledb.errors import SyncUnfinished
+from merkledb.history import HistoryWriter, prune_history, take_value_rows
+from merkledb.revisions import (
+    Place,
+    Revision,
+    Tip,
+    drop_revisions,
+    put_revision,
+    put_tip,
+    read_retention,
+    read_revision,
+    read_tip,
+)
+from merkledb.scheme import Scheme
+from merkledb.store import Store, Transaction
+from merkledb.trie import StoredTrie
+from merkledb.verifier import VerifiedRange
+from merkledb.writer import Writer
+
+# A sync is rolled back in transactions of so many values or bytes.
+_ROLLED_BACK_ROWS: Final = 8192
+_ROLLED_BACK_BYTES: Final = 16 << 20
+
+
+class Write:
+    """A write transaction, committed at the end of its ``with`` block and undone on an exception.
+
+    Args:
+        store: What is written.
+        scheme: The store's scheme.
+        clock: Tells the time of a new revision, in seconds since 1970.
+
+    Attributes:
+        transaction: LMDB's.
+        tip: How the tables stand.
+    """
+
+    def __init__(self, store: Store, scheme: Scheme, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._scheme = scheme
+        self._clock = clock
+        self._context: AbstractContextManager[Transaction] = store.write()
+
+    def __enter__(self) -> Self:
+        self.transaction = self._context.__enter__()
+        try:
+            self.tip = read_tip(self._store, self.transaction)
+        except BaseException as error:
+            self._context.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, trace)
+
+    def commit(self, changes: Changes) -> bytes:
+        """Make changes to the head; return the new root.
+
+        Raises:
+            SyncUnfinished: The tables do not hold the head.
+        """
+        if self.tip.unfinished:
+            raise SyncUnfinished(str(self._store.path))
+        history = self._history(unfinished=False)
+        root = self._writer(history).commit(changes, self.tip.root)
+        if root != self.tip.root:
+            self._make_revision(root, 0, history, written_locally=True)
+        return root
+
+    def apply(self, ranges: Sequence[VerifiedRange | VerifiedChanges], number: int | None) -> None:
+        """Replace the content of ranges; where that makes the tables whole, make it the head.
+
+        Args:
+            ranges: What was verified.
+            number: The number of the revision, if this makes one; None for the next.
+        """
+        history = self._history(unfinished=True) if self.tip.newest else None
+        writer, root = self._writer(history), self.tip.root
+        for each in ranges:
+            root = writer.apply(each, root)
+        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        if root not in {each.root for each in ranges}:
+            self._put_tip(self.tip._replace(root=root, unfinished=True))
+        elif root == head.root and (number or 0) <= head.number:
+            self._put_tip(self.tip._replace(root=root, unfinished=False, written_locally=False))
+        else:
+            self._make_revision(root, number or 0, history, written_locally=False)
+
+    def roll_back(self) -> bool:
+        """Undo a part of an unfinished sync; return whether nothing is left of it."""
+        if not self.tip.unfinished:
+            return True
+        if not self.tip.newest:
+            for table in (self._store.values, self._store.branches):
+                self.transaction.drop(table, delete=False)
+            self._put_tip(Tip())
+            return True
+        rows = take_value_rows(
+            self._store, self.transaction, self.tip.sequence, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
+        )
+        root = self._writer(None).commit(sorted_changes(rows, self._scheme), self.tip.root)
+        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        # Without rows the tables must hold the head, and with some they may: what is left then says nothing
+        # that is not so.
+        if not rows and root != head.root:
+            raise self._trie().corrupt(f"rolled back, the root is {root.hex()}, not {head.root.hex()}")
+        self._put_tip(self.tip._replace(root=root, unfinished=root != head.root))
+        return root == head.root
+
+    def _trie(self) -> StoredTrie:
+        return StoredTrie(self._store, self.transaction, self._scheme)
+
+    def _writer(self, history: HistoryWriter | None) -> Writer:
+        return Writer(self._store, self.transaction, self._scheme, history)
+
+    def _history(self, *, unfinished: bool) -> HistoryWriter:
+        return HistoryWriter(self._store, self.transaction, self.tip.newest + 1, unfinished=unfinished)
+
+    def _make_revision(
+        self, root: bytes, number: int, history: HistoryWriter | None, *, written_locally: bool
+    ) -> None:
+        """Make what the tables hold the head, and drop what is not retained any more.
+
+        Args:
+            root: Its root.
+            number: Its number, if that is above the head's.
+            history: Where the history went; None when nothing before this revision can be read.
+            written_locally: Whether a local commit made it.
+        """
+        store, transaction, now = self._store, self.transaction, self._clock()
+        head, _ = read_revision(store, transaction, self.tip.newest)
+        newest = self.tip.newest + 1
+        revision = Revision(max(number, head.number + 1), root, now, store.entries(transaction, store.values))
+        put_revision(store, transaction, newest, revision, self._top())
+        oldest = newest if history is None else self.tip.oldest
+        tip = Tip(root, newest, oldest, written_locally, unfinished=False)
+        tip = drop_revisions(store, transaction, tip, read_retention(store, transaction), now)
+        prune_history(store, transaction, tip.oldest, 0 if history is None else history.rows)
+        self._put_tip(tip)
+
+    def _top(self) -> Place | None:
+        """Return the place of the topmost node."""
+        top = self._trie().top()
+        return None if top is None else Place(top.path, top.record is None)
+
+    def _put_tip(self, tip: Tip) -> None:
+        self.tip = tip
+        put_tip(self._store, self.transaction, tip)
