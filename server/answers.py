@@ -1,14 +1,27 @@
-"""From a request to the bytes of its answer: blocking, run by workers, one snapshot for each request.
+"""From a request to the bytes of its answer: blocking, run by workers, one state of the database a request.
 
 Each function makes one answer, encodes and frames it, so that the event loop only sends it.  What the client
-did wrong becomes an ``Error``; what we did wrong is raised.
+did wrong, and what we do not have, becomes an ``Error``; what we did wrong is raised.
 """
 
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from merkledb import InvalidRange, KeyTooLong, LimitTooSmall
-from syncproto import MAX_TEXT_BYTES, Error, ErrorCode, Frame, GetHead, GetRange, Head, Range, Request, encode
+from merkledb import HistoryGone, InvalidRange, KeyTooLong, LimitTooSmall, NoCompleteRoot, UnknownRoot
+from syncproto import (
+    MAX_TEXT_BYTES,
+    Changes,
+    Error,
+    ErrorCode,
+    Frame,
+    GetChanges,
+    GetHead,
+    GetRange,
+    Head,
+    Range,
+    Request,
+    encode,
+)
 
 
 class EncodableProof(Protocol):
@@ -20,17 +33,6 @@ class EncodableProof(Protocol):
 
 class ProvableSnapshot(Protocol):
     """What a server reads from one state of a database; ``merkledb.Snapshot`` is one."""
-
-    @property
-    def root(self) -> bytes:
-        """The state's root."""
-
-    @property
-    def revision(self) -> int:
-        """The state's number."""
-
-    def __len__(self) -> int:
-        """Return how many pairs it holds, at no cost."""
 
     def prove_range(
         self,
@@ -55,6 +57,22 @@ class SchemeNames(Protocol):
         """Slots of a branch."""
 
 
+class ProvableRevision(Protocol):
+    """What a server tells of the head; ``merkledb.Revision`` is one."""
+
+    @property
+    def root(self) -> bytes:
+        """The root of the content."""
+
+    @property
+    def number(self) -> int:
+        """The number of the commit."""
+
+    @property
+    def keys(self) -> int:
+        """How many pairs the content has."""
+
+
 class ProvableDatabase(Protocol):
     """What a server serves; ``merkledb.Database`` is one."""
 
@@ -62,8 +80,38 @@ class ProvableDatabase(Protocol):
     def scheme(self) -> SchemeNames:
         """The database's scheme."""
 
-    def snapshot(self) -> AbstractContextManager[ProvableSnapshot]:
-        """Return the state at the head."""
+    @property
+    def head(self) -> ProvableRevision | None:
+        """The newest complete revision, None while a first sync is unfinished; one consistent read."""
+
+    def at(self, root: bytes) -> AbstractContextManager[ProvableSnapshot]:
+        """Return the state at a retained root."""
+
+    def prove_changes(
+        self,
+        old: bytes,
+        new: bytes,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int = ...,
+        max_bytes: int = ...,
+    ) -> EncodableProof:
+        """Return a proof of what differs in [start, end] between two retained roots, cut off at a limit."""
+
+
+class HeadFacts(NamedTuple):
+    """What a hello and a head tell of the database.
+
+    Attributes:
+        root: Of the newest complete revision; None where there is none.
+        revision: Its number, 0 where there is none.
+        keys: Pairs that it has, 0 where there is none.
+    """
+
+    root: bytes | None = None
+    revision: int = 0
+    keys: int = 0
 
 
 class Large(NamedTuple):
@@ -90,18 +138,27 @@ class Allowed(NamedTuple):
     max_large_bytes: int
 
 
-def read_head(database: ProvableDatabase) -> tuple[bytes, int, int]:
-    """Return the root and the revision of the head, and how many pairs it holds."""
-    with database.snapshot() as snapshot:
-        return snapshot.root, snapshot.revision, len(snapshot)
+# What a worker answers: a subscription is answered by the event loop.
+Answerable: TypeAlias = GetHead | GetRange | GetChanges
+_Proving: TypeAlias = GetRange | GetChanges
+
+_UNKNOWN: Final = "this server does not know the root: ask for its head"
+_GONE: Final = "this server does not retain the root any more: ask for its head"
+_INCOMPLETE: Final = "this server's first copy is unfinished: ask another one, or try again later"
 
 
-def answer(database: ProvableDatabase, request: Request, allowed: Allowed) -> Frame | Error | Large:
+def read_head(database: ProvableDatabase) -> HeadFacts:
+    """Return what there is to tell of the head."""
+    head = database.head
+    return HeadFacts() if head is None else HeadFacts(head.root, head.number, head.keys)
+
+
+def answer(database: ProvableDatabase, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
     """Return the frame that answers a request, or the error that does.
 
     Args:
-        database: Read at its head.
-        request: Whose root must be the head's.
+        database: Read at the root that the request names.
+        request: Whose root may be any that the database retains.
         allowed: The server's part of the limits; the request's own may be lower.
 
     Raises:
@@ -113,15 +170,30 @@ def answer(database: ProvableDatabase, request: Request, allowed: Allowed) -> Fr
         return _prove(database, request, allowed)
     except LimitTooSmall as error:
         return _large_or_refused(request, allowed, error.needed_bytes)
+    except UnknownRoot:
+        return refusal(request, ErrorCode.UNKNOWN_ROOT, _UNKNOWN)
+    except NoCompleteRoot:
+        return refusal(request, ErrorCode.UNKNOWN_ROOT, _INCOMPLETE)
+    except HistoryGone:
+        return refusal(request, ErrorCode.HISTORY_GONE, _GONE)
     except (InvalidRange, KeyTooLong) as error:
         return refusal(request, ErrorCode.BAD_REQUEST, str(error))
 
 
-def _prove(database: ProvableDatabase, request: GetRange, allowed: Allowed) -> Frame | Error:
-    with database.snapshot() as snapshot:
-        if snapshot.root != request.root:
-            sentence = f"the root is not this server's head, which is {snapshot.root.hex()}: ask for the head"
-            return refusal(request, ErrorCode.UNKNOWN_ROOT, sentence)
+def _prove(database: ProvableDatabase, request: _Proving, allowed: Allowed) -> Frame:
+    if isinstance(request, GetRange):
+        return _prove_range(database, request, request.root, allowed)
+    try:
+        return _prove_changes(database, request, allowed)
+    except (HistoryGone, UnknownRoot) as error:
+        if error.root == request.new_root:
+            raise
+    # Our history does not reach back to where the client is: the content of the range serves it as well.
+    return _prove_range(database, request, request.new_root, allowed)
+
+
+def _prove_range(database: ProvableDatabase, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
+    with database.at(root) as snapshot:
         proof = snapshot.prove_range(
             request.start,
             request.end,
@@ -134,7 +206,21 @@ def _prove(database: ProvableDatabase, request: GetRange, allowed: Allowed) -> F
     return encode(Range(request.request_id, encoded))
 
 
-def _large_or_refused(request: GetRange, allowed: Allowed, needed_bytes: int) -> Error | Large:
+def _prove_changes(database: ProvableDatabase, request: GetChanges, allowed: Allowed) -> Frame:
+    proof = database.prove_changes(
+        request.old_root,
+        request.new_root,
+        request.start,
+        request.end,
+        max_keys=min(request.max_keys, allowed.max_keys),
+        max_bytes=min(request.max_bytes, allowed.max_bytes),
+    )
+    encoded = proof.encode()
+    del proof
+    return encode(Changes(request.request_id, encoded))
+
+
+def _large_or_refused(request: _Proving, allowed: Allowed, needed_bytes: int) -> Error | Large:
     if needed_bytes <= min(request.max_bytes, allowed.max_large_bytes):
         return Large(needed_bytes)
     sentence = f"the next pair needs a proof of {needed_bytes} bytes: ask with a max_bytes of that many"

@@ -1,18 +1,20 @@
-"""One client, from its first byte to its last: three tasks and the rules between them.
+"""One client, from its first byte to its last: its tasks and the rules between them.
 
 ::
 
-    stream -> receive -> requests (at most max_requests) -> answer -> parcels (no buffer) -> send -> stream
-                 |                                                      ^
-                 +----------------- pongs, refusals --------------------+
+    stream -> receive -> requests (at most max_requests) -> answer -> send -> stream
+                 |                                                     ^
+                 +----------------- pongs, refusals -------------------+
+                 +----- subscription (one slot) ------> announce ------+
 
 - *receive* reads messages and puts requests in order.  What it refuses or echoes it hands to *send* itself,
   and waits until that takes it: a client that does not read is not read from either.
 - *answer* takes one request at a time, has a worker make the frame, and hands it to *send*.  So a connection
   holds at most two frames, one that is sent and one that waits, and asks for one worker at a time.
-- *send* is alone in writing to the stream, each message within a time that its length allows.
+- *announce*, while the client is subscribed, hands over the slot that the watcher of heads fills.
+- *send* is alone in writing to the stream, see ``sender``.
 
-The ``Connection`` is touched by these three tasks between checkpoints only.
+The ``Connection`` is touched by these tasks between checkpoints only.
 
 A conversation ends: when the client has left and everything is answered; with a last word, for its
 misbehaviour, its silence, or our shutdown; or when the stream breaks.  It raises nothing for what the client
@@ -22,14 +24,17 @@ does.
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import trio
 
-from server.answers import Allowed, Large, ProvableDatabase, answer, refusal, sendable
+from server.answers import Allowed, Answerable, Large, ProvableDatabase, answer, refusal, sendable
 from server.counters import Counters
 from server.farewell import linger
-from server.limits import LINGER_SECONDS, MIN_SEND_BYTES_PER_SECOND, RECEIVE_BYTES, ServerLimits
+from server.heads import HeadWatcher, Subscription
+from server.limits import LINGER_SECONDS, RECEIVE_BYTES, ServerLimits
+from server.sender import Content, Sender
 from server.workers import Workers
 from syncproto import (
     Cancel,
@@ -37,10 +42,10 @@ from syncproto import (
     Error,
     ErrorCode,
     Frame,
-    GetHead,
-    GetRange,
+    GetChanges,
     Goodbye,
     Hello,
+    Kind,
     LocalProtocolError,
     Message,
     Ping,
@@ -49,6 +54,7 @@ from syncproto import (
     Request,
     Role,
     State,
+    Subscribe,
     TruncatedStream,
 )
 
@@ -61,6 +67,7 @@ class Services(NamedTuple):
         limits: Of the server.
         counters: Of the server.
         workers: That read the database.
+        heads: That watches for new ones.
         large_proofs: As many places as there may be large proofs at a time.
         report: Called with every failure of our own.
     """
@@ -69,15 +76,9 @@ class Services(NamedTuple):
     limits: ServerLimits
     counters: Counters
     workers: Workers
+    heads: HeadWatcher
     large_proofs: trio.Semaphore
     report: Callable[[Exception], None]
-
-
-class _Parcel(NamedTuple):
-    """A message on its way to the stream, or an answer in its frame, and who waits until it is sent."""
-
-    content: Message | Frame
-    sent: trio.Event
 
 
 class Conversation:
@@ -95,14 +96,17 @@ class Conversation:
         self._limits = services.limits
         self._counters = services.counters
         self._connection = Connection(Role.SERVER, hello)
-        self._cancelled: set[int] = set()
         self._leaving = trio.Event()
         self._answered = trio.Event()
         self._silence = trio.CancelScope()
         self._whole = trio.CancelScope()
         self._last_work = trio.current_time()
-        self._put_request, self._requests = trio.open_memory_channel[Request](self._limits.max_requests)
-        self._put_parcel, self._parcels = trio.open_memory_channel[_Parcel](0)
+        self._subscription: Subscription | None = None
+        # The next one may come when the end of the last one was sent, a little before its task has seen that.
+        self._put_subscription, self._subscriptions = trio.open_memory_channel[Subscription](1)
+        self._put_request, self._requests = trio.open_memory_channel[Answerable](self._limits.max_requests)
+        seconds = self._limits.send_timeout_seconds
+        self._sender = Sender(stream, self._connection, self._counters, seconds, self._note_sent)
 
     def leave(self) -> None:
         """Begin the end: say goodbye, answer what is in flight, refuse what still comes, and close."""
@@ -114,9 +118,22 @@ class Conversation:
             await self._talk()
 
     @property
+    def is_subscribed(self) -> bool:
+        """Whether the client is told of new heads."""
+        return self._connection.subscription is not None
+
+    @property
     def idle_seconds(self) -> float:
-        """For how long the client has asked nothing and waited for nothing."""
-        return 0.0 if self._connection.in_flight else trio.current_time() - self._last_work
+        """For how long the client has asked nothing and waited for no answer."""
+        busy = self._connection.in_flight or self._sender.answering
+        return 0.0 if busy else trio.current_time() - self._last_work
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether the client has asked something too short a time ago to make room for another."""
+        limits = self._limits
+        spared_seconds = limits.subscriber_spared_seconds if self.is_subscribed else limits.spared_seconds
+        return self.idle_seconds < spared_seconds
 
     def cut_off(self) -> None:
         """End at once, without a word."""
@@ -128,22 +145,26 @@ class Conversation:
                 # Our hello counts as said before anything is received, for a request may follow the client's.
                 hello = self._connection.send(self._connection.hello)
                 nursery.start_soon(self._send_all, hello, nursery.cancel_scope)
-                # The sender ends when nobody can put parcels any more, and has sent the last of them then.
-                async with self._put_parcel:
+                # The sender ends when nobody can put anything any more, and has sent the last of it then.
+                async with self._sender:
                     last_word = await self._converse()
                     if last_word is not None:
-                        await self._send(last_word)
+                        await self._sender.put(last_word)
             await linger(self._stream)
 
     async def _converse(self) -> Message | None:
         """Receive and answer until that ends; return our last word, if there is one to say."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._answer_all)
-            nursery.start_soon(self._leave_when_told)
-            last_word = await self._receive_all()
-            if self._connection.their_state is State.LEAVING:
-                await self._wait_for_answers()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._answer_all)
+                nursery.start_soon(self._announce_all)
+                nursery.start_soon(self._leave_when_told)
+                last_word = await self._receive_all()
+                if self._connection.their_state is State.LEAVING:
+                    await self._wait_for_answers()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._unsubscribe()
         return last_word
 
     async def _wait_for_answers(self) -> None:
@@ -153,7 +174,8 @@ class Conversation:
 
     async def _leave_when_told(self) -> None:
         await self._leaving.wait()
-        await self._send(Goodbye())
+        self._unsubscribe()
+        await self._sender.put(Goodbye())
         await self._wait_for_answers()
         # Requests that crossed our goodbye are refused one by one, so that their client knows at once.
         await trio.sleep(LINGER_SECONDS)
@@ -199,12 +221,12 @@ class Conversation:
 
     async def _receive(self, message: Message) -> Message | None:
         """Handle a message; return our last word where it ends the conversation."""
-        if isinstance(message, GetHead | GetRange):
+        if isinstance(message, Request):
             await self._receive_request(message)
         elif isinstance(message, Cancel):
-            self._cancelled.add(message.request_id)
+            self._receive_cancel(message)
         elif isinstance(message, Ping):
-            await self._send(Pong(message.request_id))
+            await self._sender.put(Pong(message.request_id))
         elif isinstance(message, Hello):
             return self._check_scheme(message)
         return None
@@ -223,125 +245,131 @@ class Conversation:
         self._counters.requests += 1
         self._last_work = trio.current_time()
         if self._leaving.is_set():
-            await self._send(
-                refusal(request, ErrorCode.SHUTTING_DOWN, "the server is shutting down: use another")
-            )
+            sentence = "the server is shutting down: use another"
+            await self._sender.put(refusal(request, ErrorCode.SHUTTING_DOWN, sentence))
+        elif isinstance(request, Subscribe):
+            self._subscribe(request)
         elif self._connection.in_flight > self._limits.max_requests:
             sentence = f"more than {self._limits.max_requests} requests are in flight: wait for answers"
-            await self._send(self._overloaded(request, sentence))
+            await self._sender.put(self._overloaded(request, sentence))
         else:
             self._put_request.send_nowait(request)
 
-    # Answering.
+    def _receive_cancel(self, cancel: Cancel) -> None:
+        # Of a request, the connection remembers it until that is answered.
+        if self._subscription is not None and cancel.request_id == self._subscription.request_id:
+            self._unsubscribe()
+            self._subscription.end(ErrorCode.CANCELLED, "the subscription has ended")
+
+    # Announcing.
+
+    def _subscribe(self, request: Subscribe) -> None:
+        self._subscription = Subscription(request.request_id)
+        self._services.heads.add(self._subscription)
+        self._put_subscription.send_nowait(self._subscription)
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._services.heads.remove(self._subscription)
+
+    async def _announce_all(self) -> None:
+        async for subscription in self._subscriptions:
+            await self._announce(subscription)
+
+    async def _announce(self, subscription: Subscription) -> None:
+        """Have the slot of a subscription sent whenever there is something in it, until its end was sent."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ping_now_and_then)
+            while not subscription.is_over:
+                await subscription.wait()
+                sent = await self._sender.put(subscription)
+                await sent.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _ping_now_and_then(self) -> None:
+        """Give a subscriber, which has nothing to say, the opportunity to show that it lives."""
+        for number in count(1):
+            await trio.sleep(self._limits.idle_timeout_seconds / 2)
+            if not self._connection.unanswered_pings:
+                await self._sender.put(Ping(number))
 
     async def _answer_all(self) -> None:
         async for request in self._requests:
             await self._answer(request)
 
-    async def _answer(self, request: Request) -> None:
-        if request.request_id in self._cancelled:
-            await self._send(refusal(request, ErrorCode.CANCELLED, "cancelled before it was worked on"))
+    async def _answer(self, request: Answerable) -> None:
+        if not self._connection.is_in_flight(request.request_id):
+            await self._sender.put(refusal(request, ErrorCode.CANCELLED, "cancelled before it was worked on"))
             return
         outcome = await self._work(request, self._limits.max_ordinary_bytes)
         if isinstance(outcome, Large):
             await self._answer_large(request, outcome.needed_bytes)
         else:
-            await self._send(outcome)
+            await self._sender.put(outcome)
 
-    async def _answer_large(self, request: Request, needed_bytes: int) -> None:
+    async def _answer_large(self, request: Answerable, needed_bytes: int) -> None:
         """Answer with one large pair, which keeps its place among few until it is sent."""
         with trio.move_on_after(self._limits.large_timeout_seconds) as waiting:
             await self._services.large_proofs.acquire()
         if waiting.cancelled_caught:
-            await self._send(self._overloaded(request, "too many large pairs are being sent: try again"))
+            await self._sender.put(
+                self._overloaded(request, "too many large pairs are being sent: try again")
+            )
             return
         try:
-            sent = await self._send(await self._work_large(request, needed_bytes))
+            sent = await self._sender.put(await self._work_large(request, needed_bytes))
             await sent.wait()
         finally:
             self._services.large_proofs.release()
 
-    async def _work_large(self, request: Request, needed_bytes: int) -> Frame | Error:
+    async def _work_large(self, request: Answerable, needed_bytes: int) -> Frame | Error:
         outcome = await self._work(request, needed_bytes)
         if isinstance(outcome, Large):
             return self._overloaded(request, "the content has just changed: try again")
         return outcome
 
-    async def _work(self, request: Request, max_bytes: int) -> Frame | Error | Large:
+    async def _work(self, request: Answerable, max_bytes: int) -> Frame | Error | Large:
         """Have a worker make the answer; a failure of ours becomes an error that does not tell its cause."""
         most = min(self._limits.max_bytes, self._connection.max_answer_bytes)
         allowed = Allowed(self._limits.max_keys, min(max_bytes, most), most)
         try:
-            return await self._services.workers.run(
+            outcome = await self._services.workers.run(
                 partial(answer, self._services.database, request, allowed)
             )
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
             self._services.report(error)
             return refusal(request, ErrorCode.INTERNAL, "the server failed: use another")
+        if isinstance(request, GetChanges) and isinstance(outcome, Frame) and outcome.kind is Kind.RANGE:
+            self._counters.fallbacks += 1
+        return outcome
 
     def _overloaded(self, request: Request, sentence: str) -> Error:
         return refusal(request, ErrorCode.OVERLOADED, sentence, self._limits.retry_after_milliseconds)
 
     # Sending.
 
-    async def _send(self, content: Message | Frame) -> trio.Event:
-        """Hand a message to the sender, when that is free; return what is set when the message is sent."""
-        parcel = _Parcel(content, trio.Event())
-        await self._put_parcel.send(parcel)
-        return parcel.sent
-
     async def _send_all(self, hello: bytes, conversation: trio.CancelScope) -> None:
-        """Send parcels until no more can come; end the conversation when the client does not take them."""
+        """Send until nothing more can come; end the conversation when the client does not take it."""
         try:
-            await self._send_bytes(hello)
-            while True:
-                await self._send_next()
-        except trio.EndOfChannel:
-            return
+            await self._sender.run(hello)
         except trio.TooSlowError:
             self._counters.timeouts += 1
         except trio.BrokenResourceError:
             pass
         except LocalProtocolError as error:
             self._services.report(error)
+        else:
+            return
         conversation.cancel()
 
-    async def _send_next(self) -> None:
-        """Send one parcel; it is forgotten before the next is waited for, so that it takes no memory."""
-        parcel = await self._parcels.receive()
-        data = self._bytes_of(parcel.content)
-        if data is not None:
-            await self._send_bytes(data)
-        parcel.sent.set()
+    def _note_sent(self, content: Content) -> None:
         self._answered.set()
         self._answered = trio.Event()
-        self._mind_silence()
-
-    async def _send_bytes(self, data: bytes) -> None:
-        with trio.fail_after(self._limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
-            await self._stream.send_all(data)
-        self._counters.bytes_sent += len(data)
-
-    def _bytes_of(self, content: Message | Frame) -> bytes | None:
-        """Return the bytes to send, None where the client has ended the conversation meanwhile."""
-        last_word = isinstance(content, Error) and content.request_id == 0
-        if self._connection.their_state is State.ENDED and not last_word:
-            return None
-        self._count(content)
-        if isinstance(content, Frame):
-            data = self._connection.send_frame(content)
-        else:
-            data = self._connection.send(content)
         if isinstance(content, Frame | Error):
-            self._cancelled.discard(content.request_id)
-        return data
-
-    def _count(self, content: Message | Frame) -> None:
-        self._last_work = trio.current_time() if isinstance(content, Error | Frame) else self._last_work
-        if isinstance(content, Error):
-            self._counters.refusals[content.code] += 1
-        elif isinstance(content, Frame):
-            self._counters.answers += 1
+            self._last_work = trio.current_time()
+        # What we say unasked proves nothing of the client: it gets no more time for that.
+        if not isinstance(content, Subscription | Ping):
+            self._mind_silence()
 
 
 def _last_error(code: ErrorCode, sentence: str) -> Error:

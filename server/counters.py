@@ -15,7 +15,10 @@ class Counters:
         connections_accepted: Served at any time.
         connections_refused: Turned away, as there were too many or the server was shutting down.
         requests: Received, of any kind.
-        answers: Sent that held what was asked for.
+        answers: Sent that held what was asked for, announcements not among them.
+        changes: Answers that held a change proof.
+        fallbacks: Requests for changes for which a range was sent, as history did not reach back.
+        announcements: Heads sent to subscribers, the first of each subscription among them.
         refusals: Errors sent, by their code, those for whole connections included.
         protocol_errors: Connections ended for the client's misbehaviour.
         timeouts: Connections ended because the client was silent or did not read.
@@ -29,6 +32,9 @@ class Counters:
     connections_refused: int = 0
     requests: int = 0
     answers: int = 0
+    changes: int = 0
+    fallbacks: int = 0
+    announcements: int = 0
     refusals: Counter[ErrorCode] = field(default_factory=Counter)
     protocol_errors: int = 0
     timeouts: int = 0

@@ -41,10 +41,16 @@ class ServerLimits:
         max_threads: That read the database.  Proofs are made in Python, which runs one thread at a time: a
             second lets a short request overtake a long one, more would only keep the tasks waiting.
         hello_timeout_seconds: Until a new connection has said hello.
-        idle_timeout_seconds: Without a whole message, while nothing is in flight.
+        idle_timeout_seconds: Without a whole message, while nothing is in flight.  A subscriber has nothing
+            to say: it is pinged twice in that time, and stays as long as it answers.
         spared_seconds: For which a connection that asks nothing is safe.  After that, when all places are
             taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
             else a few that only hold their places would keep everybody out.
+        subscriber_spared_seconds: The same for a subscriber, which makes room only where no other connection
+            does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
+            long loses little by connecting again, and a host full of them keeps nobody out for longer.
+        head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
+            one small read in a thread; a quarter of a second is soon enough for people who wait.
         send_timeout_seconds: For one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded.
         shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.
@@ -64,6 +70,8 @@ class ServerLimits:
     hello_timeout_seconds: float = 10
     idle_timeout_seconds: float = 120
     spared_seconds: float = 5
+    subscriber_spared_seconds: float = 60
+    head_interval_seconds: float = 0.25
     send_timeout_seconds: float = 30
     large_timeout_seconds: float = 5
     shutdown_timeout_seconds: float = 30

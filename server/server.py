@@ -16,6 +16,7 @@ from server.answers import ProvableDatabase, read_head
 from server.conversation import Conversation, Services
 from server.counters import Counters
 from server.farewell import refuse
+from server.heads import HeadWatcher
 from server.limits import ServerLimits
 from server.workers import Threads, Workers
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
@@ -35,7 +36,8 @@ class Server:
     """Serves one database.
 
     Args:
-        database: To prove ranges of; the caller closes it after ``serve`` has returned.
+        database: To prove ranges and changes of; the caller closes it after ``serve`` has returned.  It may
+            be written to meanwhile, also by another process, and need not have a complete root yet.
         limits: Of connections, requests, proofs and waits.
         workers: That read the database; threads when None.
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
@@ -63,11 +65,14 @@ class Server:
         self._stopping = trio.Event()
         self._conversations: set[Conversation] = set()
         self._refusing = 0
+        workers = workers or Threads(self.limits.max_threads)
+        self._heads = HeadWatcher(database, workers, self.limits.head_interval_seconds, self._report)
         self._services = Services(
             database,
             self.limits,
             self.counters,
-            workers or Threads(self.limits.max_threads),
+            workers,
+            self._heads,
             trio.Semaphore(self.limits.max_large_proofs),
             self._report,
         )
@@ -75,6 +80,13 @@ class Server:
     def stop(self) -> None:
         """Begin a graceful shutdown: ``serve`` returns when all in flight is answered, or its time is up."""
         self._stopping.set()
+
+    def announce(self) -> None:
+        """Look for a new head now, so that subscribers need not wait until the server looks by itself.
+
+        To be called in the event loop, after a commit; from a thread with ``trio.from_thread.run_sync``.
+        """
+        self._heads.look_now()
 
     async def serve(
         self,
@@ -91,6 +103,7 @@ class Server:
         async with trio.open_nursery() as conversations:
             async with trio.open_nursery() as accepting:
                 await accepting.start(self._accept, listeners, conversations)
+                accepting.start_soon(self._heads.run)
                 task_status.started(listeners)
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -126,10 +139,14 @@ class Server:
             await trio.aclose_forcefully(stream)
 
     def _make_room(self) -> bool:
-        """Cut off the conversation that asked nothing for the longest time; return whether there was one."""
-        longest = max(self._conversations, key=lambda each: each.idle_seconds, default=None)
-        if longest is None or longest.idle_seconds < self.limits.spared_seconds:
+        """Cut off a conversation that asked nothing for long; return whether there was one.
+
+        Of those that are not spared any more, subscribers come last, and the longest silence first.
+        """
+        idle = [conversation for conversation in self._conversations if not conversation.is_spared]
+        if not idle:
             return False
+        longest = max(idle, key=lambda each: (not each.is_subscribed, each.idle_seconds))
         self._conversations.discard(longest)
         longest.cut_off()
         return True
@@ -159,16 +176,16 @@ class Server:
         """Return what we say first, None where not even the head can be read."""
         database = self._services.database
         try:
-            root, revision, keys = await self._services.workers.run(partial(read_head, database))
+            head = await self._services.workers.run(partial(read_head, database))
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
             self._report(error)
             return None
         return Hello(
             hasher=database.scheme.hasher,
             branch_factor=database.scheme.branch_factor,
-            root=root,
-            revision=revision,
-            keys=keys,
+            root=head.root,
+            revision=head.revision,
+            keys=head.keys,
             max_frame_bytes=MAX_CONTROL_BYTES,
             max_keys=self.limits.max_keys,
             max_bytes=self.limits.max_bytes,

@@ -100,6 +100,11 @@ class Connection:
         return self._requests.subscription
 
     @property
+    def unanswered_pings(self) -> int:
+        """Pings of ours without a pong."""
+        return len(self._pings)
+
+    @property
     def free_requests(self) -> int:
         """How many requests a client may make now without waiting for an answer."""
         if self.peer is None or State.OPEN is not self.our_state or State.OPEN is not self.their_state:
@@ -112,7 +117,7 @@ class Connection:
         return 0 if self.peer is None else self.peer.max_frame_bytes - RANGE_OVERHEAD_BYTES
 
     def is_in_flight(self, request_id: int) -> bool:
-        """Whether a request waits for its answer; on a client, whether somebody still wants it."""
+        """Whether a request waits for its answer, and the client still wants that."""
         return self._requests.is_wanted(request_id)
 
     def next_request_id(self) -> int:
@@ -302,8 +307,7 @@ class Connection:
         elif isinstance(message, Request):
             self._receive_request(message)
         elif isinstance(message, Cancel):
-            # The answer and the cancel crossed on their way: nothing is left to do.
-            return message.request_id in self._requests
+            return self._receive_cancel(message)
         elif isinstance(message, Ping):
             self._receive_ping(message)
         elif isinstance(message, Pong):
@@ -329,6 +333,13 @@ class Connection:
         elif len(self._requests) >= limit:
             raise TooManyRequests(limit)
         self._requests.add(request)
+
+    def _receive_cancel(self, cancel: Cancel) -> bool:
+        wanted = self._requests.is_wanted(cancel.request_id)
+        # Where it is not, the answer and the cancel have crossed, and nothing is left to do.
+        if wanted:
+            self._requests.cancel(cancel.request_id)
+        return wanted
 
     def _receive_answer(self, answer: Answer) -> bool:
         name, request_id, kind = type(answer).__name__, answer.request_id, kind_of(answer)

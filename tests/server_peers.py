@@ -10,7 +10,21 @@ import trio
 import trio.testing
 
 from server import Server
-from syncproto import Connection, Error, GetRange, Hello, Message, Role
+from syncproto import (
+    Connection,
+    Error,
+    GetChanges,
+    GetRange,
+    Head,
+    Hello,
+    Message,
+    Range,
+    Request,
+    Role,
+    Subscribe,
+    encode,
+)
+from tests.fake_database import FakeDatabase, FakeProof
 
 HELLO = Hello(hasher="blake3", branch_factor=16, root=bytes(32), revision=0, max_frame_bytes=64 << 20)
 _RECEIVE_BYTES = 64 << 10
@@ -39,6 +53,18 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         self._accepted.close()
 
 
+def pairs_of(message: Message | None) -> dict[bytes, bytes]:
+    """Return what the range of a fake database holds."""
+    assert isinstance(message, Range)
+    proof = FakeProof.decode(message.proof)
+    return {key: value for key, value in zip(proof.keys, proof.values, strict=True) if value is not None}
+
+
+def head_of(database: FakeDatabase, request_id: int = 77) -> Head:
+    """Return what a server should say of the head of a fake database."""
+    return Head(request_id, database.root, database.revision, len(database.content))
+
+
 class Client:
     """Speaks the protocol over a stream, one message at a time."""
 
@@ -50,6 +76,12 @@ class Client:
     async def send(self, *messages: Message) -> None:
         """Send messages that the rules allow."""
         await self.stream.send_all(b"".join(self.connection.send(message) for message in messages))
+
+    async def force(self, *requests: Request) -> None:
+        """Send requests that our own connection would refuse to send; it accepts their answers."""
+        for request in requests:
+            self.connection._requests.add(request)
+        await self.stream.send_all(b"".join(encode(request).data for request in requests))
 
     async def receive(self) -> Message | None:
         """Return the next message; None at the end of the stream."""
@@ -84,6 +116,24 @@ class Client:
         answer = await self.ask(message)
         assert isinstance(answer, Error)
         return answer
+
+    async def subscribe(self, request_id: int = 77) -> Head:
+        """Subscribe and return the head that is announced first."""
+        head = await self.ask(Subscribe(request_id))
+        assert isinstance(head, Head)
+        assert head.request_id == request_id
+        return head
+
+    async def next_head(self) -> Head:
+        """Return the next message, which is a head."""
+        head = await self.receive()
+        assert isinstance(head, Head)
+        return head
+
+    def get_changes(self, old_root: bytes, new_root: bytes, **changes: object) -> GetChanges:
+        """Return a request of all changes, with what a test wants otherwise."""
+        request = GetChanges(self.connection.next_request_id(), old_root, new_root, None, None, 1000, 1 << 20)
+        return replace(request, **changes)  # type: ignore[arg-type]  # a wrong name fails the test that gives it
 
     def get_range(self, root: bytes, **changes: object) -> GetRange:
         """Return a request of everything, with what a test wants otherwise."""

@@ -21,14 +21,13 @@ from syncproto import (
     Goodbye,
     Head,
     Hello,
-    Message,
     Ping,
     Pong,
     Range,
     encode,
 )
 from tests.fake_database import FakeDatabase, FakeProof, VirtualWorkers
-from tests.server_peers import HELLO, Site, running
+from tests.server_peers import HELLO, Site, pairs_of, running
 
 CONTENT = {b"a": b"1", b"b": b"2", b"c": b"3"}
 LIMITS = ServerLimits(max_requests=4, max_keys=100)
@@ -49,12 +48,6 @@ def workers() -> VirtualWorkers:
 async def site(database: FakeDatabase, workers: VirtualWorkers) -> AsyncIterator[Site]:
     async with running(Server(database, limits=LIMITS, workers=workers)) as site:
         yield site
-
-
-def pairs_of(message: Message | None) -> dict[bytes, bytes]:
-    assert isinstance(message, Range)
-    proof = FakeProof.decode(message.proof)
-    return dict(zip(proof.keys, proof.values, strict=True))
 
 
 # Hello.
@@ -157,16 +150,59 @@ async def test_the_head_is_told_as_it_is_now(
     assert await client.ask(GetHead(1)) == Head(1, database.root, 2, 4)
 
 
-async def test_another_root_than_the_heads_is_unknown(
+async def test_a_root_that_the_database_never_had_is_unknown(
+    site: Site, database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    client = await site.greeted()
+    error = await client.refused(client.get_range(bytes(32)))
+    assert error.code is ErrorCode.UNKNOWN_ROOT
+    assert pairs_of(await client.ask(client.get_range(database.root))) == CONTENT
+
+
+async def test_a_range_is_answered_at_any_retained_root(
     site: Site, database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     client = await site.greeted()
     old = database.root
-    database.content[b"d"] = b"4"
+    new = database.commit({b"d": b"4"})
+    assert pairs_of(await client.ask(client.get_range(old))) == CONTENT
+    assert pairs_of(await client.ask(client.get_range(new))) == CONTENT | {b"d": b"4"}
+
+
+async def test_a_root_that_is_not_retained_any_more_is_gone(
+    site: Site, database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    client = await site.greeted()
+    old = database.root
+    new = database.commit({b"d": b"4"})
+    database.prune()
     error = await client.refused(client.get_range(old))
-    assert error.code is ErrorCode.UNKNOWN_ROOT
-    assert database.root.hex() in error.message
-    assert len(pairs_of(await client.ask(client.get_range(database.root)))) == 4
+    assert error.code is ErrorCode.HISTORY_GONE
+    assert pairs_of(await client.ask(client.get_range(new))) == CONTENT | {b"d": b"4"}
+    assert site.server.counters.failures == 0
+
+
+async def test_a_database_without_a_complete_root_is_served(
+    database: FakeDatabase, workers: VirtualWorkers, autojump_clock: MockClock
+) -> None:
+    database.complete = False
+    server = Server(database, limits=LIMITS, workers=workers)
+    async with running(server) as site:
+        client = await site.client()
+        hello = await client.greet()
+        assert (hello.root, hello.revision, hello.keys) == (None, 0, 0)
+        assert await client.ask(GetHead(1)) == Head(1, None, 0, 0)
+        for request in (
+            client.get_range(database.root),
+            client.get_changes(bytes(32), database.root),
+        ):
+            error = await client.refused(request)
+            assert error.code is ErrorCode.UNKNOWN_ROOT
+            assert "/secret/path" not in error.message
+        database.complete = True
+        assert await client.ask(GetHead(1)) == Head(1, database.root, 1, len(CONTENT))
+        assert pairs_of(await client.ask(client.get_range(database.root))) == CONTENT
+        assert server.counters.failures == 0
 
 
 async def test_a_limit_that_is_too_small_is_answered_with_one_that_will_do(
@@ -186,10 +222,7 @@ async def test_what_the_clients_frames_cannot_hold_is_a_limit_too_small(
 ) -> None:
     client = await site.greeted(replace(HELLO, max_frame_bytes=MAX_CONTROL_BYTES))
     database.content = {b"a": bytes(5000)}
-    # The client's own connection would refuse to ask for more than its frames may hold.
-    request = client.get_range(database.root, max_bytes=10_000)
-    client.connection._in_flight[request.request_id] = request
-    await client.stream.send_all(encode(request).data)
+    await client.force(client.get_range(database.root, max_bytes=10_000))
     error = await client.receive()
     assert isinstance(error, Error)
     assert error.code is ErrorCode.LIMIT_TOO_SMALL
@@ -321,9 +354,7 @@ async def test_requests_above_the_limit_are_refused_as_overloaded(
 ) -> None:
     client = await site.greeted()
     workers.seconds = 1
-    requests = [client.get_range(database.root, request_id=number) for number in range(1, 7)]
-    client.connection._in_flight |= {request.request_id: request for request in requests}
-    await client.stream.send_all(b"".join(encode(request).data for request in requests))
+    await client.force(*(client.get_range(database.root, request_id=number) for number in range(1, 7)))
     refusals = [await client.receive(), await client.receive()]
     for refusal, number in zip(refusals, (5, 6), strict=True):
         assert isinstance(refusal, Error)
@@ -797,7 +828,7 @@ async def test_a_request_may_follow_the_clients_hello_at_once(
     site: Site, database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     client = await site.client()
-    client.connection._in_flight[1] = GetHead(1)
-    await client.stream.send_all(encode(HELLO).data + encode(GetHead(1)).data)
+    await client.stream.send_all(encode(HELLO).data)
+    await client.force(GetHead(1))
     assert isinstance(await client.receive(), Hello)
     assert await client.receive() == Head(1, database.root, 1, len(database.content))

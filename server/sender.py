@@ -1,0 +1,124 @@
+"""The only writer to a client's stream: takes messages one at a time, each within a time that it allows.
+
+Nothing is queued here: who puts a message waits until it is taken, and takes part in the client's slowness.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self, TypeAlias
+
+import trio
+
+from server.counters import Counters
+from server.heads import Subscription
+from server.limits import MIN_SEND_BYTES_PER_SECOND
+from syncproto import Connection, Error, Frame, Head, Kind, Message, State
+
+# A message, an answer in its frame, or a subscription whose slot is emptied when its turn has come.
+Content: TypeAlias = Message | Frame | Subscription
+
+
+class _Parcel(NamedTuple):
+    """What is to be sent, and who waits until it is."""
+
+    content: Content
+    sent: trio.Event
+
+
+class Sender:
+    """Sends what the tasks of a conversation put, in the order in which they put it.
+
+    A context manager: at its end nothing more can be put, and ``run`` returns when it has sent the rest.
+
+    Args:
+        stream: To the client.
+        connection: That checks and encodes what is sent.
+        counters: Of the server.
+        timeout_seconds: For one message; a long one has more, see ``MIN_SEND_BYTES_PER_SECOND``.
+        on_sent: Called with each content that was sent.
+
+    Attributes:
+        answering: Whether an answer is on its way to the client at this moment.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.SendStream,
+        connection: Connection,
+        counters: Counters,
+        timeout_seconds: float,
+        on_sent: Callable[[Content], None],
+    ) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._counters = counters
+        self._timeout_seconds = timeout_seconds
+        self._on_sent = on_sent
+        self.answering = False
+        self._put, self._parcels = trio.open_memory_channel[_Parcel](0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._put.aclose()
+
+    async def put(self, content: Content) -> trio.Event:
+        """Hand over what is to be sent, when its turn has come; return what is set when it is sent."""
+        parcel = _Parcel(content, trio.Event())
+        await self._put.send(parcel)
+        return parcel.sent
+
+    async def run(self, hello: bytes) -> None:
+        """Send until no more can be put.
+
+        Args:
+            hello: The bytes that go first.
+
+        Raises:
+            trio.TooSlowError: The client does not take what is sent.
+            trio.BrokenResourceError: The stream is closed.
+            LocalProtocolError: A rule forbids what was put: our own mistake.
+        """
+        await self._send_bytes(hello)
+        while True:
+            try:
+                await self._send_next()
+            except trio.EndOfChannel:
+                return
+
+    async def _send_next(self) -> None:
+        """Send one parcel; it is forgotten before the next is waited for, so that it takes no memory."""
+        content, sent = await self._parcels.receive()
+        data = self._bytes_of(content)
+        self.answering = isinstance(content, Frame)
+        if data is not None:
+            await self._send_bytes(data)
+        self.answering = False
+        sent.set()
+        self._on_sent(content)
+
+    async def _send_bytes(self, data: bytes) -> None:
+        with trio.fail_after(self._timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
+            await self._stream.send_all(data)
+        self._counters.bytes_sent += len(data)
+
+    def _bytes_of(self, content: Content) -> bytes | None:
+        """Return the bytes to send, None where there are none or the client has ended the conversation."""
+        message = content.take() if isinstance(content, Subscription) else content
+        last_word = isinstance(message, Error) and message.request_id == 0
+        if message is None or (self._connection.their_state is State.ENDED and not last_word):
+            return None
+        self._count(message)
+        if isinstance(message, Frame):
+            return self._connection.send_frame(message)
+        return self._connection.send(message)
+
+    def _count(self, message: Message | Frame) -> None:
+        if isinstance(message, Error):
+            self._counters.refusals[message.code] += 1
+        elif isinstance(message, Frame):
+            self._counters.answers += 1
+            self._counters.changes += message.kind is Kind.CHANGES
+        elif isinstance(message, Head):
+            # The head that was asked for is a frame: this one is announced.
+            self._counters.announcements += 1
