@@ -12,7 +12,7 @@ from typing import TextIO
 import trio
 
 import merkledb
-from merkledb import Database, RangeProof, Scheme, Snapshot
+from merkledb import ChangeProof, Database, RangeProof, Revision, Scheme, Snapshot
 from server import Server, addresses_of, open_listeners
 
 
@@ -27,10 +27,28 @@ class CountingDatabase:
     def scheme(self) -> Scheme:
         return self._database.scheme
 
+    @property
+    def head(self) -> Revision | None:
+        return self._database.head
+
     @contextmanager
-    def snapshot(self) -> Iterator["CountingSnapshot"]:
-        with self._database.snapshot() as snapshot:
+    def at(self, root: bytes) -> Iterator["CountingSnapshot"]:
+        with self._database.at(root) as snapshot:
             yield CountingSnapshot(snapshot, self._counts)
+
+    def prove_changes(
+        self,
+        old: bytes,
+        new: bytes,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int = 1,
+        max_bytes: int = 1,
+    ) -> ChangeProof:
+        proof = self._database.prove_changes(old, new, start, end, max_keys=max_keys, max_bytes=max_bytes)
+        write_down(self._counts, proof)
+        return proof
 
 
 class CountingSnapshot:
@@ -39,17 +57,6 @@ class CountingSnapshot:
     def __init__(self, snapshot: Snapshot, counts: TextIO) -> None:
         self._snapshot = snapshot
         self._counts = counts
-
-    @property
-    def root(self) -> bytes:
-        return self._snapshot.root
-
-    @property
-    def revision(self) -> int:
-        return self._snapshot.revision
-
-    def __len__(self) -> int:
-        return len(self._snapshot)
 
     def prove_range(
         self,
@@ -60,9 +67,13 @@ class CountingSnapshot:
         max_bytes: int = 1,
     ) -> RangeProof:
         proof = self._snapshot.prove_range(start, end, max_keys=max_keys, max_bytes=max_bytes)
-        self._counts.write(f"{len(proof.keys)}\n")
-        self._counts.flush()
+        write_down(self._counts, proof)
         return proof
+
+
+def write_down(counts: TextIO, proof: RangeProof | ChangeProof) -> None:
+    counts.write(f"{len(proof.keys)}\n")
+    counts.flush()
 
 
 async def main(store: str, counts: TextIO) -> None:

@@ -8,26 +8,36 @@ from hypothesis import strategies as st
 
 from server import Server, ServerLimits
 from server.limits import LINGER_SECONDS
-from syncproto import Cancel, GetHead, GetRange, Goodbye, Message, Ping, Pong, Range, encode
+from syncproto import (
+    Cancel,
+    GetChanges,
+    GetHead,
+    GetRange,
+    Goodbye,
+    Message,
+    Ping,
+    Pong,
+    Range,
+    Subscribe,
+    encode,
+)
 from tests import syncproto_strategies as strategies
 from tests.fake_database import FakeDatabase, FakeProof, VirtualWorkers
 from tests.server_peers import HELLO, Site, running
 
 DATABASE = FakeDatabase({bytes([number]): bytes(number) for number in range(20)})
+OLD_ROOT = DATABASE.root
+DATABASE.commit({b"\x05": None, b"\x07": bytes(300), b"new": b"value"})
 LIMITS = ServerLimits(max_requests=3, max_ordinary_bytes=100, max_bytes=1000)
 
 small_ids = st.integers(1, 5)
-ranges = st.builds(
-    GetRange,
-    small_ids,
-    st.sampled_from([DATABASE.root, bytes(32)]),
-    st.none() | st.binary(max_size=2),
-    st.none() | st.binary(max_size=2),
-    st.integers(1, 50),
-    st.sampled_from([1, 10, 90, 1000, 100_000]),
-)
+roots = st.sampled_from([DATABASE.root, OLD_ROOT, bytes(32)])
+bounds = st.none() | st.binary(max_size=2)
+limits = (st.integers(1, 50), st.sampled_from([1, 10, 90, 1000, 100_000]))
 plausible: st.SearchStrategy[Message] = st.one_of(
-    ranges,
+    st.builds(GetRange, small_ids, roots, bounds, bounds, *limits),
+    st.builds(GetChanges, small_ids, roots, roots, bounds, bounds, *limits),
+    st.builds(Subscribe, small_ids),
     st.builds(GetHead, small_ids),
     st.builds(Cancel, small_ids),
     st.builds(Ping, small_ids),
@@ -41,10 +51,12 @@ pieces = st.one_of(
     st.just(encode(HELLO).data),
 )
 # What a client does next: sends bytes, waits some seconds, or reads some bytes.
-acts = st.one_of(pieces, pieces, st.floats(0, 200), st.integers(1, 100_000))
+# Now and then somebody commits meanwhile.
+acts = st.one_of(pieces, pieces, st.floats(0, 200), st.integers(1, 100_000), st.none())
+Act = bytes | float | int | None
 
 
-async def misbehave(site: Site, steps: list[bytes | float | int], greets: bool) -> None:
+async def misbehave(site: Site, steps: list[Act], greets: bool) -> None:
     stream = await site.listener.connect()
     try:
         if greets:
@@ -55,6 +67,9 @@ async def misbehave(site: Site, steps: list[bytes | float | int], greets: bool) 
                     await stream.send_all(step)
                 elif isinstance(step, int):
                     await stream.receive_some(step)
+                elif step is None:
+                    DATABASE.revision += 1
+                    site.server.announce()
                 else:
                     await trio.sleep(step)
     except trio.BrokenResourceError:
@@ -68,7 +83,7 @@ async def misbehave(site: Site, steps: list[bytes | float | int], greets: bool) 
     st.lists(st.tuples(st.lists(acts, max_size=12), st.booleans()), min_size=1, max_size=3), st.floats(0, 5)
 )
 def test_whatever_clients_do_the_server_goes_on(
-    lockstep: bool, clients: list[tuple[list[bytes | float | int], bool]], seconds: float
+    lockstep: bool, clients: list[tuple[list[Act], bool]], seconds: float
 ) -> None:
     failures: list[Exception] = []
 

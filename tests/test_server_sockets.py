@@ -1,6 +1,12 @@
 """A server of a real database on real sockets."""
 
-from collections.abc import AsyncIterator, Iterator
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,7 +14,15 @@ import pytest
 import trio
 
 import merkledb
-from merkledb import Database, RangeProof, Scheme, verify_range
+from merkledb import (
+    ChangeProof,
+    Database,
+    RangeProof,
+    Scheme,
+    VerifiedChanges,
+    VerifiedRange,
+    verify_range,
+)
 from server import (
     AddressInUse,
     AddressNotAllowed,
@@ -18,9 +32,8 @@ from server import (
     ServerLimits,
     addresses_of,
     open_listeners,
-    serve,
 )
-from syncproto import Error, ErrorCode, GetHead, Goodbye, Head, Range
+from syncproto import Changes, Error, ErrorCode, GetHead, Goodbye, Head, Range
 from tests.server_peers import Client
 
 CONTENT = {sha256(number.to_bytes(8, "big")).digest(): number.to_bytes(40, "big") for number in range(500)}
@@ -35,9 +48,16 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 async def address(database: Database) -> AsyncIterator[tuple[str, int]]:
+    async with serving(database) as address:
+        yield address
+
+
+@asynccontextmanager
+async def serving(database: Database, server: Server | None = None) -> AsyncIterator[tuple[str, int]]:
+    """Serve a database for the time of a ``with`` block."""
     listeners = await open_listeners("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, database, listeners)
+        await nursery.start((server or Server(database)).serve, listeners)
         yield addresses_of(listeners)[0]
         nursery.cancel_scope.cancel()
 
@@ -71,7 +91,7 @@ async def test_a_whole_database_is_copied_range_by_range(
     head = await client.ask(GetHead(99))
     assert isinstance(head, Head)
     assert (head.root, head.revision, head.keys) == (database.root, database.revision, len(CONTENT))
-    assert await copied(client, head.root, max_keys) == CONTENT
+    assert await copied(client, database.root, max_keys) == CONTENT
     await client.stream.aclose()
 
 
@@ -86,14 +106,231 @@ async def test_many_clients_at_once(database: Database, address: tuple[str, int]
             nursery.start_soon(copy)
 
 
-async def test_a_commit_makes_the_old_root_unknown(database: Database, address: tuple[str, int]) -> None:
+async def test_a_whole_copy_at_an_old_root_while_the_writer_commits(
+    database: Database, address: tuple[str, int]
+) -> None:
+    """Every range of the copy is verified against the old root, and each comes between two commits."""
     client = await greeted(address)
-    old = database.root
-    database.commit({b"new": b"value"})
-    error = await client.refused(client.get_range(old))
-    assert error.code is ErrorCode.UNKNOWN_ROOT
-    assert await copied(client, database.root, 1000) == CONTENT | {b"new": b"value"}
+    root = database.root
+    content: dict[bytes, bytes] = {}
+    start: bytes | None = None
+    for number in itertools.count():
+        answer = await client.ask(client.get_range(root, start=start, max_keys=61))
+        assert isinstance(answer, Range)
+        verified = verify_range(RangeProof.decode(answer.proof), root, start, None, scheme=Scheme())
+        content |= zip(verified.keys, verified.values, strict=True)
+        if verified.complete:
+            break
+        assert verified.end is not None
+        start = verified.end + b"\0"
+        some = list(CONTENT)[number * 31 :: 7]
+        database.commit({**dict.fromkeys(some), number.to_bytes(2, "big"): b"new"})
+    assert content == CONTENT
     await client.stream.aclose()
+
+
+async def test_a_proof_is_whole_though_the_writer_commits_in_another_thread(
+    database: Database, address: tuple[str, int]
+) -> None:
+    roots = [database.root]
+    contents = {database.root: dict(CONTENT)}
+
+    def write() -> None:
+        for number in range(20):
+            changes = {key: number.to_bytes(4, "big") for key in list(CONTENT)[number::20]}
+            after = contents[roots[-1]] | changes
+            contents[merkledb.root_of(after)] = after
+            roots.append(database.commit(changes))
+
+    async def read() -> None:
+        client = await greeted(address)
+        for _ in range(10):
+            # The oldest is the most work, and the newest may be a moment old.
+            for root in (roots[0], roots[-1]):
+                assert await copied(client, root, 200) == contents[root]
+        await client.stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, write)
+        nursery.start_soon(read)
+
+
+async def test_a_root_that_was_pruned_is_gone_and_one_that_never_was_is_unknown(tmp_path: Path) -> None:
+    with merkledb.open(tmp_path / "store", history=2) as database:
+        roots = [database.commit({b"key": bytes([number])}) for number in range(4)]
+        async with serving(database) as address:
+            client = await greeted(address)
+            for root in roots[:2]:
+                error = await client.refused(client.get_range(root))
+                assert error.code is ErrorCode.HISTORY_GONE
+            error = await client.refused(client.get_range(b"?" * 32))
+            assert error.code is ErrorCode.UNKNOWN_ROOT
+            for number in (2, 3):
+                assert await copied(client, roots[number], 10) == {b"key": bytes([number])}
+            await client.stream.aclose()
+
+
+async def brought_forward(
+    client: Client, copy: Database, old: bytes, new: bytes, max_keys: int
+) -> dict[type[object], int]:
+    """Bring a copy from an old root to a new one, and return how many answers there were of each sort."""
+    answers: dict[type[object], int] = {Changes: 0, Range: 0}
+    start: bytes | None = None
+    while True:
+        request = client.get_changes(old, new, start=start, max_keys=max_keys)
+        answer = await client.ask(request)
+        assert isinstance(answer, Changes | Range)
+        answers[type(answer)] += 1
+        verified: VerifiedChanges | VerifiedRange
+        if isinstance(answer, Changes):
+            verified = copy.verify_changes(
+                ChangeProof.decode(answer.proof), new, start, max_keys=max_keys, max_bytes=request.max_bytes
+            )
+        else:
+            verified = verify_range(RangeProof.decode(answer.proof), new, start, scheme=copy.scheme)
+        copy.apply(verified)
+        if verified.complete:
+            return answers
+        assert verified.end is not None
+        start = verified.end + b"\0"
+
+
+@pytest.mark.parametrize("max_keys", [1000, 17])
+async def test_a_copy_is_brought_forward_by_changes(
+    database: Database, address: tuple[str, int], tmp_path: Path, max_keys: int
+) -> None:
+    old = database.root
+    database.commit({**dict.fromkeys(list(CONTENT)[::9]), b"": b"the empty key"})
+    new = database.commit(dict.fromkeys(list(CONTENT)[::5], b"changed"))
+    with merkledb.open(tmp_path / "copy") as copy:
+        copy.commit(CONTENT)
+        client = await greeted(address)
+        answers = await brought_forward(client, copy, old, new, max_keys)
+        assert answers[Range] == 0
+        assert copy.root == new
+        assert dict(copy.items()) == dict(database.items())
+        assert dict(await brought_forward_again(client, copy, old, max_keys)) == CONTENT
+        await client.stream.aclose()
+
+
+async def brought_forward_again(
+    client: Client, copy: Database, root: bytes, max_keys: int
+) -> Iterable[tuple[bytes, bytes]]:
+    """Bring a copy to another root, such as an older one, and return its pairs."""
+    await brought_forward(client, copy, copy.root, root, max_keys)
+    assert copy.root == root
+    return copy.items()
+
+
+@pytest.mark.parametrize("max_keys", [1000, 17])
+async def test_a_copy_that_history_does_not_reach_is_brought_forward_by_ranges(
+    tmp_path: Path, max_keys: int
+) -> None:
+    with (
+        merkledb.open(tmp_path / "store", history=1) as database,
+        merkledb.open(tmp_path / "copy") as copy,
+    ):
+        database.commit(CONTENT)
+        copy.commit(CONTENT)
+        new = database.commit(dict.fromkeys(list(CONTENT)[::9]))
+        server = Server(database)
+        async with serving(database, server) as address:
+            client = await greeted(address)
+            answers = await brought_forward(client, copy, copy.root, new, max_keys)
+            assert answers[Changes] == 0
+            assert server.counters.fallbacks == answers[Range]
+            assert copy.root == new
+            error = await client.refused(client.get_changes(new, merkledb.root_of(CONTENT)))
+            assert error.code is ErrorCode.HISTORY_GONE
+            await client.stream.aclose()
+
+
+async def test_a_change_larger_than_an_ordinary_proof_is_sent_when_asked_for(
+    database: Database, address: tuple[str, int]
+) -> None:
+    client = await greeted(address)
+    old, value = database.root, bytes(5 << 20)
+    new = database.commit({b"\x80large": value, b"\x80larger": b"short"})
+    error = await client.refused(client.get_changes(old, new))
+    assert error.code is ErrorCode.LIMIT_TOO_SMALL
+    assert error.detail is not None
+    answer = await client.ask(client.get_changes(old, new, max_bytes=error.detail))
+    assert isinstance(answer, Changes)
+    assert ChangeProof.decode(answer.proof).values[0] == value
+    await client.stream.aclose()
+
+
+async def test_subscribers_hear_of_commits_of_this_process_and_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with merkledb.open(path) as database:
+        database.commit({b"a": b"1"})
+    with merkledb.open(path, readonly=True) as database:
+        async with serving(database) as address:
+            client = await greeted(address)
+            head = await client.subscribe()
+            assert (head.root, head.revision, head.keys) == (database.root, 1, 1)
+            for number in range(3):
+                await trio.to_thread.run_sync(partial(commit_elsewhere, path, number))
+                head = await client.next_head()
+                assert (head.root, head.revision, head.keys) == (database.root, 2 + number, 2 + number)
+            await client.stream.aclose()
+
+
+def commit_elsewhere(path: Path, number: int) -> None:
+    program = (
+        f"import merkledb\nwith merkledb.open({str(path)!r}) as d: d.commit({{b'key {number}': b'value'}})"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+async def test_a_stopped_server_takes_leave_of_its_subscribers(database: Database) -> None:
+    server = Server(database)
+    listeners = await open_listeners("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, listeners)
+        clients = [await greeted(addresses_of(listeners)[0]) for _ in range(3)]
+        for client in clients:
+            await client.subscribe()
+        database.commit({b"new": b"value"})
+        server.announce()
+        for client in clients:
+            assert (await client.next_head()).root == database.root
+        server.stop()
+        for client in clients:
+            assert await client.receive() == Goodbye()
+            await client.stream.aclose()
+
+
+async def test_a_replica_that_catches_up_shows_its_last_root_until_it_has_the_next(
+    database: Database, tmp_path: Path
+) -> None:
+    """Beginning with none at all: a first sync that is unfinished has no root to show."""
+    with merkledb.open(tmp_path / "replica") as replica:
+        async with serving(replica) as address:
+            client = await greeted(address)
+            assert (await client.subscribe()).root == merkledb.EMPTY_ROOT
+            root = database.root
+            half = verify_range(database.prove_range(max_keys=250), root, max_keys=250)
+            replica.apply(half)
+            assert await client.next_head() == Head(77, None, 0, 0)
+            error = await client.refused(client.get_range(root))
+            assert error.code is ErrorCode.UNKNOWN_ROOT
+            assert half.end is not None
+            rest = half.end + b"\0"
+            replica.apply(verify_range(database.prove_range(rest, max_keys=250), root, rest, max_keys=250))
+            head = await client.next_head()
+            assert (head.root, head.keys) == (root, len(CONTENT))
+            assert await copied(client, root, 100) == CONTENT
+
+            new = database.commit(dict.fromkeys(CONTENT, b"changed"))
+            replica.apply(verify_range(database.prove_range(max_keys=250), new, max_keys=250))
+            assert replica.catching_up
+            assert await client.ask(GetHead(5)) == replace(head, request_id=5)
+            assert await copied(client, root, 100) == CONTENT
+            replica.apply(verify_range(database.prove_range(rest, max_keys=250), new, rest, max_keys=250))
+            assert (await client.next_head()).root == new
+            assert await copied(client, new, 100) == dict.fromkeys(CONTENT, b"changed")
+            await client.stream.aclose()
 
 
 async def test_a_pair_larger_than_an_ordinary_proof_is_sent_when_asked_for(
