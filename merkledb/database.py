@@ -374,13 +374,15 @@ class Database(Content):
             self._put_progress(write.transaction, None)
             return root, write.tip.newest
 
-    def commit(self, changes: Mapping[bytes, bytes | None]) -> bytes:
+    def commit(self, changes: Mapping[bytes, bytes | None], *, keep_history: bool = True) -> bytes:
         """Make all changes, durably, or none.
 
         A commit that changes anything makes a revision.  The content counts as written locally from then on.
 
         Args:
             changes: The new value of each key; None deletes it.  Deleting an absent key changes nothing.
+            keep_history: False forgets all older revisions instead of adding to them, which is cheaper where
+                nobody will ask for them: the batches of a bulk load.
 
         Returns:
             The new root.
@@ -394,7 +396,7 @@ class Database(Content):
         """
         columns = sorted_changes(changes, self.scheme)
         with self._write() as write:
-            root = write.commit(columns)
+            root = write.commit(columns, keep_history=keep_history)
             self._put_progress(write.transaction, None)
             return root
 
@@ -512,10 +514,10 @@ class Database(Content):
             DatabaseFull: What is done is done; make room and repeat it.
             ReadonlyDatabase: It was opened for reading.
         """
-        finished = False
-        while not finished:
+        low: bytes | None = b""
+        while low is not None:
             with self._write() as write:
-                finished = write.roll_back()
+                low = write.roll_back(low)
                 self._put_progress(write.transaction, None)
 
     @property

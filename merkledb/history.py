@@ -5,10 +5,11 @@
 
         count of children ‖ tokens        all that the branch had, one a byte
         value part                        as in a record
-        for each child that changed:
-            token ‖ id                    33 bytes, as in a record
+        count ‖ (token ‖ id) for each     of the children that changed, as in a record
+        for each of these that is no branch right at its slot:
+            token
             is leaf (1 bit) ‖ length (15) 2 bytes
-            rest of the child's path      behind its slot, one token a byte; mostly none
+            rest of the child's path      behind its slot, one token a byte
 
 Rows are sorted by sequence number first, so a commit appends its history in full pages and pruning takes it
 away in one stretch; a table sorted by key would touch as many pages again as the commit itself.  The price is
@@ -24,41 +25,26 @@ A first row counts for the unfinished revision of a sync too: it may write a pla
 there at the head is kept.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from merkledb.errors import CorruptDatabase
 from merkledb.record import CHILD_BYTES, COUNTS, encode_record, parse_record, parse_value_part, value_part
 from merkledb.revisions import SEQUENCE_BYTES, Place
-from merkledb.store import Store, Table, Transaction, put_rows, seek_row
+from merkledb.scheme import NO_VALUE
+from merkledb.store import Cursor, Store, Table, Transaction, put_rows, seek_row
 from merkledb.trie import Node, OpenTrie, StoredTrie
 
 _ABSENT: Final = b"\x00"
 _PRESENT: Final = b"\x01"
 _LEAF: Final = 1 << 15
-_AT_SLOT: Final = b"\x00\x00"
-_PLACE_BYTES: Final = 2
+_LENGTH_BYTES: Final = 2
+# Where a child is that a row does not speak of: a branch, right at its slot.
+_AT_SLOT: Final = Place(b"", is_leaf=False)
 # Pruning takes so many rows away at each commit, and twice as many as the commit adds if that is more.
 _PRUNED_ROWS: Final = 4096
-
-
-class PastChild(NamedTuple):
-    """A child as it was.
-
-    Attributes:
-        node_id: Its id.
-        rest: Its path behind its slot.
-        is_leaf: Whether it was a leaf.
-    """
-
-    node_id: bytes
-    rest: bytes
-    is_leaf: bool
-
-    def encode(self, token: int) -> bytes:
-        """Return its part of the row."""
-        length = (len(self.rest) | _LEAF * self.is_leaf).to_bytes(_PLACE_BYTES)
-        return bytes([token]) + self.node_id + length + self.rest
 
 
 class PastBranch(NamedTuple):
@@ -67,17 +53,25 @@ class PastBranch(NamedTuple):
     Attributes:
         tokens: Of all children that the branch had.
         digest: Of its own value, or None.
-        children: Those that changed, by token.
+        ids: Of the children that changed, by token.
+        rests: Where those are that are no branch right at their slot, by token: the path behind the slot.
     """
 
     tokens: bytes
     digest: bytes | None
-    children: dict[int, PastChild]
+    ids: dict[int, bytes]
+    rests: dict[int, Place]
 
     def encode(self) -> bytes:
         """Return the row."""
-        head = COUNTS[len(self.tokens)] + self.tokens + value_part(self.digest)
-        return head + b"".join(self.children[token].encode(token) for token in sorted(self.children))
+        rows = [COUNTS[len(self.tokens)], self.tokens, value_part(self.digest), COUNTS[len(self.ids)]]
+        rows += [bytes([token]) + self.ids[token] for token in sorted(self.ids)]
+        rows += [_encode_rest(bytes([token]), self.rests[token]) for token in sorted(self.rests)]
+        return b"".join(rows)
+
+
+def _encode_rest(token: bytes, rest: Place) -> bytes:
+    return token + (len(rest.path) | _LEAF * rest.is_leaf).to_bytes(_LENGTH_BYTES) + rest.path
 
 
 def parse_past_branch(row: bytes) -> PastBranch:
@@ -86,22 +80,38 @@ def parse_past_branch(row: bytes) -> PastBranch:
     Raises:
         ValueError: It is no such row.
     """
-    if not row:
-        raise ValueError("a row is never empty")
-    at, count = (1, row[0]) if row[0] < 128 else (2, row[0] - 128 + 128 * int.from_bytes(row[1:2]))
+    count, at = _parse_count(row, 0)
     tokens, at = row[at : at + count], at + count
-    value_end = at + (1 if row[at : at + 1] == b"\x00" else 2 + int.from_bytes(row[at + 1 : at + 2]))
-    digest, at = parse_value_part(row[at:value_end]), value_end
-    children: dict[int, PastChild] = {}
+    value_end = at + (1 if row[at : at + 1] == NO_VALUE else 2 + int.from_bytes(row[at + 1 : at + 2]))
+    digest = parse_value_part(row[at:value_end])
+    changed, at = _parse_count(row, value_end)
+    end = at + CHILD_BYTES * changed
+    if end > len(row):
+        raise ValueError("a row ends inside its children")
+    ids = {row[child]: row[child + 1 : child + CHILD_BYTES] for child in range(at, end, CHILD_BYTES)}
+    return PastBranch(tokens, digest, ids, _parse_rests(row, end) if end < len(row) else {})
+
+
+def _parse_count(row: bytes, at: int) -> tuple[int, int]:
+    """Return the uvarint of at most two bytes at ``at``, and where it ends."""
+    if at >= len(row):
+        raise ValueError("a row ends before a count")
+    if row[at] < 128:
+        return row[at], at + 1
+    return row[at] - 128 + 128 * int.from_bytes(row[at + 1 : at + 2]), at + 2
+
+
+def _parse_rests(row: bytes, at: int) -> dict[int, Place]:
+    rests: dict[int, Place] = {}
     while at < len(row):
-        rest_at = at + CHILD_BYTES + _PLACE_BYTES
-        length = int.from_bytes(row[at + CHILD_BYTES : rest_at])
+        rest_at = at + 1 + _LENGTH_BYTES
+        length = int.from_bytes(row[at + 1 : rest_at])
         end = rest_at + (length & _LEAF - 1)
         if end > len(row):
-            raise ValueError("a row ends inside a child")
-        children[row[at]] = PastChild(row[at + 1 : at + CHILD_BYTES], row[rest_at:end], length >= _LEAF)
+            raise ValueError("a row ends inside a path")
+        rests[row[at]] = Place(row[rest_at:end], length >= _LEAF)
         at = end
-    return PastBranch(tokens, digest, children)
+    return rests
 
 
 def past_branch_row(
@@ -118,32 +128,28 @@ def past_branch_row(
             trie.
     """
     before = parse_record(record)
-    after = _ids(new_record)
-    slots = path.__add__
-    rows = [COUNTS[len(before.tokens)], before.tokens, value_part(before.digest)]
-    children, at = before.children, 0
+    after = {} if new_record is None else dict(parse_record(new_record).pairs())
+    changed, rests, children, at = [], [], before.children, 0
     for token in before.tokens:
-        end = at + CHILD_BYTES
-        if after.get(token) != children[at + 1 : end]:
-            slot = slots(children[at : at + 1])
-            rows.append(children[at:end])
-            rows.append(_AT_SLOT if slot in opened else _place_part(trie, slot))
-        at = end
-    return b"".join(rows)
+        child, at = children[at : at + CHILD_BYTES], at + CHILD_BYTES
+        if after.get(token) != child[1:]:
+            changed.append(child)
+            slot = path + child[:1]
+            if slot not in opened:
+                rests.append(_rest_of(trie, slot))
+    head = [COUNTS[len(before.tokens)], before.tokens, value_part(before.digest), COUNTS[len(changed)]]
+    return b"".join(head + changed + rests)
 
 
-def _ids(record: bytes | None) -> dict[int, bytes]:
-    """Return the ids of a record's children by token."""
-    return {} if record is None else dict(parse_record(record).pairs())
-
-
-def _place_part(trie: OpenTrie, slot: bytes) -> bytes:
-    """Return where the child in a slot is, as a row says it."""
+def _rest_of(trie: OpenTrie, slot: bytes) -> bytes:
+    """Return what a row says of where the child in a slot is; nothing of a branch right there."""
     node = trie.node_under(slot)
     if node is None:
         raise trie.corrupt(f"nothing lies under the slot {slot.hex()}")
     rest = node.path[len(slot) :]
-    return (len(rest) | _LEAF * (node.record is None)).to_bytes(_PLACE_BYTES) + rest
+    if not rest and node.record is not None:
+        return b""
+    return _encode_rest(slot[-1:], Place(rest, node.record is None))
 
 
 class HistoryWriter:
@@ -201,12 +207,12 @@ class HistoryWriter:
             raise CorruptDatabase(
                 str(self._store.path), f"a row of history is unreadable: {error}"
             ) from error
-        added = {
-            token: child
-            for token, child in second.children.items()
-            if token in first.tokens and token not in first.children
-        }
-        return first._replace(children=first.children | added).encode() if added else held
+        added = {token for token in second.ids if token in first.tokens and token not in first.ids}
+        if not added:
+            return held
+        ids = first.ids | {token: second.ids[token] for token in added}
+        rests = first.rests | {token: rest for token, rest in second.rests.items() if token in added}
+        return first._replace(ids=ids, rests=rests).encode()
 
 
 def prune_history(store: Store, transaction: Transaction, oldest: int, written_rows: int) -> None:
@@ -225,34 +231,35 @@ def prune_history(store: Store, transaction: Transaction, oldest: int, written_r
             budget -= 1
 
 
-def take_value_rows(
-    store: Store, transaction: Transaction, sequence: int, max_rows: int, max_bytes: int
-) -> dict[bytes, bytes | None]:
-    """Take the first rows of a revision out of the history of values.
+def value_rows(
+    store: Store, transaction: Transaction, sequence: int, low: bytes, max_rows: int, max_bytes: int
+) -> tuple[dict[bytes, bytes | None], bytes | None]:
+    """Return what a revision overwrote, from a key on.
 
     Args:
         store: Whose history it is.
-        transaction: The write transaction.
+        transaction: What is read in.
         sequence: The revision's sequence number.
+        low: The first key.
         max_rows: The most rows.
         max_bytes: About how many bytes at most.
 
     Returns:
-        The value that each key had before; None for none.
+        The value that each key had before, None for none; and the key to go on from, None at the end.
     """
     prefix = sequence.to_bytes(SEQUENCE_BYTES)
-    taken: dict[bytes, bytes | None] = {}
+    rows: dict[bytes, bytes | None] = {}
     size = 0
     cursor = transaction.cursor(db=store.value_history)
-    found = cursor.set_range(prefix)
-    while found and cursor.key().startswith(prefix) and len(taken) < max_rows and size < max_bytes:
-        row = cursor.value()
-        taken[cursor.key()[SEQUENCE_BYTES:]] = value_of_row(row)
+    for row_key, row in cursor if seek_row(cursor, prefix + low) else ():
+        key = row_key[SEQUENCE_BYTES:]
+        if not row_key.startswith(prefix):
+            break
+        if len(rows) == max_rows or size > max_bytes:
+            return rows, key
+        rows[key] = value_of_row(row)
         size += len(row)
-        # The cursor goes on to the row behind; behind the last one it has none.
-        cursor.delete()
-        found = bool(cursor.key())
-    return taken
+    return rows, None
 
 
 class Past:
@@ -288,20 +295,24 @@ class Past:
         """
         get, table = self._transaction.get, self._store.branch_history
         first: PastBranch | None = None
-        children: dict[int, PastChild] = {}
+        ids: dict[int, bytes] = {}
+        rests: dict[int, Place] = {}
         for prefix in self._prefixes:
             row = get(prefix + path, db=table)
             if row is None:
                 continue
             past = self._parse(path, row)
-            first = first or past
-            children = past.children | children
-            if len(children) >= len(first.tokens) and all(map(children.__contains__, first.tokens)):
+            if first is None:
+                first, ids, rests = past, past.ids, past.rests
+            else:
+                rests.update((token, past.rests[token]) for token in past.rests.keys() - ids.keys())
+                ids = past.ids | ids
+            if len(ids) >= len(first.tokens) and all(map(ids.__contains__, first.tokens)):
                 break
         if first is None:
             # It has only moved: something came between it and what was above it.
             return Node(path, stored.record(path))
-        return self._assemble(stored, path, first, children)
+        return self._assemble(stored, path, first, ids, rests)
 
     def _parse(self, path: bytes, row: bytes) -> PastBranch:
         try:
@@ -312,20 +323,24 @@ class Past:
 
     @staticmethod
     def _assemble(
-        stored: StoredTrie, path: bytes, first: PastBranch, children: Mapping[int, PastChild]
+        stored: StoredTrie,
+        path: bytes,
+        first: PastBranch,
+        ids: Mapping[int, bytes],
+        rests: Mapping[int, Place],
     ) -> Node:
         """Return the branch with the children that changed since, and the others as the tables have them."""
         record = stored.record(path)
-        held = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
-        rows, places = [], {}
-        for token in first.tokens:
-            child = children.get(token)
-            if child is not None:
-                slot = path + bytes([token])
-                places[token] = Place(slot + child.rest, child.is_leaf)
-            elif token not in held:
-                raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}")
-            rows.append(bytes([token]) + (held[token] if child is None else child.node_id))
+        children = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
+        children.update(ids)
+        places: dict[int, Place] = {}
+        for token in ids:
+            rest = rests.get(token, _AT_SLOT)
+            places[token] = Place(path + bytes([token]) + rest.path, rest.is_leaf)
+        try:
+            rows = [bytes([token]) + children[token] for token in first.tokens]
+        except KeyError as error:
+            raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}") from error
         return Node(path, encode_record(b"".join(rows), first.digest), places)
 
     def overlay(
@@ -343,25 +358,42 @@ class Past:
             The rows by key, and up to which key, inclusive, they are all that there are; None for all.
         """
         found: dict[bytes, bytes] = {}
-        cursor = self._transaction.cursor(db=self._store.value_history)
         size = 0
-        for prefix in self._prefixes:
+        cursor = self._transaction.cursor(db=self._store.value_history)
+        # The first row counts, so it comes last.
+        for prefix in reversed(self._prefixes):
             if not seek_row(cursor, prefix + low):
-                break
-            behind = _behind(prefix, high)
-            for row_key, row in cursor:
-                if row_key >= behind:
-                    break
-                key = row_key[SEQUENCE_BYTES:]
-                if key not in found:
-                    found[key] = row
-                    size += len(row)
-                    if (len(found) > 2 * max_rows or size > 2 * max_bytes) and len(found) > 1:
-                        high = _horizon(found, max_rows, max_bytes)
-                        behind = _behind(prefix, high)
-                        found = {kept: found[kept] for kept in found if kept <= high}
-                        size = sum(map(len, found.values()))
+                continue
+            fresh, fresh_bytes, whole = _read(cursor, _behind(prefix, high), 2 * max_rows, max_bytes)
+            found.update(fresh)
+            size, limit = size + fresh_bytes, high
+            if not whole:
+                high = next(reversed(fresh))
+            if len(found) > 2 * max_rows or size > 2 * max_bytes:
+                high = _horizon(found, high, max_rows, max_bytes)
+            if high != limit and high is not None:
+                found = {key: row for key, row in found.items() if key <= high}
+                size = sum(map(len, found.values()))
         return found, high
+
+
+def _read(
+    cursor: Cursor, behind: bytes, max_rows: int, max_bytes: int
+) -> tuple[dict[bytes, bytes], int, bool]:
+    """Return the rows from the cursor on and before the row key ``behind``, by key, and what they take.
+
+    Also whether these are all: there may be more than ``max_rows`` or ``max_bytes``.
+    """
+    rows: dict[bytes, bytes] = {}
+    size = 0
+    for row_key, row in islice(cursor, max_rows):
+        if row_key >= behind:
+            return rows, size, True
+        rows[row_key[SEQUENCE_BYTES:]] = row
+        size += len(row)
+        if size > max_bytes:
+            return rows, size, False
+    return rows, size, len(rows) < max_rows
 
 
 def _behind(prefix: bytes, high: bytes | None) -> bytes:
@@ -371,15 +403,17 @@ def _behind(prefix: bytes, high: bytes | None) -> bytes:
     return prefix + high + b"\0"
 
 
-def _horizon(found: Mapping[bytes, bytes], max_rows: int, max_bytes: int) -> bytes:
-    """Return the key up to which no more rows and bytes lie than allowed, but one row at least."""
+def _horizon(found: Mapping[bytes, bytes], high: bytes | None, max_rows: int, max_bytes: int) -> bytes:
+    """Return the key, at most ``high``, up to which no more rows and bytes lie than allowed, but one row."""
     keys = sorted(found)
+    if high is not None:
+        keys = keys[: bisect_right(keys, high)]
     size = 0
     for index, key in enumerate(keys[:max_rows]):
         size += len(found[key])
         if size > max_bytes and index:
             return keys[index - 1]
-    return keys[: max(max_rows, 1)][-1]
+    return keys[:max_rows][-1]
 
 
 def value_of_row(row: bytes) -> bytes | None:

@@ -26,6 +26,8 @@ class PastTrie(Trie):
         self._past = past
         self._rows = rows
         self._top = top
+        # What was put together already: both bounds of a range share the upper part of their paths.
+        self._nodes: dict[bytes, Node] = {}
 
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
@@ -37,7 +39,12 @@ class PastTrie(Trie):
         return self._stored.child(node, token) if place is None else self._node(place)
 
     def _node(self, place: Place) -> Node:
-        return Node(place.path, None) if place.is_leaf else self._past.node(self._stored, place.path)
+        if place.is_leaf:
+            return Node(place.path, None)
+        node = self._nodes.get(place.path)
+        if node is None:
+            node = self._nodes[place.path] = self._past.node(self._stored, place.path)
+        return node
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there was none."""

@@ -155,9 +155,12 @@ def encoded_value_bytes(value: bytes | None) -> int:
 
 def encoded_column_bytes(keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
     """Return how many bytes keys and values take in an encoded proof, without the headers of the arrays."""
-    lengths = [len(value) for value in values if value is not None]
-    deleted = len(values) - len(lengths)
-    return deleted + sum(map(encoded_bin_bytes, map(len, keys))) + sum(map(encoded_bin_bytes, lengths))
+    lengths = list(map(len, keys))
+    lengths += [len(value) for value in values if value is not None]
+    deleted = len(keys) + len(values) - len(lengths)
+    if max(lengths, default=0) < 1 << 8:
+        return deleted + sum(lengths) + 2 * len(lengths)
+    return deleted + sum(map(encoded_bin_bytes, lengths))
 
 
 def encoded_proof_bytes(

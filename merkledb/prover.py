@@ -17,7 +17,7 @@ from merkledb.proof import (
     encoded_proof_bytes,
     encoded_value_bytes,
 )
-from merkledb.rows import Pairs, Rows, take
+from merkledb.rows import Pairs, Rows
 from merkledb.trie import Trie
 
 # Defaults of a proof's size: large enough that boundary and round trip hardly count, small enough that a
@@ -49,7 +49,7 @@ def prove_range(
         LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
     """
     max_keys = min(max_keys, MAX_PROOF_KEYS)
-    pairs = take(rows.ascending(start, end, max_keys), end, max_keys, max_bytes)
+    pairs = rows.pairs(start, end, max_keys, max_bytes)
     return cut(pairs, start, end, max_bytes, trie, RangeProof)
 
 

@@ -95,15 +95,20 @@ class Snapshot(State):
         self._transaction.abort()
 
     def __len__(self) -> int:
+        with self._store.translated():
+            # A look at the transaction, which raises when it has ended.
+            self._store.entries(self._transaction, self._store.meta)
         return self._state.keys
 
     def _rows(self) -> Rows:
         stored = StoredRows(self._store, self._transaction)
-        return stored if self._past is None else PastRows(stored, self._past)
+        return stored if self._past is None else PastRows(stored, self._past, self._first_key)
+
+    def _first_key(self, low: bytes) -> bytes | None:
+        path = self.trie().first_path(self.scheme.codec.path(low))
+        return None if path is None else self.scheme.codec.pack(path)
 
     def trie(self) -> Trie:
         """Return the trie of this state."""
         stored = StoredTrie(self._store, self._transaction, self.scheme)
-        if self._past is None:
-            return stored
-        return PastTrie(stored, self._past, self._rows(), self._top)
+        return stored if self._past is None else PastTrie(stored, self._past, self._rows(), self._top)

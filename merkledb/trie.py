@@ -137,9 +137,32 @@ class Trie(ABC):
                 return
             node = self.child(node, token)
 
+    def first_path(self, low: bytes) -> bytes | None:
+        """Return the first path of a key at or behind ``low``; None when there is none."""
+        top = self.top()
+        todo = [] if top is None else [top]
+        while todo:
+            node = todo.pop()
+            if node.record is None:
+                if node.path >= low:
+                    return node.path
+                continue
+            record = self.parse(node)
+            is_above = node.path < low
+            if not is_above and record.digest is not None:
+                return node.path
+            if is_above and not low.startswith(node.path):
+                continue
+            first = low[len(node.path)] if is_above else 0
+            # The leftmost child that may hold it, and behind it one that surely does.
+            tokens = [token for token in record.tokens if token >= first][:2]
+            todo += [self.child(node, token) for token in reversed(tokens)]
+        return None
+
     def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
         """Return the nodes on the paths of both bounds, ascending, each once."""
-        nodes = {node.path: node for bound in (start, end) if bound is not None for node in self.spine(bound)}
+        bounds = {bound for bound in (start, end) if bound is not None}
+        nodes = {node.path: node for bound in bounds for node in self.spine(bound)}
         return [nodes[path] for path in sorted(nodes)]
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:

@@ -15,7 +15,7 @@ from typing import Final, Self
 from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, sorted_changes
 from merkledb.errors import SyncUnfinished
-from merkledb.history import HistoryWriter, prune_history, take_value_rows
+from merkledb.history import HistoryWriter, prune_history, value_rows
 from merkledb.revisions import (
     Place,
     Revision,
@@ -71,15 +71,20 @@ class Write:
     ) -> None:
         self._context.__exit__(kind, error, trace)
 
-    def commit(self, changes: Changes) -> bytes:
+    def commit(self, changes: Changes, *, keep_history: bool = True) -> bytes:
         """Make changes to the head; return the new root.
+
+        Args:
+            changes: In columns.
+            keep_history: Whether older revisions are retained, as far as the store retains any.
 
         Raises:
             SyncUnfinished: The tables do not hold the head.
         """
         if self.tip.unfinished:
             raise SyncUnfinished(str(self._store.path))
-        history = self._history(unfinished=False)
+        retained = read_retention(self._store, self.transaction).revisions > 1
+        history = self._history(unfinished=False) if retained and keep_history else None
         root = self._writer(history).commit(changes, self.tip.root)
         if root != self.tip.root:
             self._make_revision(root, 0, history, written_locally=True)
@@ -104,26 +109,36 @@ class Write:
         else:
             self._make_revision(root, number or 0, history, written_locally=False)
 
-    def roll_back(self) -> bool:
-        """Undo a part of an unfinished sync; return whether nothing is left of it."""
+    def roll_back(self, low: bytes) -> bytes | None:
+        """Undo a part of an unfinished sync.
+
+        Args:
+            low: The key from which on.
+
+        Returns:
+            The key to go on from in another transaction; None at the end.
+        """
         if not self.tip.unfinished:
-            return True
+            return None
         if not self.tip.newest:
             for table in (self._store.values, self._store.branches):
                 self.transaction.drop(table, delete=False)
             self._put_tip(Tip())
-            return True
-        rows = take_value_rows(
-            self._store, self.transaction, self.tip.sequence, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
+            return None
+        rows, behind = value_rows(
+            self._store, self.transaction, self.tip.sequence, low, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
         )
-        root = self._writer(None).commit(sorted_changes(rows, self._scheme), self.tip.root)
+        # What is overwritten is a mixture.  Of values history has what the head had; of a branch that only
+        # now changes, for another lost its children, it has to learn it.
+        writer = self._writer(self._history(unfinished=True))
+        root = writer.commit(sorted_changes(rows, self._scheme), self.tip.root)
         head, _ = read_revision(self._store, self.transaction, self.tip.newest)
-        # Without rows the tables must hold the head, and with some they may: what is left then says nothing
-        # that is not so.
-        if not rows and root != head.root:
+        if behind is None and root != head.root:
             raise self._trie().corrupt(f"rolled back, the root is {root.hex()}, not {head.root.hex()}")
-        self._put_tip(self.tip._replace(root=root, unfinished=root != head.root))
-        return root == head.root
+        # The rows stay: they say what the head has, which is true whatever comes next.
+        is_rolled_back = root == head.root
+        self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
+        return None if is_rolled_back else behind
 
     def _trie(self) -> StoredTrie:
         return StoredTrie(self._store, self.transaction, self._scheme)
