@@ -202,16 +202,26 @@ def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes)
     return sequence
 
 
-def drop_revisions(store: Store, transaction: Transaction, tip: Tip, retention: Retention, now: float) -> Tip:
+def drop_revisions(
+    store: Store, transaction: Transaction, tip: Tip, least: int, retention: Retention, now: float
+) -> Tip:
     """Return the tip with ``oldest`` as the retention wants it, and forget what is older than anybody asks.
 
     One revision comes with each commit, so this is a step or two, unless the retention was changed.
+
+    Args:
+        store: Where.
+        transaction: The write transaction.
+        tip: With the new revision, and the oldest as it was.
+        least: The oldest sequence number that history reaches back to.
+        retention: What is to be kept.
+        now: The time.
     """
-    oldest = max(tip.oldest, tip.newest - retention.revisions + 1)
+    oldest = max(tip.oldest, least, tip.newest - retention.revisions + 1)
     while oldest < tip.newest and _is_too_old(store, transaction, oldest, now - retention.seconds):
         oldest += 1
-    for forgotten in range(tip.oldest, oldest):
-        _forget(store, transaction, forgotten - REMEMBERED_REVISIONS)
+    for dropped in range(tip.oldest, oldest):
+        _forget(store, transaction, dropped - REMEMBERED_REVISIONS)
     return tip._replace(oldest=oldest)
 
 

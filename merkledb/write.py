@@ -165,9 +165,9 @@ class Write:
         newest = self.tip.newest + 1
         revision = Revision(max(number, head.number + 1), root, now, store.entries(transaction, store.values))
         put_revision(store, transaction, newest, revision, self._top())
-        oldest = newest if history is None else self.tip.oldest
-        tip = Tip(root, newest, oldest, written_locally, unfinished=False)
-        tip = drop_revisions(store, transaction, tip, read_retention(store, transaction), now)
+        tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
+        least = newest if history is None else self.tip.oldest
+        tip = drop_revisions(store, transaction, tip, least, read_retention(store, transaction), now)
         prune_history(store, transaction, tip.oldest, 0 if history is None else history.rows)
         self._put_tip(tip)
 
