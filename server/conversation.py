@@ -5,13 +5,14 @@
     stream -> receive -> requests (at most max_requests) -> answer -> send -> stream
                  |                                                     ^
                  +----------------- pongs, refusals -------------------+
-                 +----- subscription (one slot) ------> announce ------+
+                 +--- subscription (one message) ---> announce --------+
 
 - *receive* reads messages and puts requests in order.  What it refuses or echoes it hands to *send* itself,
   and waits until that takes it: a client that does not read is not read from either.
 - *answer* takes one request at a time, has a worker make the frame, and hands it to *send*.  So a connection
   holds at most two frames, one that is sent and one that waits, and asks for one worker at a time.
-- *announce*, while the client is subscribed, hands over the slot that the watcher of heads fills.
+- *announce*, while the client is subscribed, hands over the subscription whenever the watcher of heads has
+  put something there.
 - *send* is alone in writing to the stream, see ``sender``.
 
 The ``Connection`` is touched by these tasks between checkpoints only.
@@ -174,7 +175,6 @@ class Conversation:
 
     async def _leave_when_told(self) -> None:
         await self._leaving.wait()
-        self._unsubscribe()
         await self._sender.put(Goodbye())
         await self._wait_for_answers()
         # Requests that crossed our goodbye are refused one by one, so that their client knows at once.
@@ -277,7 +277,7 @@ class Conversation:
             await self._announce(subscription)
 
     async def _announce(self, subscription: Subscription) -> None:
-        """Have the slot of a subscription sent whenever there is something in it, until its end was sent."""
+        """Have what waits in a subscription sent, until its end was sent."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ping_now_and_then)
             while not subscription.is_over:

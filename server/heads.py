@@ -1,10 +1,10 @@
-"""New heads on their way to those who follow: one watcher of the database, one slot for each subscriber.
+"""New heads on their way to those who follow: one watcher of the database, one message for each subscriber.
 
 ::
 
     database.head --> HeadWatcher --> Subscription (the newest head) --> sender of the conversation
-       polled, or looked at when         one of each client             takes it when it can send
-       ``announce`` says so
+       polled, or looked at when         one of each client             takes it when it
+       ``announce`` says so                                             can send
 
 A commit may come from another process, so the database is asked now and then, by one task for the whole
 server, and only while somebody is subscribed.
@@ -24,7 +24,7 @@ from syncproto import Error, ErrorCode, Head
 
 
 class Subscription:
-    """What one client waits for: a slot for the newest head, or for the error that is the end.
+    """What waits to be sent to one subscriber: nothing, the newest head, or the error that is the end.
 
     Args:
         request_id: Of the client's ``Subscribe``.
@@ -35,7 +35,7 @@ class Subscription:
         self.ended = False
         self._newest: HeadFacts | None = None
         self._waiting: Head | Error | None = None
-        self._filled = trio.Event()
+        self._ready = trio.Event()
 
     @property
     def is_new(self) -> bool:
@@ -48,30 +48,30 @@ class Subscription:
         return self.ended and self._waiting is None
 
     def offer(self, head: HeadFacts) -> None:
-        """Put a head into the slot, in the place of one that waits there, unless it was offered last."""
+        """Let a head wait, in the place of an older one that waits, unless it was offered last."""
         if head == self._newest or self.ended:
             return
         self._newest = head
-        self._fill(Head(self.request_id, *head))
+        self._let_wait(Head(self.request_id, *head))
 
     def end(self, code: ErrorCode, message: str) -> None:
-        """Put the end into the slot; nothing is offered after it."""
+        """Let the end wait, in the place of a head that waits; no head can be offered after it."""
         if not self.ended:
             self.ended = True
-            self._fill(Error(self.request_id, code, message))
+            self._let_wait(Error(self.request_id, code, message))
 
-    def _fill(self, message: Head | Error) -> None:
+    def _let_wait(self, message: Head | Error) -> None:
         self._waiting = message
-        self._filled.set()
+        self._ready.set()
 
     async def wait(self) -> None:
-        """Wait until the slot is not empty."""
-        await self._filled.wait()
+        """Wait until there is something to send."""
+        await self._ready.wait()
 
     def take(self) -> Head | Error | None:
-        """Empty the slot at the moment of sending, and return what was in it."""
+        """Return what is to be sent, which waits no more; to be called at the moment of sending."""
         message, self._waiting = self._waiting, None
-        self._filled = trio.Event()
+        self._ready = trio.Event()
         return message
 
 

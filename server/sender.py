@@ -13,7 +13,7 @@ from server.heads import Subscription
 from server.limits import MIN_SEND_BYTES_PER_SECOND
 from syncproto import Connection, Error, Frame, Head, Kind, Message, State
 
-# A message, an answer in its frame, or a subscription whose slot is emptied when its turn has come.
+# A message, an answer in its frame, or a subscription, of which is sent what waits when its turn has come.
 Content: TypeAlias = Message | Frame | Subscription
 
 
