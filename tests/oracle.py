@@ -1,8 +1,8 @@
-"""A second, plain implementation of tries and range proofs, to judge the product by.
+"""A second, plain implementation of tries, range proofs and change proofs, to judge the product by.
 
 It shares no code with the packages it judges and no idea of how they work: the trie is built recursively from
-the whole mapping, with every leaf in memory, and a range proof is collected from the definition alone. It is
-slow and has no limits. `tests/test_oracle.py` checks it against what another project's implementation made.
+the whole mapping, with every leaf in memory, and a proof is collected from the definition alone. It is slow
+and has no limits. `tests/test_oracle.py` checks it against what another project's implementation made.
 
 Invariants: a node is never changed once built; a node has a value or at least two children, the empty trie
 being `None`; paths are held as `bytes`, one token a byte, as in a proof.
@@ -10,7 +10,7 @@ being `None`; paths are held as `bytes`, one token a byte, as in a proof.
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,8 @@ EMPTY_ROOT = bytes(32)
 LONGEST_VERBATIM_VALUE_BYTES = 31
 
 Contents = Mapping[bytes, bytes]
+# The new value of each changed key; `None` where it was deleted.
+Changes = Mapping[bytes, bytes | None]
 
 
 class SchemeLike(Protocol):
@@ -54,6 +56,31 @@ class PlainProof(NamedTuple):
     values: tuple[bytes, ...]
     end: bytes | None
     boundary: tuple[PlainBranch, ...]
+
+
+class PlainChangeProof(NamedTuple):
+    """A change proof; equal, as a tuple, to a `merkledb.ChangeProof`."""
+
+    keys: tuple[bytes, ...]
+    values: tuple[bytes | None, ...]
+    end: bytes | None
+    boundary: tuple[PlainBranch, ...]
+
+
+class ChangeClaim(Protocol):
+    """What the judge looks at of a change proof, whoever made it."""
+
+    @property
+    def keys(self) -> Sequence[bytes]: ...
+
+    @property
+    def values(self) -> Sequence[bytes | None]: ...
+
+    @property
+    def end(self) -> bytes | None: ...
+
+    @property
+    def boundary(self) -> Sequence[tuple[bytes, bytes | None, Sequence[tuple[int, bytes]]]]: ...
 
 
 @dataclass(frozen=True)
@@ -234,6 +261,80 @@ def prove_range(
         end = pairs[-1][0]
     boundary = boundary_of(build(contents, scheme), start, end, scheme)
     return PlainProof(tuple(key for key, _ in pairs), tuple(value for _, value in pairs), end, boundary)
+
+
+# ------------------------------------------------------------------------------------------- changes
+
+
+def changed(contents: Contents, changes: Changes) -> dict[bytes, bytes]:
+    """What a mapping holds after changes were made to it."""
+    return {key: value for key, value in {**contents, **changes}.items() if value is not None}
+
+
+def changes_between(
+    old: Contents, new: Contents, start: bytes | None = None, end: bytes | None = None
+) -> dict[bytes, bytes | None]:
+    """The changes in a range that lead from one mapping to another, in ascending order of their keys."""
+    return {
+        key: new.get(key)
+        for key in sorted({*old, *new})
+        if in_range(key, start, end) and old.get(key) != new.get(key)
+    }
+
+
+def prove_changes(
+    old: Contents,
+    new: Contents,
+    scheme: SchemeLike,
+    start: bytes | None,
+    end: bytes | None,
+    max_keys: int | None = None,
+) -> PlainChangeProof:
+    """Prove the changes of a range, cut off after `max_keys` of them (at least 1) where there are more."""
+    changes = list(changes_between(old, new, start, end).items())
+    if max_keys is not None and len(changes) > max_keys:
+        changes = changes[:max_keys]
+        end = changes[-1][0]
+    boundary = boundary_of(build(new, scheme), start, end, scheme)
+    keys, values = (key for key, _ in changes), (value for _, value in changes)
+    return PlainChangeProof(tuple(keys), tuple(values), end, boundary)
+
+
+def untruth_of(
+    proof: ChangeClaim,
+    old: Contents,
+    new: Contents,
+    scheme: SchemeLike,
+    start: bytes | None,
+    end: bytes | None,
+) -> str | None:
+    """Say what is untrue of a change proof, from first principles; `None` when all of it is true.
+
+    It is true when it reaches an end that it may have, when its changes turn the old content of the range up
+    to there into the new, and when every digest and child that it tells of lies outside and stands so in the
+    trie of the new content.
+    """
+    if proof.end != end and not (proof.keys and proof.end == proof.keys[-1]):
+        return "it ends where it may not"
+    if list(proof.keys) != sorted({key for key in proof.keys if in_range(key, start, proof.end)}):
+        return "its keys are not those of a range, each once and ascending"
+    merged = changed(pairs_in(old, start, proof.end), dict(zip(proof.keys, proof.values, strict=True)))
+    if merged != pairs_in(new, start, proof.end):
+        return "its changes do not lead to the new content"
+    nodes = {node.path: node.opened() for node in nodes_of(build(new, scheme))}
+    bounds = Bounds.of_keys(start, proof.end, scheme)
+    for path, digest, children in proof.boundary:
+        if digest is None and not children:
+            continue
+        node = nodes.get(path)
+        if node is None:
+            return f"there is no node at {path!r}"
+        if digest is not None and (digest != node.digest or not bounds.excludes_value(path)):
+            return f"the value at {path!r} is another, or inside"
+        for token, child_id in children:
+            if (token, child_id) not in node.children or not bounds.excludes_slot(path + bytes([token])):
+                return f"the child {token} of {path!r} is another, or inside"
+    return None
 
 
 # ---------------------------------------------------------------------------------------- small worlds

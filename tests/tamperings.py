@@ -17,11 +17,21 @@ says strictly outside the range is marked with x:
     77, 78              x the root's slot 7
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import merkledb
-from merkledb import EMPTY_ROOT, Branch, RangeProof, Reason, Scheme, verify_range
+from merkledb import (
+    EMPTY_ROOT,
+    Branch,
+    ChangeProof,
+    Database,
+    RangeProof,
+    Reason,
+    Scheme,
+    VerifiedChanges,
+    verify_range,
+)
 from tests import oracle
 from tests.judging import Bound, proof_of
 
@@ -48,9 +58,9 @@ ROOT, LEFT, RIGHT, AT_END = range(4)
 
 
 class Case(NamedTuple):
-    """A proof, and what a verifier is asked about it."""
+    """A proof, and what a verifier is asked about it; a change proof is verified beside a local content."""
 
-    proof: RangeProof
+    proof: RangeProof | ChangeProof
     root: bytes = oracle.root_of(STORE, SCHEME)
     start: Bound = START
     end: Bound = END
@@ -58,18 +68,28 @@ class Case(NamedTuple):
     max_bytes: int | None = None
 
     def verify(self) -> merkledb.VerifiedRange:
+        assert isinstance(self.proof, RangeProof)
         limits = {"max_keys": self.max_keys, "max_bytes": self.max_bytes}
         return verify_range(self.proof, self.root, self.start, self.end, scheme=SCHEME, **limits)
+
+    def verify_beside(self, local: Database) -> VerifiedChanges:
+        assert isinstance(self.proof, ChangeProof)
+        limits = {"max_keys": self.max_keys, "max_bytes": self.max_bytes}
+        return local.verify_changes(self.proof, self.root, self.start, self.end, **limits)
+
+    @property
+    def pairs(self) -> dict[bytes, bytes | None]:
+        """What the proof carries: pairs, or changes."""
+        return dict(zip(self.proof.keys, self.proof.values, strict=True))
 
     def with_proof(self, **fields: Any) -> "Case":
         return self._replace(proof=self.proof._replace(**fields))
 
-    def with_pairs(self, pairs: dict[bytes, bytes]) -> "Case":
+    def with_pairs(self, pairs: Mapping[bytes, bytes | None]) -> "Case":
         return self.with_proof(keys=tuple(pairs), values=tuple(pairs.values()))
 
     def without_keys(self, *keys: bytes) -> "Case":
-        kept = {k: v for k, v in zip(self.proof.keys, self.proof.values, strict=True) if k not in keys}
-        return self.with_pairs(kept)
+        return self.with_pairs({key: value for key, value in self.pairs.items() if key not in keys})
 
     def with_branch(self, index: int, **fields: Any) -> "Case":
         boundary = list(self.proof.boundary)
@@ -96,8 +116,7 @@ def id_at(path: bytes) -> bytes:
 
 
 def pair_moved_into_the_proof(case: Case, key: bytes, **changes: Any) -> Case:
-    pairs = dict(zip(case.proof.keys, case.proof.values, strict=True)) | {key: STORE[key]}
-    return case.with_pairs(dict(sorted(pairs.items())))._replace(**changes)
+    return case.with_pairs(dict(sorted({**case.pairs, key: STORE[key]}.items())))._replace(**changes)
 
 
 def swapped(column: tuple[Any, ...], first: int, second: int) -> tuple[Any, ...]:
@@ -196,7 +215,7 @@ PAIRS: dict[str, tuple[Tamper, Reason]] = {
     ),
     "a key is longer than any key": (
         lambda case: case.with_proof(
-            keys=(START, b"\x21\x77" + bytes(254), *case.proof.keys[2:]),
+            keys=(START, b"\x21\x77" + bytes(251), *case.proof.keys[2:]),
         ),
         Reason.KEY_TOO_LONG,
     ),
@@ -354,7 +373,7 @@ BOUNDARY: dict[str, tuple[Tamper, Reason]] = {
         Reason.DIGEST_INSIDE_RANGE,
     ),
     "a path is longer than any key's": (
-        lambda case: case.with_more_boundary(Branch(b"\x09" * 512, b"", ())),
+        lambda case: case.with_more_boundary(Branch(b"\x09" * 505, b"", ())),
         Reason.PATH_TOO_LONG,
     ),
 }

@@ -136,6 +136,14 @@ def test_a_newer_format_is_refused_and_both_numbers_are_named(path: Path) -> Non
         assert caught.value.known < 0x63
 
 
+def test_an_older_format_is_refused_and_both_numbers_are_named(path: Path) -> None:
+    meta_row(path, b"format", b"\x01")
+    for readonly in (True, False):
+        with pytest.raises(merkledb.FormatTooOld) as caught:
+            merkledb.open(path, scheme=None, readonly=readonly)
+        assert (caught.value.found, caught.value.known) == (1, 2)
+
+
 @pytest.mark.parametrize(
     "scheme", [b"", b"blake3", b"md5/16", b"blake3/17", b"blake3/16/1", b"\xff\xfe", b"blake3/\xc2\xb2"]
 )
@@ -145,9 +153,9 @@ def test_an_unreadable_scheme_is_corruption(path: Path, scheme: bytes) -> None:
         merkledb.open(path, scheme=None)
 
 
-@pytest.mark.parametrize("head", [b"", bytes(31), bytes(400)])
-def test_an_unreadable_head_is_corruption(path: Path, head: bytes) -> None:
-    meta_row(path, b"head", head)
+@pytest.mark.parametrize("tip", [b"", bytes(31), bytes(400)])
+def test_an_unreadable_tip_is_corruption(path: Path, tip: bytes) -> None:
+    meta_row(path, b"tip", tip)
     with merkledb.open(path, scheme=None) as database, pytest.raises(merkledb.CorruptDatabase):
         _ = database.root
 
@@ -184,6 +192,7 @@ def test_a_database_opened_for_reading_refuses_every_write(path: Path) -> None:
             lambda: database.apply(verified),
             lambda: database.apply([]),
             lambda: database.set_progress(b""),
+            database.roll_back,
         ]
         for write in writes:
             with pytest.raises(merkledb.ReadonlyDatabase):
@@ -203,6 +212,18 @@ USES: dict[str, Callable[[Database], object]] = {
     "prove": lambda database: database.prove(b"key"),
     "prove_range": lambda database: database.prove_range(),
     "snapshot": lambda database: database.snapshot(),
+    "at": lambda database: database.at(merkledb.EMPTY_ROOT),
+    "head": lambda database: database.head,
+    "revisions": lambda database: database.revisions(),
+    "tip_root": lambda database: database.tip_root,
+    "catching_up": lambda database: database.catching_up,
+    "view": lambda database: database.view({}),
+    "prove_changes": lambda database: database.prove_changes(merkledb.EMPTY_ROOT, merkledb.EMPTY_ROOT),
+    "differences": lambda database: list(database.differences(merkledb.EMPTY_ROOT, merkledb.EMPTY_ROOT)),
+    "verify_changes": lambda database: database.verify_changes(
+        merkledb.ChangeProof((), (), None, ()), merkledb.EMPTY_ROOT
+    ),
+    "roll_back": lambda database: database.roll_back(),
     "check": lambda database: database.check(),
     "progress": lambda database: database.progress,
     "written_locally": lambda database: database.written_locally,

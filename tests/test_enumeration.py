@@ -7,7 +7,7 @@ each other among them) and every pair of bounds on or beside these keys:
 - every way to tell the true trie with some of its subtrees as stubs, at their slots or deeper: these are
   all ways to reach the true root with true ids;
 - every honest proof, at every limit of pairs, made by the database;
-- every step from one of the tries to another.
+- every step from one of the tries to another, and every claim of what has changed in a range.
 """
 
 import functools
@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from merkledb import EMPTY_ROOT, RangeProof, Reason, Scheme
+from merkledb import EMPTY_ROOT, ChangeProof, RangeProof, Reason, Scheme
 from tests import oracle
-from tests.judging import Bound, Telling, boundary_of, rejection
+from tests.judging import Bound, Telling, boundary_of, change_rejection, rejection
 from tests.oracle import BruteForceVerifier, Node
 from tests.stores import new_database
 
@@ -116,6 +116,64 @@ def test_a_telling_of_the_true_trie_is_accepted_exactly_when_its_stubs_hang_in_t
                 assert dict(zip(proof.keys, proof.values, strict=True)) == oracle.pairs_in(world, start, end)
             else:
                 assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT), proof
+
+
+# --------------------------------------------------------------------------------- the same about changes
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_changes_to_another_content_are_accepted_exactly_when_it_is_the_same_in_the_range(
+    scheme: Scheme,
+) -> None:
+    keys = (b"", b"\x00", b"\x01") if scheme.branch_factor != 16 else KEYS[:4]
+    worlds = list(oracle.worlds_over(keys, [SHORT]))
+    tries = [oracle.build(world, scheme) for world in worlds]
+    bounds = all_bounds((*keys, b"\x00\x01")) if len(keys) == 3 else all_bounds(keys[1:3])
+    boundaries = [[boundary_of(trie, start, end, scheme) for trie in tries] for start, end in bounds]
+    with new_database(scheme=scheme) as database:
+        for old in worlds:
+            database.commit({key: old.get(key) for key in keys})
+            for claimed, new in itertools.product(range(len(worlds)), repeat=2):
+                root = oracle.root_of(worlds[new], scheme)
+                for (start, end), boundary in zip(bounds, boundaries, strict=True):
+                    changes = oracle.changes_between(old, worlds[claimed], start, end)
+                    columns = tuple(changes), tuple(changes.values())
+                    is_true = oracle.pairs_in(worlds[claimed], start, end) == oracle.pairs_in(
+                        worlds[new], start, end
+                    )
+                    proof = ChangeProof(*columns, end, boundary[new])
+                    reason = change_rejection(database, proof, root, start, end)
+                    assert reason is None if is_true else reason in UNFAITHFUL
+                    if boundary[claimed] != boundary[new]:
+                        proof = ChangeProof(*columns, end, boundary[claimed])
+                        assert change_rejection(database, proof, root, start, end) in UNFAITHFUL
+
+
+@pytest.mark.parametrize(
+    "keys", list(itertools.combinations(KEYS, 3)), ids=lambda keys: " ".join(k.hex() or "empty" for k in keys)
+)
+def test_a_change_telling_of_the_new_trie_is_accepted_exactly_when_its_stubs_hang_in_their_slots_outside(
+    keys: tuple[bytes, ...],
+) -> None:
+    # What is not told is deleted: so whatever stood in the old trie must lend no stub a branch.
+    scheme = SCHEMES[sum(map(sum, keys)) % 3]
+    world = {key: SHORT + key for key in keys}
+    trie = oracle.build(world, scheme)
+    assert trie is not None
+    tokens = bytes([0, scheme.branch_factor - 1])
+    bounds = [(s, e, oracle.Bounds.of_keys(s, e, scheme)) for s, e in all_bounds((*keys[:2], b"\x0f"))]
+    olds = [world, {**world, b"\x0f": b"x", b"\x0f\xff": b"y"}, {keys[1]: b"old", b"\x00\x01": b"z"}]
+    with new_database(scheme=scheme) as database:
+        for before, old in zip(({}, *olds), olds, strict=False):
+            database.commit(oracle.changes_between(before, old))
+            for telling, (start, end, range_) in itertools.product(tellings(trie, b"", tokens), bounds):
+                proof = telling.change_proof(old, world, start, end, scheme)
+                reason = change_rejection(database, proof, trie.id, start, end)
+                if telling.is_sound(range_):
+                    assert reason is None
+                    assert oracle.untruth_of(proof, old, world, scheme, start, end) is None
+                else:
+                    assert reason in (Reason.STUB_INSIDE_RANGE, Reason.STUB_NOT_DIRECT), proof
 
 
 # ----------------------------------------------------------------------------------- the honest prover

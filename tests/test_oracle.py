@@ -7,11 +7,13 @@ import pytest
 from tests import oracle
 from tests.oracle import PlainBranch, PlainScheme
 from tests.vector_cases import (
+    ChangeCase,
     KeyCase,
     RangeCase,
     RootCase,
     big_cases,
     big_changes,
+    change_cases,
     key_cases,
     range_cases,
     root_cases,
@@ -19,6 +21,7 @@ from tests.vector_cases import (
 
 NIBBLES = PlainScheme("sha256", 16)
 PROVEN = [case for case in range_cases() if case.refusal is None]
+PROVEN_CHANGES = [case for case in change_cases() if case.refusal is None]
 SMALLEST_BIG_CASE = min(big_cases(), key=lambda case: case.pairs)
 
 
@@ -62,6 +65,38 @@ def test_the_oracle_collects_the_nodes_of_every_proof_for_one_key(case: KeyCase)
     )
     assert tuple(node.opened() for node in towards) == case.nodes
     assert case.contents.get(case.key) == case.value
+
+
+@pytest.mark.parametrize("case", PROVEN_CHANGES, ids=lambda case: case.name)
+def test_the_oracle_proves_the_changes_of_every_change_proof(case: ChangeCase) -> None:
+    assert oracle.root_of(case.old, case.scheme) == case.old_root
+    assert oracle.root_of(case.new, case.scheme) == case.root
+    proof = oracle.prove_changes(case.old, case.new, case.scheme, case.start, case.end, case.max_keys)
+    assert dict(zip(proof.keys, proof.values, strict=True)) == case.changes
+    is_cut = len(oracle.changes_between(case.old, case.new, case.start, case.end)) > case.max_keys
+    assert proof.end == (case.proven_end if is_cut else case.end)
+    theirs = oracle.Bounds.of_keys(case.start, case.proven_end, case.scheme).clip_all(case.nodes)
+    ours = oracle.prove_changes(case.old, case.new, case.scheme, case.start, case.proven_end)
+    assert ours.boundary == theirs
+
+
+@pytest.mark.parametrize("case", PROVEN_CHANGES, ids=lambda case: case.name)
+def test_the_judge_finds_no_untruth_in_any_change_proof_and_one_in_each_lie(case: ChangeCase) -> None:
+    place = case.old, case.new, case.scheme, case.start, case.end
+    proof = oracle.prove_changes(*place, case.max_keys)
+    assert oracle.untruth_of(proof, *place) is None
+    if proof.keys and proof.keys[0] != proof.end:
+        missed = proof._replace(keys=proof.keys[1:], values=proof.values[1:])
+        assert oracle.untruth_of(missed, *place) == "its changes do not lead to the new content"
+    if proof.end is not None:
+        assert oracle.untruth_of(proof._replace(end=proof.end + b"\x00"), *place)
+    for at, branch in enumerate(proof.boundary):
+        altered = branch._replace(
+            digest=None if branch.digest is None else branch.digest + b"\x00",
+            children=tuple((token, bytes(31) + b"\x01") for token, _ in branch.children),
+        )
+        boundary = (*proof.boundary[:at], altered, *proof.boundary[at + 1 :])
+        assert oracle.untruth_of(proof._replace(boundary=boundary), *place)
 
 
 def test_a_leaf_is_hashed_byte_by_byte_as_the_design_says() -> None:

@@ -5,22 +5,27 @@ from collections.abc import Mapping
 import pytest
 
 import merkledb
-from merkledb import Branch, RangeProof, Scheme
+from merkledb import Branch, ChangeProof, RangeProof, Scheme
+from tests import oracle
 from tests.oracle import Bounds, PlainBranch, PlainScheme
 from tests.stores import new_database
 from tests.vector_cases import (
     BigCase,
+    ChangeCase,
     KeyCase,
     RangeCase,
     RootCase,
     big_cases,
     big_changes,
+    change_cases,
     key_cases,
     range_cases,
     root_cases,
 )
 
 PROVEN = [case for case in range_cases() if case.refusal is None]
+CHANGES = change_cases()
+PROVEN_CHANGES = [case for case in CHANGES if case.refusal is None]
 COMMIT_PAIRS = 20_000
 
 
@@ -116,3 +121,82 @@ def test_proofs_for_one_key_are_exactly_theirs_and_verify(case: KeyCase) -> None
     verified = merkledb.verify_range(theirs, case.root, case.key, case.key, scheme=scheme)
     assert dict(zip(verified.keys, verified.values, strict=True)) == pairs
     assert verified.complete
+
+
+# -------------------------------------------------------------------------------------------- change proofs
+
+
+def our_change_proof(case: ChangeCase) -> ChangeProof:
+    """What our prover makes of the request that a case's proof answered."""
+    with new_database(case.old, scheme_of(case.scheme)) as database:
+        assert database.root == case.old_root
+        for changes in case.commits:
+            database.commit(changes)
+        assert database.root == case.root
+        return database.prove_changes(case.old_root, case.root, case.start, case.end, max_keys=case.max_keys)
+
+
+def their_change_proof(case: ChangeCase) -> ChangeProof:
+    """Say in our form what their proof says: of its nodes keep what is outside the range."""
+    boundary = Bounds.of_keys(case.start, case.proven_end, case.scheme).clip_all(case.nodes)
+    columns = tuple(case.changes), tuple(case.changes.values())
+    return ChangeProof(*columns, case.proven_end, tuple(Branch(*branch) for branch in boundary))
+
+
+def test_the_cases_hold_proofs_that_their_own_makers_rejected_or_crashed_on() -> None:
+    assert len(CHANGES) == 26
+    assert len([case for case in CHANGES if case.rejection]) == 5
+
+
+@pytest.mark.parametrize("case", PROVEN_CHANGES, ids=lambda case: case.name)
+def test_our_prover_carries_the_changes_of_every_change_proof(case: ChangeCase) -> None:
+    proof = our_change_proof(case)
+    assert dict(zip(proof.keys, proof.values, strict=True)) == case.changes
+    if proof.end == case.proven_end:
+        assert proof == their_change_proof(case)
+    else:
+        assert proof.end == case.end  # theirs ends at its last change though the range is done
+
+
+@pytest.mark.parametrize("case", PROVEN_CHANGES, ids=lambda case: case.name)
+def test_our_verifier_accepts_every_change_proof_of_theirs(case: ChangeCase) -> None:
+    proof = their_change_proof(case)
+    assert ChangeProof.decode(proof.encode()) == proof
+    with new_database(case.old, scheme_of(case.scheme)) as copy:
+        verified = copy.verify_changes(proof, case.root, case.start, case.end, max_keys=case.max_keys)
+        assert dict(zip(verified.keys, verified.values, strict=True)) == case.changes
+        assert copy.apply(verified) == copy.tip_root
+        assert copy.tip_root == oracle.root_of(oracle.changed(case.old, case.changes), case.scheme)
+        assert case.client_root in (None, copy.tip_root)
+        copy.check()
+
+
+@pytest.mark.parametrize("case", PROVEN_CHANGES, ids=lambda case: case.name)
+def test_what_their_change_proof_leaves_out_brought_forward_by_ours_gives_the_end_root(
+    case: ChangeCase,
+) -> None:
+    scheme = scheme_of(case.scheme)
+    with new_database(case.old, scheme) as source, new_database(case.old, scheme) as copy:
+        for changes in case.commits:
+            source.commit(changes)
+        theirs = copy.verify_changes(their_change_proof(case), case.root, case.start, case.end)
+        copy.apply(theirs)
+        if theirs.end is not None:
+            start = theirs.end + b"\x00"
+            proof = source.prove_changes(case.old_root, case.root, start, None)
+            copy.apply(copy.verify_changes(proof, case.root, start, None))
+        if case.start:
+            proof = source.prove_changes(case.old_root, case.root, None, case.start)
+            copy.apply(copy.verify_changes(proof, case.root, None, case.start))
+        assert copy.root == copy.tip_root == case.root
+        assert dict(copy.items()) == case.new
+        copy.check()
+
+
+@pytest.mark.parametrize("case", [case for case in CHANGES if case.refusal], ids=lambda case: case.name)
+def test_where_they_refuse_to_prove_that_everything_was_deleted_we_prove_it(case: ChangeCase) -> None:
+    proof = our_change_proof(case)
+    assert proof == ChangeProof(tuple(sorted(case.old)), (None,) * len(case.old), None, ())
+    with new_database(case.old, scheme_of(case.scheme)) as copy:
+        assert copy.apply(copy.verify_changes(proof, case.root)) == case.root == merkledb.EMPTY_ROOT
+        assert copy.root == case.root

@@ -4,12 +4,13 @@ It leaves the judging to the tests. The files are another project's output, unch
 they were made.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.oracle import PlainBranch, PlainScheme, path_of
+from tests.oracle import PlainBranch, PlainScheme, changed, path_of
 
 FOLDER = Path(__file__).parent / "vectors"
 HASHER = "sha256"
@@ -48,6 +49,44 @@ class RangeCase(NamedTuple):
     def proven_end(self) -> bytes | None:
         """Where the pairs end: in that format at the last key carried, or with none at the requested end."""
         return max(self.pairs) if self.pairs else self.end
+
+
+class ChangeCase(NamedTuple):
+    """A change proof; `nodes` are those of its start and end proof, ascending, each once and unclipped.
+
+    Attributes:
+        old: what the client holds, which has `old_root`.
+        commits: what was committed since, in order; the last of them made `root`.
+        refusal: why their prover made none of it.
+        rejection: why their verifier, or what applies it, failed on this honest proof.
+        next_key: where their client would go on; `None` when the range is done.
+        client_root: the root of a client that applied it, where theirs lived to say so.
+    """
+
+    name: str
+    scheme: PlainScheme
+    old: dict[bytes, bytes]
+    commits: list[dict[bytes, bytes | None]]
+    old_root: bytes
+    root: bytes
+    start: bytes | None
+    end: bytes | None
+    max_keys: int
+    refusal: str | None
+    rejection: str | None
+    changes: dict[bytes, bytes | None]
+    nodes: tuple[PlainBranch, ...]
+    next_key: bytes | None
+    client_root: bytes | None
+
+    @property
+    def new(self) -> dict[bytes, bytes]:
+        return functools.reduce(changed, self.commits, self.old)
+
+    @property
+    def proven_end(self) -> bytes | None:
+        """Where the changes end: at the last key carried, or with none at the requested end."""
+        return max(self.changes) if self.changes else self.end
 
 
 class KeyCase(NamedTuple):
@@ -141,6 +180,35 @@ def _range_case(case: dict[str, Any]) -> RangeCase:
 
 def range_cases() -> list[RangeCase]:
     return [_range_case(case) for case in _load("proofs.json")]
+
+
+def _changes(rows: list[dict[str, Any]] | None) -> dict[bytes, bytes | None]:
+    return {bytes.fromhex(row["key"]): _bytes_or_none(row["value"]) for row in rows or []}
+
+
+def _change_case(case: dict[str, Any]) -> ChangeCase:
+    scheme = _scheme(case)
+    return ChangeCase(
+        name=_name(case),
+        scheme=scheme,
+        old=_pairs(case["old_contents"]),
+        commits=[_changes(rows) for rows in case["commits"]],
+        old_root=bytes.fromhex(case["start_root"]),
+        root=bytes.fromhex(case["end_root"]),
+        start=_bytes_or_none(case["start"]),
+        end=_bytes_or_none(case["end"]),
+        max_keys=case["max_length"],
+        refusal=case["generate_error"],
+        rejection=case["verify_error"] or case.get("commit_panic"),
+        changes=_changes(case["key_changes"]),
+        nodes=_nodes([*(case["start_proof"] or []), *(case["end_proof"] or [])], scheme),
+        next_key=_bytes_or_none(case["next_key"]),
+        client_root=_bytes_or_none(case["client_root_after_commit"] or None),
+    )
+
+
+def change_cases() -> list[ChangeCase]:
+    return [_change_case(case) for case in _load("change_proofs.json")]
 
 
 def _key_case(number: int, case: dict[str, Any]) -> KeyCase:
