@@ -1,7 +1,7 @@
 """The manager of syncs: makes a database the verified copy of a root, from peers that it does not trust.
 
-Start reading with ``manager``, which ties the parts together; then ``ledger``, ``session``, ``fetch`` and
-``writer``.
+Start reading with ``manager``, which ties the parts together; then ``goals``, ``ledger``, ``session``,
+``fetch`` and ``writer``.
 """
 
 from manager.errors import (
@@ -11,6 +11,7 @@ from manager.errors import (
     InvalidProgress,
     LocalContent,
     NoPeersLeft,
+    NothingToShow,
     PairRefused,
     PairTooLarge,
     PeerError,
@@ -18,11 +19,13 @@ from manager.errors import (
     PeerMisbehaved,
     PeerRefused,
     PeerUnreachable,
+    ProofDoubted,
     ProofRejected,
     RequestTimeout,
+    RootLacking,
     SchemeDiffers,
     SyncError,
-    TargetUnknown,
+    TargetGone,
     VerificationFailed,
     WrongRoot,
 )
@@ -30,23 +33,27 @@ from manager.limits import Limits
 from manager.manager import Manager
 from manager.peer import Peer, PeerAddress
 from manager.processor import OneThread, Processor
-from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
+from manager.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
+from manager.situation import Facts, PeerFacts, Situation, situation_of
 
 __all__ = [
     "ClaimNotKept",
     "ConnectionLost",
+    "Facts",
     "GaveWay",
     "InvalidProgress",
     "Limits",
     "LocalContent",
     "Manager",
     "NoPeersLeft",
+    "NothingToShow",
     "OneThread",
     "PairRefused",
     "PairTooLarge",
     "Peer",
     "PeerAddress",
     "PeerError",
+    "PeerFacts",
     "PeerFailure",
     "PeerMisbehaved",
     "PeerProgress",
@@ -56,11 +63,17 @@ __all__ = [
     "Processor",
     "Progress",
     "ProgressStream",
+    "ProofDoubted",
     "ProofRejected",
+    "Reached",
+    "ReachedStream",
     "RequestTimeout",
+    "RootLacking",
     "SchemeDiffers",
+    "Situation",
     "SyncError",
-    "TargetUnknown",
+    "TargetGone",
     "VerificationFailed",
     "WrongRoot",
+    "situation_of",
 ]

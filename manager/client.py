@@ -10,6 +10,7 @@ Invariants:
 - The first failure is final: every request, waiting or new, raises it.
 """
 
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
@@ -21,17 +22,21 @@ from manager.errors import (
     PeerMisbehaved,
     PeerRefused,
     RequestTimeout,
+    RootLacking,
     SchemeDiffers,
 )
 from manager.limits import Limits
 from merkledb import Scheme
 from syncproto import (
     Cancel,
+    Changes,
     Connection,
     Error,
     ErrorCode,
+    GetChanges,
     GetRange,
     Goodbye,
+    Head,
     Hello,
     LocalProtocolError,
     Message,
@@ -40,6 +45,7 @@ from syncproto import (
     Range,
     RemoteProtocolError,
     Role,
+    Subscribe,
     TruncatedStream,
 )
 
@@ -50,6 +56,10 @@ RECEIVE_BYTES: Final = 256 * 1024
 OUTBOX_FRAMES: Final = 256
 # Taking leave is a courtesy, not worth a wait that anybody notices.
 GOODBYE_SECONDS: Final = 0.5
+# Roots of a peer's past that are remembered as forgotten; without one of them, it is asked once more in vain.
+MAX_FORGOTTEN_ROOTS: Final = 256
+
+Answer = Range | Changes | Error
 
 
 class _Pending:
@@ -57,9 +67,9 @@ class _Pending:
 
     def __init__(self) -> None:
         self.answered = trio.Event()
-        self.answer: Range | Error | PeerError | None = None
+        self.answer: Answer | PeerError | None = None
 
-    def resolve(self, answer: Range | Error | PeerError) -> None:
+    def resolve(self, answer: Answer | PeerError) -> None:
         """Let the one who waits have the answer, or what came instead."""
         self.answer = answer
         self.answered.set()
@@ -75,6 +85,7 @@ class PeerClient:
         limits: How long it may take.
 
     Attributes:
+        forgotten_roots: Roots from which the peer has no changes any more.
         large_pair: Held by the one request for a large pair that the connection may have.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
@@ -90,6 +101,9 @@ class PeerClient:
         self._outbox, self._frames = trio.open_memory_channel[bytes](OUTBOX_FRAMES)
         self._greeted = trio.Event()
         self._sent_all = trio.Event()
+        self._heard: Callable[[Head], None] = _ignore
+        self._first_head = trio.Event()
+        self.forgotten_roots: set[bytes] = set()
         self.large_pair = trio.Lock()
         self.closing = trio.Event()
         self.failure: PeerError | None = None
@@ -145,13 +159,14 @@ class PeerClient:
         for pending in self._pending.values():
             pending.resolve(self.failure)
         self._greeted.set()
+        self._first_head.set()
         self.closing.set()
 
     # Requests.
 
     async def get_range(
         self, root: bytes, start: bytes | None, end: bytes | None, *, max_keys: int, max_bytes: int
-    ) -> bytes:
+    ) -> Range:
         """Ask for a range proof, and return it as it came: encoded and not verified.
 
         Cancelled, it cancels the request with the peer.
@@ -164,16 +179,70 @@ class PeerClient:
             max_bytes: Bytes of the encoded proof at most.
 
         Raises:
-            PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, or PeerRefused.
+            PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, PeerRefused, or RootLacking.
         """
         request_id = self._connection.next_request_id()
-        request = GetRange(request_id, root, start, end, max_keys, max_bytes)
-        answer = await self._ask(request)
+        answer = await self._ask(GetRange(request_id, root, start, end, max_keys, max_bytes))
         if not isinstance(answer, Range):
-            raise self._refusal(answer)
-        return answer.proof
+            raise self._refusal(answer, root)
+        return answer
 
-    async def _ask(self, request: GetRange) -> Range | Error:
+    async def get_changes(
+        self,
+        old_root: bytes,
+        new_root: bytes,
+        start: bytes | None,
+        end: bytes | None,
+        *,
+        max_keys: int,
+        max_bytes: int,
+    ) -> Changes | Range:
+        """Ask for a change proof, and return it as it came; or the range proof that came in its place.
+
+        Args:
+            old_root: From which root.
+            new_root: To which root.
+            start: As of ``get_range``, and the others too.
+            end: The last key wanted; None up to the last.
+            max_keys: Changed keys, or pairs, wanted at most.
+            max_bytes: Bytes of the encoded proof at most.
+
+        Raises:
+            PeerError: As ``get_range``.
+        """
+        request_id = self._connection.next_request_id()
+        request = GetChanges(request_id, old_root, new_root, start, end, max_keys, max_bytes)
+        answer = await self._ask(request)
+        if isinstance(answer, Error):
+            raise self._refusal(answer, new_root)
+        return answer
+
+    def forget_root(self, root: bytes) -> None:
+        """Note that the peer has sent a range where changes from ``root`` were asked for."""
+        if len(self.forgotten_roots) >= MAX_FORGOTTEN_ROOTS:
+            self.forgotten_roots.clear()
+        self.forgotten_roots.add(root)
+
+    async def subscribe(self, heard: Callable[[Head], None]) -> None:
+        """Ask for the peer's head, now and whenever it changes; return when the first has come.
+
+        Args:
+            heard: Called with every head, as long as the connection lasts; the peer may send none for days.
+
+        Raises:
+            PeerError: ConnectionLost, or RequestTimeout.
+        """
+        self._heard = heard
+        try:
+            self._post(self._connection.send(Subscribe(self._connection.next_request_id())))
+        except LocalProtocolError as error:
+            raise ConnectionLost(f"it takes no subscription: {error}") from error
+        with trio.move_on_after(self._limits.request_timeout_seconds) as waiting:
+            await self._first_head.wait()
+        if waiting.cancelled_caught:
+            raise RequestTimeout(self._limits.request_timeout_seconds)
+
+    async def _ask(self, request: GetRange | GetChanges) -> Answer:
         """Send a request and wait for its answer."""
         if self.failure is not None:
             raise self.failure
@@ -211,8 +280,12 @@ class PeerClient:
             with trio.move_on_at(deadline):
                 await pending.answered.wait()
 
-    def _refusal(self, answer: Error) -> PeerRefused:
-        """Return what an error means."""
+    def _refusal(self, answer: Error | Changes, root: bytes) -> PeerError:
+        """Return what an error means, in answer to a request for what is at ``root``."""
+        if isinstance(answer, Changes):
+            return PeerMisbehaved("it sent changes where a range was asked for")
+        if answer.code in (ErrorCode.UNKNOWN_ROOT, ErrorCode.HISTORY_GONE):
+            return RootLacking(root, answer.code, answer.message)
         if answer.code is ErrorCode.SHUTTING_DOWN:
             self.closing.set()
         return PeerRefused(answer.code, answer.message, answer.detail)
@@ -276,9 +349,14 @@ class PeerClient:
                 self._greet(message)
             case Error(request_id=0):
                 self.fail(PeerRefused(message.code, message.message, message.detail))
-            case Range() | Error():
-                # The connection lets through only answers that somebody waits for.
+            case Range() | Changes() | Error() if message.request_id in self._pending:
                 self._pending[message.request_id].resolve(message)
+            case Head():
+                self._first_head.set()
+                self._heard(message)
+            case Error():
+                # Only answers that somebody waits for come through: this one ends the subscription.
+                self.fail(PeerRefused(message.code, message.message, message.detail))
             case Ping():
                 self._post(self._connection.send(Pong(message.request_id)))
             case Goodbye():
@@ -292,3 +370,7 @@ class PeerClient:
         elif not hello.max_requests:
             self.fail(PeerMisbehaved("it serves nothing: check that the address is that of a server"))
         self._greeted.set()
+
+
+def _ignore(head: Head) -> None:
+    """Hear a head that nobody asked for: the connection lets none through."""

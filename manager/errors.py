@@ -4,11 +4,12 @@
 
     SyncError
     ├── LocalContent             the database holds content written locally, and may not be replaced
-    ├── WrongRoot                all was applied, and the root is not the target: something else wrote
+    ├── WrongRoot                all was applied, twice, and the root is not the target: something else wrote
+    ├── Disturbed                something else wrote; the manager then looks again, on its own
     ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
     └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
         ├── PeerUnreachable      none could be reached, or none stayed
-        ├── TargetUnknown        at least one was reached, and none of them has the target
+        ├── TargetGone           peers were reached, and each has pruned the target or never had it
         ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
         └── VerificationFailed   the last hope sent a proof that does not hold: ``peer`` and ``reason``
 
@@ -18,9 +19,13 @@
     ├── PeerMisbehaved           it broke the protocol
     ├── SchemeDiffers            its store has another hasher or branch factor
     ├── PeerRefused              it answered with an error code
+    │   └── RootLacking          it never had the root that was asked for, or has pruned it
     ├── ClaimNotKept             it claimed a large pair, and then sent no such thing
     ├── GaveWay                  it was slow to send a large pair, and another peer waited to send one
     ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
+    ├── NothingToShow            it has no complete root to copy
+    ├── ProofDoubted             a change proof does not hold: the peer lies, or the local content is not at
+    │                            the old root
     └── ProofRejected            it sent a proof that does not hold
 
 Errors of ``merkledb`` about the local database (full, damaged, in use) pass through as they are: what to do
@@ -64,7 +69,7 @@ class LocalContent(SyncError):
 
 
 class WrongRoot(SyncError):
-    """All ranges were applied, and yet the local root is not the target."""
+    """All ranges were applied, and again after the sync began anew, and yet the root is not the target."""
 
     def __init__(self, expected: bytes, found: bytes) -> None:
         super().__init__(
@@ -73,6 +78,13 @@ class WrongRoot(SyncError):
         )
         self.expected = expected
         self.found = found
+
+
+class Disturbed(SyncError):
+    """Somebody else wrote to the database; the manager then looks again at what it holds, on its own."""
+
+    def __init__(self) -> None:
+        super().__init__("somebody else wrote to the database while it was synced: let nothing else write")
 
 
 class InvalidProgress(SyncError):
@@ -103,10 +115,13 @@ class PeerUnreachable(NoPeersLeft):
     sentence = "no peer could be reached: check the addresses and that a server runs there, then try again"
 
 
-class TargetUnknown(NoPeersLeft):
-    """Peers were reached, and none of them has the target root."""
+class TargetGone(NoPeersLeft):
+    """Peers were reached, and each of them has pruned the target root or never had it.
 
-    sentence = "no peer has the target root: ask for a root that they serve, or add peers that are up to date"
+    What was copied is kept, and serves the next target.
+    """
+
+    sentence = "no peer has the target root (any more): ask for a newer root, or add peers that have it"
 
 
 class PairTooLarge(NoPeersLeft):
@@ -188,6 +203,18 @@ class PeerRefused(PeerError):
         self.detail = detail
 
 
+class RootLacking(PeerRefused):
+    """The peer never had the root that it was asked for, or has pruned it.
+
+    Attributes:
+        root: The root.
+    """
+
+    def __init__(self, root: bytes, code: ErrorCode, message: str) -> None:
+        super().__init__(code, message, None)
+        self.root = root
+
+
 class PairRefused(PeerError):
     """A pair does not fit into what the peer sends, or into what we fetch.
 
@@ -219,6 +246,27 @@ class GaveWay(PeerError):
 
     def __init__(self) -> None:
         super().__init__("it was slow to send a large pair, and another peer waited")
+
+
+class NothingToShow(PeerError):
+    """The peer has no complete root: its own first sync is unfinished."""
+
+    def __init__(self) -> None:
+        super().__init__("it has no complete root to show yet")
+
+
+class ProofDoubted(PeerError):
+    """A change proof does not hold, which may be due to the local content.
+
+    Attributes:
+        failure: What the peer is guilty of if the local content is what it is held to be.
+        end: The end of the proof.
+    """
+
+    def __init__(self, failure: "ProofRejected", end: bytes | None) -> None:
+        super().__init__(f"{failure}, or the local content is not what it is held to be")
+        self.failure = failure
+        self.end = end
 
 
 class ProofRejected(PeerError):

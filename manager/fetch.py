@@ -1,34 +1,52 @@
 """Fetching one piece of work from one peer: reserve memory, ask, verify, and hand the result on.
 
-Nothing that a peer sends is believed before ``verify_range`` has returned; what is believed then is applied
-to the database, and what it leaves of the work goes back to the queue.
+Nothing that a peer sends is believed before it is verified (see ``verifying``); what is believed then is
+applied to the database, and what it leaves of the work goes back to the ledger.
+
+Where the root of the local content is known, changes from it are asked for; a peer whose history does not
+reach back to it sends a range instead, and is asked for ranges from then on.
+
+A change proof that does not hold says that the peer lies, or that the local content is not at the root that
+it is held to be at: for a damaged disk no honest peer must be dropped, and for a lie no content fetched again
+for ever.  So the work is *doubted*, and whoever takes it next, preferably another peer, is first asked for a
+proof that nothing changes from the old root to the old root.  If that holds, the local content is what it is
+held to be, the doubted proof was a lie, and its sender is dropped.  Nobody can forge it: it is verified
+against the local content and the old root.  If it does not hold, or nobody can give it, nobody is blamed, and
+the range is copied in full, which is right in either case.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Final
 
+import trio
+
 from manager.budget import ByteBudget
 from manager.client import PeerClient
+from manager.errands import Errand
 from manager.errors import (
     ClaimNotKept,
+    Disturbed,
     PairRefused,
     PeerMisbehaved,
     PeerRefused,
-    ProofRejected,
+    ProofDoubted,
     RequestTimeout,
 )
-from manager.ledger import Ledger, rest_of
-from manager.limits import Limits, memory_bytes
+from manager.ledger import Ledger
+from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
+from manager.pieces import Verified
 from manager.processor import Processor
-from manager.work import Work
+from manager.verifying import Order, has_no_changes, verify_answer, verify_range_answer
+from manager.work import Doubt, Work
 from manager.writer import Writer
-from merkledb import InvalidProof, RangeProof, Scheme, VerifiedRange, verify_range
-from syncproto import ErrorCode, Hello
+from merkledb import Database, MerkleDBError
+from syncproto import Changes, ErrorCode, Hello, Range
 
-# Below this a proof is verified in less time than a thread takes to begin.
+# Below this a range proof is verified in less time than a thread takes to begin.
 THREAD_PROOF_BYTES: Final = 4096
 # The turn of a request that never has to give way.
 _ANY_TIME: Final = nullcontext()
@@ -39,160 +57,243 @@ class Sync:
     """What everybody who works on one sync shares.
 
     Attributes:
-        scheme: Of the database, and so of all peers.
+        database: What is synced; touched in the processor only.
         hello: What we say first to every peer.
         limits: What the sync may use.
         ledger: Its books.
         writer: Where verified ranges go.
         processor: Where proofs are verified.
         random: Where all jitter comes from.
+        subscribes: Whether peers are asked for their heads.
+        accuse: Called with a doubt that was a lie.
+        heard: Called when a peer has said what its head is.
+        fail: Called with an error that ends the sync.
     """
 
-    scheme: Scheme
+    database: Database
     hello: Hello
     limits: Limits
     ledger: Ledger
     writer: Writer
     processor: Processor
     random: Random
+    subscribes: bool
+    accuse: Callable[[Doubt], None]
+    heard: Callable[[], None]
+    fail: Callable[[MerkleDBError], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Verified:
+class _Fetched:
     """What one request brought."""
 
-    verified: VerifiedRange
+    verified: Verified
     rest: list[Work]
     proof_bytes: int
+    filling: float
     reserved_bytes: int
     reserved_in: ByteBudget
 
 
-async def fetch(client: PeerClient, work: Work, sync: Sync) -> int:
-    """Fetch the beginning of ``work``, as much as one proof holds, and hand it to the writer.
+async def fetch(client: PeerClient, errand: Errand, sync: Sync) -> int:
+    """Fetch the beginning of what an errand is for, as much as one proof holds, and hand it to the writer.
 
     On an error, and cancelled, nothing has changed and the work is still out.
 
     Args:
         client: A connection that the peer has greeted.
-        work: Taken from the ledger.
+        errand: Taken from the ledger.
         sync: What it belongs to.
 
     Returns:
-        How many pairs it were; 0 when another peer was faster.
+        How many pairs and changes it were; 0 when another peer was faster.
 
     Raises:
         PeerError: The peer did not give a proof that holds.
+        MerkleDBError: The database cannot be read.
     """
     try:
-        budget = sync.writer.budget
-        fetched = await _request(client, work, sync, budget, sync.limits.max_keys, sync.limits.max_bytes)
-    except PeerRefused as refusal:
-        if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-            raise
-        async with client.large_pair:
-            fetched = await _fetch_large_pair(client, work, sync, refusal.detail or 0)
-    piece = sync.ledger.accept(work, fetched.verified, fetched.rest, fetched.proof_bytes)
-    if piece is None:
-        fetched.reserved_in.release(fetched.reserved_bytes)
-        return 0
-    fetched.reserved_in.release(fetched.reserved_bytes - piece.memory_bytes)
-    sync.writer.put(piece, fetched.reserved_in)
-    return len(piece.verified)
-
-
-async def _fetch_large_pair(client: PeerClient, work: Work, sync: Sync, needed_bytes: int) -> _Verified:
-    """Fetch the single first pair of ``work``, which by the peer's claim needs a proof above the usual size.
-
-    The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one pair
-    now and was asked for more before.
-    """
-    _judge_claim(client, sync, needed_bytes, sync.limits.max_bytes)
-    try:
-        return await _request_large_pair(client, work, sync, needed_bytes)
-    except PeerRefused as refusal:
-        if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-            raise
-        corrected_bytes = refusal.detail or 0
-    _judge_claim(client, sync, corrected_bytes, needed_bytes)
-    try:
-        return await _request_large_pair(client, work, sync, corrected_bytes)
-    except PeerRefused as refusal:
-        if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-            raise
-        raise ClaimNotKept(corrected_bytes, "refused that many") from refusal
-
-
-def _judge_claim(client: PeerClient, sync: Sync, needed_bytes: int, refused_bytes: int) -> None:
-    """Raise unless it makes sense to ask for ``needed_bytes`` after the peer refused ``refused_bytes``."""
-    sent = client.peer_hello.max_bytes if client.peer_hello is not None else 0
-    ceiling = min(sync.limits.max_proof_bytes, sent)
-    if needed_bytes > ceiling:
-        raise PairRefused(needed_bytes, ceiling)
-    if needed_bytes <= refused_bytes:
-        raise PeerMisbehaved(f"it refused {refused_bytes} bytes as too few, and then named {needed_bytes}")
-
-
-async def _request_large_pair(client: PeerClient, work: Work, sync: Sync, needed_bytes: int) -> _Verified:
-    """Ask for a proof of one pair that needs so many bytes; give way to others that wait to do the same."""
-    line = sync.writer.large_pairs
-    try:
-        fetched = await _request(client, work, sync, line.budget, 1, needed_bytes, line.turn())
-    except RequestTimeout as error:
-        raise ClaimNotKept(needed_bytes, f"sent {error}") from error
-    if fetched.proof_bytes < needed_bytes // 2:
-        line.budget.release(fetched.reserved_bytes)
-        raise ClaimNotKept(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
-    return fetched
-
-
-async def _request(
-    client: PeerClient,
-    work: Work,
-    sync: Sync,
-    budget: ByteBudget,
-    max_keys: int,
-    max_bytes: int,
-    turn: AbstractContextManager[None] = _ANY_TIME,
-) -> _Verified:
-    """Ask for a proof and verify it; the memory for it stays reserved unless an error is raised."""
-    reserved = memory_bytes(max_bytes, max_keys)
-    await budget.reserve(reserved)
-    try:
-        with turn:
-            proof = await client.get_range(
-                sync.ledger.target,
-                work.start or None,
-                work.end,
-                max_keys=max_keys,
-                max_bytes=max_bytes,
-            )
-        verified, rest = await _verify_somewhere(proof, work, sync, max_keys)
-    except BaseException:
-        budget.release(reserved)
+        return await _Fetch(client, errand, sync).run()
+    except Disturbed:
+        sync.writer.note_disturbance()
+        # The writer calls everybody off before it begins again.
+        await trio.sleep_forever()
         raise
-    return _Verified(verified, rest, len(proof), reserved, budget)
 
 
-async def _verify_somewhere(
-    proof: bytes, work: Work, sync: Sync, max_keys: int
-) -> tuple[VerifiedRange, list[Work]]:
-    """Verify a proof, in a thread if it is large."""
-    verify = partial(_verify, proof, work, sync.ledger.target, sync.scheme, max_keys)
-    return verify() if len(proof) < THREAD_PROOF_BYTES else await sync.processor.run(verify)
+class _Fetch:
+    """One peer's attempt at one piece of work."""
 
+    def __init__(self, client: PeerClient, errand: Errand, sync: Sync) -> None:
+        self._client = client
+        self._errand = errand
+        self._work = errand.work
+        self._sync = sync
+        self._limits = sync.limits
+        # What changes are asked from; None to ask for a range.
+        self._old_root = None if errand.work.root in client.forgotten_roots else errand.work.root
+        self._is_confirmed = False
+        # The root that is asked for: the goal at the moment of the first request.
+        self._root: bytes | None = None
 
-def _verify(
-    data: bytes, work: Work, target: bytes, scheme: Scheme, max_keys: int
-) -> tuple[VerifiedRange, list[Work]]:
-    """Return what a proof shows and what it leaves of the work.  Pure.
+    async def run(self) -> int:
+        """Return how many pairs and changes came."""
+        if self._work.doubt is not None and not await self._examine(self._work.doubt):
+            return 0
+        try:
+            fetched = await self._request(self._sync.writer.budget, self._max_keys, self._limits.max_bytes)
+        except PeerRefused as refusal:
+            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                raise
+            async with self._client.large_pair:
+                fetched = await self._fetch_large_pair(refusal.detail or 0)
+        return self._hand_on(fetched)
 
-    Raises:
-        ProofRejected: It does not hold.
-    """
-    try:
-        proof = RangeProof.decode(data)
-        verified = verify_range(proof, target, work.start or None, work.end, scheme=scheme, max_keys=max_keys)
-    except InvalidProof as error:
-        raise ProofRejected(error.reason, error.detail) from error
-    return verified, rest_of(work, verified)
+    @property
+    def _max_keys(self) -> int:
+        return self._limits.max_keys if self._old_root is None else self._limits.max_changes
+
+    def _hand_on(self, fetched: _Fetched) -> int:
+        budget = fetched.reserved_in
+        piece = self._sync.ledger.accept(
+            self._errand, fetched.verified, fetched.rest, fetched.proof_bytes, fetched.filling
+        )
+        if piece is None:
+            budget.release(fetched.reserved_bytes)
+            return 0
+        budget.release(fetched.reserved_bytes - piece.memory_bytes)
+        self._sync.writer.put(piece, budget)
+        return len(piece.verified)
+
+    # Doubts.
+
+    async def _examine(self, doubt: Doubt) -> bool:
+        """Find out who is to blame for a change proof that did not hold; return whether work is left."""
+        assert self._work.root is not None
+        if not await self._is_unchanged(self._work.root, doubt):
+            self._old_root = None
+            return True
+        self._is_confirmed = True
+        self._sync.ledger.dispel_doubt(self._errand)
+        self._sync.accuse(doubt)
+        goal = self._sync.ledger.goals.goal
+        return goal is None or goal.root != self._work.root
+
+    async def _is_unchanged(self, root: bytes, doubt: Doubt) -> bool:
+        """Return whether the peer can show that the local content is at ``root``."""
+        budget = self._sync.writer.budget
+        start, max_bytes = self._work.start or None, self._limits.max_bytes
+        reserved = change_proof_memory_bytes(max_bytes, 1)
+        await budget.reserve(reserved)
+        try:
+            answer = await self._client.get_changes(
+                root, root, start, doubt.end, max_keys=1, max_bytes=max_bytes
+            )
+            if isinstance(answer, Range):
+                return False
+            check = partial(has_no_changes, answer.proof, root, start, doubt.end, self._sync.database)
+            return await self._sync.processor.run(check)
+        except PeerRefused:
+            return False
+        finally:
+            budget.release(reserved)
+
+    # Large pairs.
+
+    async def _fetch_large_pair(self, needed_bytes: int) -> _Fetched:
+        """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
+
+        The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one
+        pair now and was asked for more before.
+        """
+        self._judge_claim(needed_bytes, self._limits.max_bytes)
+        try:
+            return await self._request_large_pair(needed_bytes)
+        except PeerRefused as refusal:
+            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                raise
+            corrected_bytes = refusal.detail or 0
+        self._judge_claim(corrected_bytes, needed_bytes)
+        try:
+            return await self._request_large_pair(corrected_bytes)
+        except PeerRefused as refusal:
+            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                raise
+            raise ClaimNotKept(corrected_bytes, "refused that many") from refusal
+
+    def _judge_claim(self, needed_bytes: int, refused_bytes: int) -> None:
+        """Raise unless it makes sense to ask for ``needed_bytes`` after ``refused_bytes`` were refused."""
+        sent = self._client.peer_hello.max_bytes if self._client.peer_hello is not None else 0
+        ceiling = min(self._limits.max_proof_bytes, sent)
+        if needed_bytes > ceiling:
+            raise PairRefused(needed_bytes, ceiling)
+        if needed_bytes <= refused_bytes:
+            raise PeerMisbehaved(
+                f"it refused {refused_bytes} bytes as too few, and then named {needed_bytes}"
+            )
+
+    async def _request_large_pair(self, needed_bytes: int) -> _Fetched:
+        """Ask for a proof of one pair that needs so many bytes; give way to others that wait to do so."""
+        line = self._sync.writer.large_pairs
+        try:
+            fetched = await self._request(line.budget, 1, needed_bytes, line.turn())
+        except RequestTimeout as error:
+            raise ClaimNotKept(needed_bytes, f"sent {error}") from error
+        if fetched.proof_bytes < needed_bytes // 2:
+            line.budget.release(fetched.reserved_bytes)
+            raise ClaimNotKept(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
+        return fetched
+
+    # One request.
+
+    async def _request(
+        self,
+        budget: ByteBudget,
+        max_keys: int,
+        max_bytes: int,
+        turn: AbstractContextManager[None] = _ANY_TIME,
+    ) -> _Fetched:
+        """Ask for a proof and verify it; the memory for it stays reserved unless an error is raised."""
+        memory_bytes = range_proof_memory_bytes if self._old_root is None else change_proof_memory_bytes
+        reserved = memory_bytes(max_bytes, max_keys)
+        await budget.reserve(reserved)
+        try:
+            order = self._order(max_keys, max_bytes)
+            with turn:
+                answer = await self._ask(order)
+            verified, rest = await self._verify(answer, order)
+        except BaseException:
+            budget.release(reserved)
+            raise
+        size = len(answer.proof)
+        filling = max(len(verified) / max_keys, size / max_bytes)
+        return _Fetched(verified, rest, size, filling, reserved, budget)
+
+    def _order(self, max_keys: int, max_bytes: int) -> Order:
+        goal = self._sync.ledger.goals.goal
+        assert goal is not None
+        self._root = self._root or goal.root
+        return Order(self._work, self._old_root, self._root, max_keys, max_bytes)
+
+    async def _ask(self, order: Order) -> Range | Changes:
+        start, end = order.start, order.work.end
+        client, limits = self._client, {"max_keys": order.max_keys, "max_bytes": order.max_bytes}
+        if order.old_root is None:
+            return await client.get_range(order.root, start, end, **limits)
+        answer = await client.get_changes(order.old_root, order.root, start, end, **limits)
+        if isinstance(answer, Range):
+            client.forget_root(order.old_root)
+        return answer
+
+    async def _verify(self, answer: Range | Changes, order: Order) -> tuple[Verified, list[Work]]:
+        """Verify a proof: in the processor if it is large, or if the database is needed."""
+        sync = self._sync
+        if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
+            return verify_range_answer(answer, order, sync.database.scheme)
+        verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
+        try:
+            return await sync.processor.run(verify)
+        except ProofDoubted as doubted:
+            if self._is_confirmed:
+                raise doubted.failure from doubted
+            raise

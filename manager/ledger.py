@@ -3,303 +3,375 @@
 Workers take work here and bring back verified ranges; the writer settles what it has applied.  Every key of
 the key space is at any time in exactly one place:
 
-    queue      nobody works on it                  take()   ->  out
-    out        peers fetch and verify it           accept() ->  verified, and the rest back to the queue
-                                                   give_back() by the last of them -> queue
-    verified   it waits for the writer             settle() ->  on disk, at the target in the range map
+    shelves    nobody works on it, or nothing has to be done     take()   ->  out
+    out        peers fetch and verify it                         accept() ->  verified; the rest goes back
+                                                                 give_back() by the last  ->  shelves
+    verified   it waits for the writer                           plan()   ->  being applied
+    applying   a transaction puts it on disk                     settle() ->  shelves, at its new root
 
 What is out is with one peer, and with more once it is overdue and they have nothing else to do.  The first
 verified answer is accepted and the others are called off: what has left ``out`` is never accepted again.
+
+Work knows the root that its content is at.  When the goal changes, nothing that is known is lost: what is
+neither out nor verified is sorted again, and what is out or verified for an older goal is brought to it, for
+it is only one step further to the new one.  Called off is only what would lead away from the new goal.
 
 State is touched only between checkpoints, by tasks of one trio run; nothing here blocks or does I/O.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
 
 import trio
 
-from manager.estimate import Density, Expectation, Rate, seconds_left
-from manager.limits import Limits, memory_bytes
+from manager.errands import Errand, Out
+from manager.goals import Goals, Target
+from manager.limits import Limits
+from manager.pieces import Piece, Verified, count
 from manager.ranges import RangeMap
 from manager.saved import MAX_SAVED_RANGES, Saved, encode_saved, shares_of
-from manager.split import split_rest
-from manager.work import Work, WorkQueue
-from merkledb import VerifiedRange
-
-# A proof is planned to be this full, so that the natural variation of keys seldom cuts it off.
-_PLANNED_FILLING: Final = 0.85
-# The share done that is shown at most as long as something is left, however little seems to be left.
-_ALMOST_ALL: Final = 0.999
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A verified range on its way to the disk.
-
-    Attributes:
-        verified: What to apply.
-        start: The first key of the range.
-        share: The part of all the work that it is.
-        proof_bytes: The size of the proof that it came in.
-    """
-
-    verified: VerifiedRange
-    start: bytes
-    share: float
-    proof_bytes: int
-
-    @property
-    def memory_bytes(self) -> int:
-        """About how much memory it takes."""
-        return memory_bytes(self.proof_bytes, len(self.verified))
-
-
-@dataclass(slots=True)
-class _Out:
-    """Work that is out.
-
-    Attributes:
-        work: What was taken.
-        taken: When somebody took it last, in trio's seconds.
-        peers: Who works on it, each with the scope that calls it off.
-    """
-
-    work: Work
-    taken: float
-    peers: dict[Hashable, trio.CancelScope] = field(default_factory=dict)
+from manager.shelves import Shelves
+from manager.standing import Standing, Start, work_of
+from manager.tally import Tally
+from manager.work import Doubt, Work, start_of
 
 
 class Ledger:
-    """The books of one sync to one target.
+    """The books of one sync.
 
     Args:
-        saved: Where the sync begins.
+        start: Where the sync begins.
+        target: Where it goes; None while nobody has said it.
         limits: What it may use.
         now: The time, in trio's seconds.
 
     Attributes:
-        target: The root that the sync is on the way to.
+        goals: The target, and the root that is fetched.
+        standing: What the database shows.
         ranges: What is on disk.
-        keys: Pairs on disk, by this sync.
-        bytes: Bytes of the proofs that they came in.
-        share: The part of all the work that is on disk, as far as it can be known; it never falls.
-        expectation: What peers say that there is in all.
+        tally: What was done.
+        is_closed: Whether nobody is to take work any more.
     """
 
-    def __init__(self, saved: Saved, limits: Limits, now: float) -> None:
-        self.target = saved.target
+    def __init__(self, start: Start, target: Target | None, limits: Limits, now: float) -> None:
+        saved = start.saved
+        self.goals = Goals(limits.goal_seconds)
+        self.standing = start.standing
         self.ranges = saved.ranges
-        self.keys = saved.keys
-        self.bytes = saved.bytes
+        self.tally = Tally(saved.keys, saved.changes, saved.bytes, saved.expected_keys, now)
+        self.is_closed = False
         self._limits = limits
-        self._queue = WorkQueue(saved.ranges.max_key_bytes)
-        self._queue.put(initial_work(saved))
-        # The share of everything that left the queue and is not on disk yet, by the start of its range.
-        self._open: dict[bytes, float] = {}
-        # What is out, by its start: what is out does not overlap.
-        self._out: dict[bytes, _Out] = {}
-        self._tree_share = 1.0 - sum(piece.share for piece in self._queue.pieces())
-        self.expectation = Expectation(saved.expected_keys)
-        self.share = self._share_now()
+        self._shelves = Shelves(saved.ranges.max_key_bytes, limits.overdue_seconds)
+        self._out: list[Out] = []
+        self._verified: list[Piece] = []
+        self._applying: list[Piece] = []
         self._changed = trio.lowlevel.ParkingLot()
-        self._density = Density()
-        self._began = now
-        self._keys_rate, self._bytes_rate = Rate(now), Rate(now)
+        self._shelves.begin(work_of(saved))
+        if target is not None:
+            self.aim(target, now)
+        self._look()
 
     @property
     def is_fetched(self) -> bool:
-        """Whether nothing is left to ask a peer for."""
-        return not self._queue and not self._out
+        """Whether nothing is left to ask a peer for, on the way to the present goal."""
+        return not self._shelves and not self._out
 
     @property
     def is_done(self) -> bool:
-        """Whether everything is on disk."""
-        return self.ranges.is_at(self.target)
+        """Whether the newest target is what the database shows, and nothing under way leads elsewhere."""
+        target, standing = self.goals.target, self.standing
+        return (
+            target is not None and standing.is_at_rest and standing.shows(target.root) and not self._applying
+        )
+
+    @property
+    def wants_roll_back(self) -> bool:
+        """Whether the shortest way to the goal is to give up what was applied since the head."""
+        goal, standing = self.goals.goal, self.standing
+        return goal is not None and not standing.is_at_rest and standing.shows(goal.root)
+
+    @property
+    def is_untrue(self) -> bool:
+        """Whether all is said to be at the goal, and yet the database does not show it."""
+        goal = self.goals.goal
+        return goal is not None and self.ranges.is_at(goal.root) and not self.standing.shows(goal.root)
+
+    @property
+    def copies_in_full(self) -> bool:
+        """Whether there is content of which nothing is known."""
+        return any(work.root is None for work in self._everything())
+
+    # The goal.
+
+    def aim(self, target: Target, now: float) -> None:
+        """Note the newest target; it becomes the goal at once when nothing else is under way."""
+        self.goals.aim(target)
+        if self.goals.is_newest:
+            return
+        if self.standing.is_at_rest and self.standing.shows(target.root):
+            self._advance(now)
+            self.reach(self.standing, now)
+        elif self._is_at_goal():
+            self._advance(now)
+        self.wake()
+
+    def _is_at_goal(self) -> bool:
+        goal = self.goals.goal
+        return goal is None or (self.standing.is_at_rest and self.standing.shows(goal.root))
+
+    def give_up_goal(self, now: float) -> None:
+        """Make the newest target the goal, for nobody has the present one."""
+        self._advance(now)
+        self.wake()
+
+    def follow_time(self, now: float) -> None:
+        """Let the goal give way when it is time to."""
+        if self.goals.gives_way_at <= now:
+            self._advance(now, is_last_step=not any(map(self._shelves.is_base, self._everything())))
+
+    def _advance(self, now: float, *, is_last_step: bool = False) -> None:
+        if self._is_at_goal():
+            self.tally.begin()
+        self.goals.advance(now, more_patience=is_last_step)
+        self._call_off_what_leads_away()
+        assert self.goals.goal is not None
+        self._shelves.set_goal(self.goals.goal.root)
+        self._look()
+        self.wake()
+
+    def _call_off_what_leads_away(self) -> None:
+        goal = self.goals.goal
+        root = goal.root if goal is not None else None
+        for out in [out for out in self._out if out.work.root == root or self.wants_roll_back]:
+            self._call_off(out)
+            self._shelves.put([out.work])
+        dropped = [piece for piece in self._verified if piece.before.root == root or self.wants_roll_back]
+        self._verified = [piece for piece in self._verified if piece not in dropped]
+        self._shelves.put(piece.before for piece in dropped)
+
+    def _call_off(self, out: Out) -> None:
+        """Let all stop who work on something; each has to leave its scope before its next checkpoint."""
+        self._out.remove(out)
+        errands, out.errands = out.errands, []
+        for errand in errands:
+            errand.scope.cancel()
 
     # For workers.
 
     async def take(
-        self, peer: Hashable, wanted: Callable[[], bool], leaving: Callable[[], bool]
-    ) -> Work | None:
+        self, peer: Hashable, ready_at: Callable[[], float], leaving: Callable[[], bool]
+    ) -> Errand | None:
         """Wait for work, and return it; None when there will be none, or the worker leaves.
 
         Args:
             peer: Who is to be asked.
-            wanted: Whether the worker may take work now; asked again after each ``wake``.
+            ready_at: When the worker may take work, in trio's seconds; asked again after each ``wake``.
             leaving: Whether it will never take work again.
         """
-        while not self.is_fetched and not leaving():
-            overdue = float("inf")
-            if wanted():
-                if self._queue:
-                    return self._take(peer)
-                oldest = self._oldest_without(peer)
-                overdue = oldest.taken + self._limits.overdue_seconds if oldest else overdue
-                if oldest is not None and overdue <= trio.current_time():
-                    return self._hand_out(oldest, peer)
-            with trio.move_on_at(overdue):
-                await self._changed.park()
+        while not self.is_closed and not leaving():
+            now = trio.current_time()
+            self.follow_time(now)
+            wake_at = ready_at()
+            if wake_at <= now:
+                errand = self._send(peer, now)
+                if errand is not None:
+                    return errand
+                wake_at = self._next_chance(peer, now)
+            await self.wait_until(min(wake_at, self.goals.gives_way_at))
         return None
 
-    def _take(self, peer: Hashable) -> Work:
-        work = self._queue.take(self._density.share_of(_PLANNED_FILLING))
-        self._open[work.start] = work.share
-        self._out[work.start] = out = _Out(work, 0.0)
-        return self._hand_out(out, peer)
+    def _send(self, peer: Hashable, now: float) -> Errand | None:
+        """Return what ``peer`` shall do now; None when there is nothing for it."""
+        if self.goals.goal is None or self.wants_roll_back:
+            return None
+        work = self._shelves.take(peer, now)
+        if work is not None:
+            self._out.append(Out(work))
+            return self._hand_out(self._out[-1], peer, now)
+        oldest = self._oldest_without(peer)
+        if oldest is not None and oldest.taken + self._limits.overdue_seconds <= now:
+            return self._hand_out(oldest, peer, now)
+        return None
 
-    def _oldest_without(self, peer: Hashable) -> _Out | None:
+    def _next_chance(self, peer: Hashable, now: float) -> float:
+        """Return when there may be something to do for ``peer`` though nothing else happens."""
+        oldest = self._oldest_without(peer)
+        overdue = oldest.taken + self._limits.overdue_seconds if oldest is not None else float("inf")
+        return min(overdue, self._shelves.next_doubt_end(now))
+
+    def _oldest_without(self, peer: Hashable) -> Out | None:
         """Return what has been out for longest of all that ``peer`` does not work on."""
-        others = (out for out in self._out.values() if peer not in out.peers)
+        others = (out for out in self._out if all(errand.peer != peer for errand in out.errands))
         return min(others, key=lambda out: out.taken, default=None)
 
-    def _hand_out(self, out: _Out, peer: Hashable) -> Work:
-        out.taken = trio.current_time()
-        out.peers[peer] = trio.CancelScope()
-        return out.work
+    def _hand_out(self, out: Out, peer: Hashable, now: float) -> Errand:
+        out.taken = now
+        out.errands.append(Errand(peer, out))
+        return out.errands[-1]
 
-    def scope_of(self, peer: Hashable, work: Work) -> trio.CancelScope:
-        """Return the scope in which ``peer`` does what it just took; cancelled when another was faster."""
-        return self._out[work.start].peers[peer]
-
-    def give_back(self, peer: Hashable, work: Work) -> None:
+    def give_back(self, errand: Errand, doubt: Doubt | None = None) -> None:
         """Put work back that was taken and not done, unless another peer works on it or has done it."""
-        out = self._out.get(work.start)
-        if out is None:
+        out = errand.out
+        if errand not in out.errands:
             return
-        del out.peers[peer]
-        if not out.peers:
-            del self._open[work.start]
-            del self._out[work.start]
-            self._queue.put([work])
+        out.errands.remove(errand)
+        if doubt is not None:
+            out.work = out.work._replace(doubt=doubt)
+        if not out.errands:
+            self._out.remove(out)
+            self._shelves.put([out.work])
             self.wake()
 
+    def dispel_doubt(self, errand: Errand) -> None:
+        """Note that the content of some work is at its root indeed."""
+        errand.out.work = errand.work._replace(doubt=None)
+
     def accept(
-        self, work: Work, verified: VerifiedRange, rest: Sequence[Work], proof_bytes: int
+        self, errand: Errand, verified: Verified, rest: Sequence[Work], proof_bytes: int, filling: float
     ) -> Piece | None:
-        """Note that a part of ``work`` was fetched and verified, and queue the rest.
+        """Note that a part of the work was fetched and verified, and put the rest back.
 
         Everybody who works on it is called off; the caller has to leave its scope before its next checkpoint.
 
         Args:
-            work: What was taken.
-            verified: What came, from the start of ``work`` on.
+            errand: What was taken.
+            verified: What came, from the start of the work on.
             rest: What ``rest_of`` says is left.
             proof_bytes: The size of the proof.
+            filling: How much of what was asked for the proof holds, 0 to 1.
 
         Returns:
             What to apply; None when another peer was faster, and nothing has changed.
         """
-        out = self._out.pop(work.start, None)
-        if out is None:
+        if errand not in errand.out.errands:
             return None
+        work = errand.work
+        for other in errand.out.errands:
+            other.is_outrun = True
+        self._call_off(errand.out)
         share = max(work.share - sum(piece.share for piece in rest), 0.0)
-        filling = max(len(verified) / self._limits.max_keys, proof_bytes / self._limits.max_bytes)
-        self._density.add(filling, share)
-        self._open[work.start] = share
-        self._queue.put(rest)
-        for scope in out.peers.values():
-            scope.cancel()
+        self._shelves.learn(work.root, filling, share)
+        self._shelves.put(rest)
+        before = Work(work.start, verified.end, share, work.root)
+        piece = Piece(verified, before, proof_bytes, verified.memory_bytes)
+        self._verified.append(piece)
         self.wake()
-        return Piece(verified, work.start, share, proof_bytes)
+        return piece
+
+    def close(self) -> None:
+        """Let every worker end."""
+        self.is_closed = True
+        self.wake()
+
+    def open(self) -> None:
+        """Let workers take work again."""
+        self.is_closed = False
 
     def wake(self) -> None:
-        """Let every waiting worker look again."""
+        """Let everybody who waits look again."""
         self._changed.unpark_all()
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait until something changes, at most until ``deadline``, in trio's seconds."""
+        with trio.move_on_at(deadline):
+            await self._changed.park()
 
     # For the writer.
 
+    def is_wanted(self, piece: Piece) -> bool:
+        """Whether a piece is still to be applied."""
+        return piece in self._verified
+
     def plan(self, pieces: Sequence[Piece]) -> tuple[RangeMap, bytes | None]:
-        """Return the map as it will be when ``pieces`` are on disk, and how it is saved.
+        """Begin to apply pieces; return the map as it will be when they are on disk, and how it is saved.
 
         Returns:
-            The map, and the bytes to save with it; None in place of them when all is done.
+            The map, and the bytes to save with it; None in place of them when all will be at the goal.
         """
+        self._verified = [piece for piece in self._verified if piece not in pieces]
+        self._applying = list(pieces)
         ranges = self.ranges.copy()
         for piece in pieces:
-            ranges.set(piece.start, piece.verified.end, self.target)
-        if ranges.is_at(self.target):
+            ranges.set(piece.after.start, piece.after.end, piece.after.root)
+        goal, target = self.goals.goal, self.goals.target
+        assert goal is not None
+        assert target is not None
+        if ranges.is_at(goal.root):
             return ranges, None
-        settled = {piece.start for piece in pieces}
-        shares = {start: share for start, share in self._open.items() if start not in settled}
-        shares.update((work.start, work.share) for work in self._queue.pieces())
         kept = ranges.copy()
         kept.trim(MAX_SAVED_RANGES)
-        keys = self.keys + sum(len(piece.verified) for piece in pieces)
-        byte_count = self.bytes + sum(piece.proof_bytes for piece in pieces)
+        keys, changes, byte_count = count(pieces)
         saved = Saved(
-            self.target,
-            keys,
-            byte_count,
-            self.expectation.keys(keys),
+            target,
+            self.tally.keys + keys,
+            self.tally.changes + changes,
+            self.tally.bytes + byte_count,
+            self.tally.expectation.keys(self.tally.keys + keys),
             kept,
-            shares_of(kept, sorted(shares.items())),
+            shares_of(kept, [(work.start, work.share) for work in self._everything()]),
         )
         return ranges, encode_saved(saved)
 
-    def settle(self, pieces: Sequence[Piece], ranges: RangeMap, now: float) -> None:
-        """Note that ``pieces`` are on disk, and that the map is ``ranges`` there."""
-        keys = sum(len(piece.verified) for piece in pieces)
-        byte_count = sum(piece.proof_bytes for piece in pieces)
-        self._tree_share += sum(self._open.pop(piece.start) for piece in pieces)
-        self.ranges = ranges
-        self.keys += keys
-        self.bytes += byte_count
-        self.share = max(self.share, self._share_now())
-        self._keys_rate.add(keys, now)
-        self._bytes_rate.add(byte_count, now)
+    def settle(self, ranges: RangeMap, standing: Standing, now: float) -> None:
+        """Note that what was to be applied is on disk.
 
-    # For people.
-
-    @property
-    def expected_keys(self) -> int | None:
-        """How many pairs there are in all; None while nobody says anything."""
-        return self.keys if self.is_done else self.expectation.keys(self.keys)
-
-    def _share_now(self) -> float:
-        """Return the share of the pairs, and as long as their number is unknown the share of the tree."""
-        if self.is_done:
-            return 1.0
-        expected = self.expected_keys
-        return min(self.keys / expected if expected else self._tree_share, _ALMOST_ALL)
-
-    def rates(self, now: float) -> tuple[float | None, float | None]:
-        """Return keys and bytes a second; None while nothing is known."""
-        return self._keys_rate.at(now), self._bytes_rate.at(now)
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return how long the rest takes at the current rate; None while nobody can know.
-
-        That is so while no peer says how many pairs there are, and when there turn out to be more.
+        Args:
+            ranges: What ``plan`` returned.
+            standing: What the database shows now.
+            now: The time, in trio's seconds.
         """
-        if self.is_done:
-            return 0.0
-        left = (self.expected_keys or 0) - self.keys
-        return seconds_left(left, self._keys_rate.at(now)) if left > 0 else None
+        pieces, self._applying = self._applying, []
+        self._shelves.put(piece.after for piece in pieces)
+        self.ranges = ranges
+        self.standing = standing
+        self.tally.add(*count(pieces), now)
+        if standing.is_at_rest:
+            self.reach(standing, now)
+        self._look()
+        self.wake()
 
-    def elapsed_seconds(self, now: float) -> float:
-        """Return for how long this run has been going."""
-        return now - self._began
+    def reach(self, standing: Standing, now: float) -> None:
+        """Note that the content is at rest at the head: all of it is at one root."""
+        assert standing.head is not None
+        root = standing.head.root
+        self.standing = standing
+        self.ranges = RangeMap(self.ranges.max_key_bytes, root)
+        if self._is_at_goal():
+            self._call_off_all()
+        self._shelves.begin(work._replace(root=root, doubt=None) for work in self._shelves.pieces())
+        if self._is_at_goal():
+            self.tally.finish()
+            if not self.goals.is_newest:
+                self._advance(now)
+        self._look()
+        self.wake()
 
+    def begin_again(self, start: Start) -> None:
+        """Begin where the database stands, for the books do not say the truth of it."""
+        self._call_off_all()
+        self._applying = []
+        self.standing = start.standing
+        self.ranges = start.saved.ranges
+        self._shelves.begin(work_of(start.saved))
+        self._look()
+        self.wake()
 
-def initial_work(saved: Saved) -> list[Work]:
-    """Return the work that a saved state leaves, ascending; shares that were not saved are divided evenly."""
-    rows = zip(saved.ranges, saved.shares, strict=True)
-    left = [(key_range, share) for key_range, share in rows if key_range.root != saved.target]
-    even = 0.0 if any(share for _, share in left) else 1.0 / max(len(left), 1)
-    return [Work(key_range.start, key_range.end, share or even) for key_range, share in left]
+    def _call_off_all(self) -> None:
+        for out in list(self._out):
+            self._call_off(out)
+            self._shelves.put([out.work])
+        self._shelves.put(piece.before for piece in self._verified)
+        self._verified = []
 
+    def _everything(self) -> list[Work]:
+        """Return all pieces of the key space as they are on disk, ascending."""
+        elsewhere = [out.work for out in self._out]
+        elsewhere += [piece.before for piece in self._verified + self._applying]
+        return sorted(self._shelves.pieces() + elsewhere, key=start_of)
 
-def rest_of(work: Work, verified: VerifiedRange) -> list[Work]:
-    """Return what a verified range leaves of the work that it was asked for; pure, so any thread may."""
-    if verified.complete:
-        return []
-    scheme = verified.scheme
-    return split_rest(
-        work,
-        verified.keys,
-        verified.next_keys,
-        branch_factor=scheme.branch_factor,
-        max_key_bytes=scheme.max_key_bytes,
-    )
+    def _look(self) -> None:
+        """Count what is left."""
+        everything = self._everything()
+        root = self.goals.goal.root if self.goals.goal is not None else None
+        unknown = sum(work.share for work in everything if work.root is None)
+        done = sum(work.share for work in everything if work.root == root and root is not None)
+        self.tally.look(unknown_share=unknown, done_share=done)

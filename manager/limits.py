@@ -15,6 +15,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * 1024
 # A pair in memory takes about this much beside its bytes: two objects, and its part of the branches above it.
 PAIR_OVERHEAD_BYTES: Final = 256
+# The same for a change: about five branches above it, with what history keeps of them.
+CHANGE_OVERHEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class Limits:
             more would spread the work over the key space, where the store fills its pages badly.
         max_keys: Pairs a proof.  Few enough to verify in some ten milliseconds, many enough to make the
             boundary cheap.
+        max_changes: Changed keys a change proof.  Fewer than pairs, for verifying a change costs ten times as
+            much, in time and in memory.
         max_bytes: Bytes a proof, encoded.
         max_proof_bytes: Bytes of a proof that holds a single large pair: the hard cap up to which
             ``max_bytes`` is raised for it.  The default has room for the largest value, its key and the
@@ -42,6 +46,9 @@ class Limits:
         overdue_seconds: Who has nothing else to do asks for what somebody else was asked for so long ago.  An
             honest answer takes less, so little is fetched twice; a silent peer delays the others by no more.
         min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
+        goal_seconds: How long a root is fetched although there is a newer target.  What is fetched within it
+            shares a root and is brought forward together; and all of it has to be brought forward before
+            peers forget that root, so it is a small part of what they retain at some commits a second.
         backoff_seconds: The bound of the first wait after a failure.
         max_backoff_seconds: The bound of every wait, also of one that an overloaded peer asks for.
         max_failures: Failures in a row after which nothing is expected of a peer any more.  It is still tried
@@ -53,6 +60,7 @@ class Limits:
 
     requests_per_peer: int = 2
     max_keys: int = 8192
+    max_changes: int = 2048
     max_bytes: int = MIB
     max_proof_bytes: int = MAX_VALUE_BYTES + 16 * MIB
     buffered_bytes: int = 64 * MIB
@@ -63,6 +71,7 @@ class Limits:
     request_timeout_seconds: float = 20.0
     overdue_seconds: float = 2.0
     min_bytes_per_second: int = 64 * KIB
+    goal_seconds: float = 5.0
     backoff_seconds: float = 0.25
     max_backoff_seconds: float = 30.0
     max_failures: int = 8
@@ -73,17 +82,18 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.max_keys > MAX_PROOF_KEYS:
-            raise ValueError(f"max_keys {self.max_keys} is more than a proof holds, {MAX_PROOF_KEYS}")
+        if max(self.max_keys, self.max_changes) > MAX_PROOF_KEYS:
+            most = max(self.max_keys, self.max_changes)
+            raise ValueError(f"max_keys {most} is more than a proof holds, {MAX_PROOF_KEYS}")
         if not self.max_bytes <= self.max_proof_bytes <= MAX_FRAME_BYTES - RANGE_OVERHEAD_BYTES:
             raise ValueError("max_proof_bytes must be at least max_bytes, and fit into a frame")
 
 
-def memory_bytes(proof_bytes: int, keys: int) -> int:
-    """Return about how much memory a proof takes, decoded and verified.
+def range_proof_memory_bytes(max_bytes: int, max_keys: int) -> int:
+    """Return about how much memory a range proof of this size takes, decoded and verified."""
+    return max_bytes + max_keys * PAIR_OVERHEAD_BYTES
 
-    Args:
-        proof_bytes: Its encoded size.
-        keys: How many pairs it holds.
-    """
-    return proof_bytes + keys * PAIR_OVERHEAD_BYTES
+
+def change_proof_memory_bytes(max_bytes: int, max_changes: int) -> int:
+    """Return about how much memory a change proof of this size takes, decoded and verified."""
+    return max_bytes + max_changes * CHANGE_OVERHEAD_BYTES

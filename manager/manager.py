@@ -4,68 +4,60 @@
       ledger.take -> ask -> verify -> ledger.accept  ->    collect -> database.apply -> ledger.settle
                             (in a thread)                             (in a thread)
 
-The target comes from someone the caller trusts; everything else is checked against it.  This module ties the
-parts together, decides when the sync is over, and says which typed error ends it; how work is divided stands
-in ``ledger`` and ``split``, what becomes of a peer's failure in ``session``.
+The target comes from someone the caller trusts, and may change at any moment; everything else is checked
+against it.  This module ties the parts together, decides when the sync is over, and says which typed error
+ends it; how work is divided stands in ``ledger``, ``shelves`` and ``split``, which target is fetched in
+``goals``, what becomes of a peer's failure in ``session``.
 
 Invariants:
 
 - A single task writes to the database.  What it has written is what the stored progress says, at every
   moment.
-- ``run`` returns only when the local root is the target.
+- What the database shows is its last complete root, until another one that was a target is complete.
+- ``run`` returns only when the database shows the newest target.
 """
 
 from collections.abc import Sequence
-from logging import getLogger
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
-from manager.errors import (
-    ConnectionLost,
-    InvalidProgress,
-    LocalContent,
-    NoPeersLeft,
-    PairRefused,
-    PairTooLarge,
-    PeerFailure,
-    PeerRefused,
-    PeerUnreachable,
-    ProofRejected,
-    RequestTimeout,
-    SyncError,
-    TargetUnknown,
-    VerificationFailed,
-    WrongRoot,
-)
+from manager.errors import NothingToShow, PeerError, PeerFailure, SyncError
 from manager.fetch import Sync
+from manager.goals import Target
+from manager.hope import newest_announced, no_peers_left
 from manager.ledger import Ledger
 from manager.limits import Limits
 from manager.peer import PeerAddress, peer_at
 from manager.processor import OneThread, Processor
-from manager.progress import PeerProgress, PeerState, Progress, ProgressStream
-from manager.ranges import RangeMap
-from manager.saved import ROOT_BYTES, Saved, decode_saved
+from manager.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
+from manager.saved import ROOT_BYTES
 from manager.session import PeerSession
+from manager.situation import Facts, Situation, situation_of
+from manager.standing import Standing, Start
+from manager.survey import require_replaceable, survey
+from manager.work import Doubt
 from manager.writer import Writer
-from merkledb import Database, MerkleDBError
-from syncproto import MAX_CONTROL_BYTES, RANGE_OVERHEAD_BYTES, ErrorCode, Hello
+from merkledb import Database, MerkleDBError, Revision
+from syncproto import MAX_CONTROL_BYTES, RANGE_OVERHEAD_BYTES, Hello
 
+# What peers see in their logs.
 USER_AGENT: Final = "merklesync"
-_logger = getLogger(__name__)
 
 
 class Manager:
-    """Syncs one database to one target root.
+    """Syncs one database to a target root, or to one after the other.
 
     Args:
         database: Open for writing, and written by nobody else meanwhile.
         peers: Where to fetch from, at least one: ``Peer``, ``HOST:PORT``, or pairs of host and port.
-        target: The root to reach, 32 bytes, from someone you trust.
+        target: The root to reach, 32 bytes, from someone you trust; None to say it later, to go on with what
+            an earlier run was on the way to, or to follow the peers.
         limits: What the sync may use; Limits() when not given.
         replace: Whether content that was written locally may be replaced.
-        user_agent: What peers see in their logs.
+        trust_peers: Whether the heads that peers announce are targets: the one with the highest revision, if
+            that is above what the database has reached.
         random: Where all jitter comes from.
         processor: Where blocking work runs; a thread when not given.
 
@@ -77,117 +69,245 @@ class Manager:
         self,
         database: Database,
         peers: Sequence[PeerAddress],
-        target: bytes,
+        target: bytes | None = None,
         *,
         limits: Limits | None = None,
         replace: bool = False,
-        user_agent: str = USER_AGENT,
+        trust_peers: bool = False,
         random: Random | None = None,
         processor: Processor | None = None,
     ) -> None:
         if not peers:
             raise ValueError("a sync needs at least one peer")
-        if len(target) != ROOT_BYTES:
-            raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(target)}")
         self.database = database
         self.peers = tuple(map(peer_at, peers))
-        self.target = target
         self.limits = limits or Limits()
+        self._target: Target | None = None
         self._replace = replace
-        self._user_agent = user_agent
+        self._trust_peers = trust_peers
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
         self._processor = processor or OneThread()
         self._ledger: Ledger | None = None
         self._sessions: list[PeerSession] = []
+        self._reached_revision = 0
+        self._follows = False
         self._failure: SyncError | MerkleDBError | None = None
         self._scope = trio.CancelScope()
-        self._streams: list[ProgressStream] = []
+        self._progress_streams: list[ProgressStream] = []
+        self._reached_streams: list[ReachedStream] = []
+        if target is not None:
+            self.update_target(target)
 
-    # Progress.
+    # The target.
+
+    @property
+    def target(self) -> bytes | None:
+        """The newest target; None while nobody has named one."""
+        return None if self._target is None else self._target.root
+
+    def update_target(self, root: bytes, revision: int | None = None) -> None:
+        """Go to another root from now on, from the event loop of the sync, at any moment.
+
+        What was fetched is kept and brought forward by changes, what is in flight is used.  It may be called
+        many times a second: the sync then reaches some of the targets, the newest in the end.
+
+        Args:
+            root: The root to reach, 32 bytes, from someone you trust.
+            revision: Its number at its source, if you know it; the database takes it over.
+
+        Raises:
+            ValueError: It is no root.
+        """
+        if len(root) != ROOT_BYTES:
+            raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
+        self._target = Target(root, revision)
+        if self._ledger is not None:
+            self._ledger.aim(self._target, trio.current_time())
+            self._publish()
+
+    # What is to be seen.
 
     @property
     def progress(self) -> Progress:
         """How far the sync is now."""
         peers = tuple(session.progress for session in self._sessions) or self._idle_peers()
         if self._ledger is None:
-            return Progress(self.target, 0, 0, None, 0.0, None, None, 0.0, None, peers)
+            situation = Situation.NO_TARGET if self._target is None else Situation.CATCHING_UP
+            counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
+            return Progress(situation, self.target, None, 0, *counts, peers)
         ledger, now = self._ledger, trio.current_time()
-        keys_per_second, bytes_per_second = ledger.rates(now)
+        tally, head = ledger.tally, ledger.standing.head
+        keys_per_second, bytes_per_second = tally.rates(now)
         return Progress(
+            situation=situation_of(self._facts(ledger, peers)),
             target=self.target,
-            keys=ledger.keys,
-            bytes=ledger.bytes,
-            expected_keys=ledger.expected_keys,
-            share=ledger.share,
+            root=head.root if head is not None else None,
+            revision=head.number if head is not None else 0,
+            keys=tally.keys,
+            changes=tally.changes,
+            bytes=tally.bytes,
+            expected_keys=tally.expected_keys,
+            share=tally.share,
             keys_per_second=keys_per_second,
             bytes_per_second=bytes_per_second,
-            elapsed_seconds=ledger.elapsed_seconds(now),
-            seconds_left=ledger.seconds_left(now),
+            elapsed_seconds=tally.elapsed_seconds(now),
+            seconds_left=tally.seconds_left(now),
             peers=peers,
         )
 
     def _idle_peers(self) -> tuple[PeerProgress, ...]:
         return tuple(PeerProgress(peer.name, PeerState.CONNECTING, 1.0, 0, 0, "") for peer in self.peers)
 
+    def _facts(self, ledger: Ledger, peers: Sequence[PeerProgress]) -> Facts:
+        head = ledger.standing.head
+        return Facts(
+            head=head.root if head is not None else None,
+            revision=self._reached_revision,
+            is_first=head is None or head.number == 0,
+            has_target=self._target is not None,
+            is_at_target=ledger.is_done,
+            copies_in_full=ledger.copies_in_full,
+            peers=[peer.facts for peer in peers],
+        )
+
     def watch(self) -> ProgressStream:
         """Return an async iterator of the progress as it changes: the newest only; it ends with the run."""
-        stream = ProgressStream()
-        self._streams.append(stream)
-        return stream
+        self._progress_streams.append(ProgressStream())
+        return self._progress_streams[-1]
+
+    def roots(self) -> ReachedStream:
+        """Return an async iterator of the roots that the database shows from now on.
+
+        The newest only, if the reader is slow; it ends with the run.
+        """
+        self._reached_streams.append(ReachedStream())
+        return self._reached_streams[-1]
 
     def _publish(self) -> None:
-        if self._streams:
+        if self._progress_streams:
             progress = self.progress
-            for stream in self._streams:
+            for stream in self._progress_streams:
                 stream.put(progress)
+
+    def _applied(self, head: Revision | None) -> None:
+        """Tell of a transaction, and of the head if it is new."""
+        if head is not None:
+            assert self._ledger is not None
+            revision = self._ledger.goals.revision_of(head.root)
+            self._reached_revision = head.number if revision is None else revision
+            for stream in self._reached_streams:
+                stream.put(Reached(head.root, head.number, head.keys))
+        self._publish()
 
     # The sync.
 
     async def run(self) -> Progress:
-        """Make the database the target's content, and return the final progress.
+        """Make the database the newest target's content, and return the final progress.
 
-        Call it once.  It resumes what an earlier run to the same target has applied, also after a crash.
-        Cancelled at any moment, it leaves a database that resumes.
+        Call it once, or ``follow``.  It resumes what an earlier run has applied, to whatever target, also
+        after a crash.  Cancelled at any moment, it leaves a database that resumes.
 
         Raises:
             LocalContent: The database was written locally, and ``replace`` is False; nothing was changed.
-            NoPeersLeft: No peer can help, or one of its kinds: PeerUnreachable, TargetUnknown, PairTooLarge,
+            NoPeersLeft: No peer can help, or one of its kinds: PeerUnreachable, TargetGone, PairTooLarge,
                 VerificationFailed.
-            WrongRoot: Somebody else wrote to the database meanwhile, or the stored progress was not true;
-                the next run begins anew.
+            WrongRoot: Somebody else wrote to the database meanwhile; the next run begins anew.
             MerkleDBError: The database cannot be written.
         """
         try:
-            saved = await self._processor.run(self._prepare)
-            self._ledger = Ledger(saved, self.limits, trio.current_time())
-            if not self._ledger.is_fetched:
-                await self._fetch_all(self._ledger)
-            await self._processor.run(self._conclude)
+            ledger = await self._begin()
+            while not ledger.is_done:
+                await self._work(ledger)
             self._publish()
             return self.progress
         finally:
-            for stream in self._streams:
-                stream.end()
+            self._end_streams()
 
-    async def _fetch_all(self, ledger: Ledger) -> None:
-        """Run the sessions and the writer until everything is on disk."""
-        writer = Writer(self.database, ledger, self.limits, self._processor, self._publish)
-        hello = await self._processor.run(self._hello)
-        sync = Sync(self.database.scheme, hello, self.limits, ledger, writer, self._processor, self._random)
-        self._sessions = [PeerSession(peer, sync, self._peer_changed) for peer in self.peers]
+    async def follow(self) -> NoReturn:
+        """Bring the database to each new target, for ever.
+
+        With ``trust_peers``, what the peers announce becomes the target; else ``update_target`` names it.
+        That no peer can be reached, or has the target, ends nothing: they are tried again, and ``progress``
+        says so.
+
+        Raises:
+            LocalContent, WrongRoot, MerkleDBError: As ``run``.
+            NoPeersLeft: Every peer was dropped for good, for it lied, or cannot be talked to.
+        """
+        self._follows = True
+        try:
+            ledger = await self._begin()
+            await self._work(ledger)
+        finally:
+            self._end_streams()
+        raise AssertionError("following ends with an error only")
+
+    def _end_streams(self) -> None:
+        for progress_stream in self._progress_streams:
+            progress_stream.end()
+        for reached_stream in self._reached_streams:
+            reached_stream.end()
+
+    async def _begin(self) -> Ledger:
+        """Look at the database, and open the books."""
+        start = await self._processor.run(self._prepare)
+        self._target = self._target or start.target
+        self._reached_revision = self._revision_of(start)
+        self._ledger = ledger = Ledger(start, self._target, self.limits, trio.current_time())
+        self._sync = self._make_sync(ledger)
+        self._sessions = [PeerSession(peer, self._sync, self._peer_changed) for peer in self.peers]
+        self._publish()
+        return ledger
+
+    def _make_sync(self, ledger: Ledger) -> Sync:
+        writer = Writer(
+            self.database,
+            ledger,
+            self.limits,
+            self._processor,
+            replace=self._replace,
+            applied=self._applied,
+        )
+        return Sync(
+            database=self.database,
+            hello=self._hello(ledger.standing),
+            limits=self.limits,
+            ledger=ledger,
+            writer=writer,
+            processor=self._processor,
+            random=self._random,
+            subscribes=self._follows or self._trust_peers,
+            accuse=self._accuse,
+            heard=self._head_heard,
+            fail=self._fail,
+        )
+
+    def _revision_of(self, start: Start) -> int:
+        """Return below which revision no peer is followed; a number that was given here says nothing."""
+        head = start.standing.head
+        return 0 if head is None or start.is_local else head.number
+
+    async def _work(self, ledger: Ledger) -> None:
+        """Run the sessions and the writer until the newest target is reached; when following, for ever."""
+        ledger.open()
+        self._scope = trio.CancelScope()
         with self._scope:
             async with trio.open_nursery() as nursery:
                 for session in self._sessions:
                     nursery.start_soon(session.run)
-                await self._write(writer)
-                nursery.cancel_scope.cancel()
+                nursery.start_soon(self._write)
+                while self._follows or not ledger.is_done:
+                    await ledger.wait_until(float("inf"))
+                ledger.close()
+                for session in self._sessions:
+                    session.leave()
         if self._failure is not None:
             raise self._failure
 
-    async def _write(self, writer: Writer) -> None:
+    async def _write(self) -> None:
         try:
-            await writer.run()
-        except MerkleDBError as error:
+            await self._sync.writer.run()
+        except (SyncError, MerkleDBError) as error:
             self._fail(error)
 
     def _fail(self, failure: SyncError | MerkleDBError) -> None:
@@ -195,85 +315,78 @@ class Manager:
         self._failure = self._failure or failure
         self._scope.cancel()
 
+    # Peers.
+
+    def _accuse(self, doubt: Doubt) -> None:
+        """Drop the peer whose doubted proof was a lie."""
+        for session in self._sessions:
+            if session == doubt.peer:
+                session.drop(doubt.failure)
+
+    def _head_heard(self) -> None:
+        """Look whether what peers announce is a new target."""
+        newest = self._newest_announced(self._newest_revision())
+        if newest is not None:
+            self.update_target(*newest)
+        self._peer_changed()
+
+    def _newest_revision(self) -> int:
+        """Return the highest revision that was reached, or is on the way to be."""
+        revision = self._target.revision if self._target is not None else None
+        return max(self._reached_revision, revision or 0)
+
+    def _newest_announced(self, above: int) -> Target | None:
+        """Return the announced head with the highest revision, if peers are trusted and it is ``above``."""
+        heads = [session.head for session in self._sessions if session.head is not None]
+        return newest_announced(heads, above) if self._trust_peers else None
+
     def _peer_changed(self) -> None:
-        """Look whether anything can still be expected of any peer."""
-        self._publish()
+        """Look whether anything can still be expected of any peer, on the way to the goal."""
         assert self._ledger is not None
-        if self._ledger.is_fetched:
+        ledger = self._ledger
+        if not ledger.is_done and all(self._hopeless(session) for session in self._sessions):
+            self._lose_hope(ledger)
+        self._publish()
+
+    def _hopeless(self, session: PeerSession) -> PeerError | None:
+        """Return why nothing is expected of a peer; None while something is."""
+        if self._target is None and session.head is not None and session.head.root is None:
+            return NothingToShow()
+        return session.hopeless
+
+    def _lose_hope(self, ledger: Ledger) -> None:
+        """Go on to another target, or wait for better times, or end the sync, whatever is possible."""
+        if not ledger.goals.is_newest:
+            ledger.give_up_goal(trio.current_time())
             return
-        failures = [
-            PeerFailure(session.peer.name, session.hopeless)
-            for session in self._sessions
-            if session.hopeless is not None
-        ]
-        if len(failures) == len(self._sessions):
-            self._fail(no_peers_left(tuple(failures)))
+        announced = self._newest_announced(self._reached_revision)
+        if announced is not None and announced.root != self.target:
+            self.update_target(*announced)
+            return
+        if self._follows and not all(session.is_dropped for session in self._sessions):
+            return
+        failures = [(session.peer.name, self._hopeless(session)) for session in self._sessions]
+        self._fail(no_peers_left(tuple(PeerFailure(name, error) for name, error in failures if error)))
 
     # In threads, for they touch the database.
 
-    def _prepare(self) -> Saved:
+    def _prepare(self) -> Start:
         """Return where the sync begins."""
-        root = self.database.root
-        max_key_bytes = self.database.scheme.max_key_bytes
-        fresh = Saved(self.target, 0, 0, None, RangeMap(max_key_bytes, root), (0.0,))
-        if root == self.target:
-            if self.database.progress is not None:
+        start = survey(self.database)
+        if self._target is not None:
+            require_replaceable(self.database, self._target, replace=self._replace)
+            if start.standing.is_at_rest and self.database.progress is not None:
                 self.database.set_progress(None)
-            return fresh
-        if self.database.written_locally and not self._replace:
-            raise LocalContent(root)
-        progress = self.database.progress
-        if progress is None:
-            return fresh
-        try:
-            saved = decode_saved(progress, max_key_bytes)
-        except InvalidProgress as error:
-            _logger.warning("%s: %s", self.database.path, error)
-            return fresh
-        if saved.ranges.is_at(self.target):
-            # The root above says otherwise: the content was changed, or the progress is not ours.
-            _logger.warning(
-                "%s: the stored progress says that all is done, and it is not", self.database.path
-            )
-            return fresh
-        if saved.target == self.target:
-            return saved
-        return Saved(self.target, 0, 0, None, saved.ranges, (0.0,) * len(saved.ranges))
+        return start
 
-    def _hello(self) -> Hello:
+    def _hello(self, standing: Standing) -> Hello:
         """Return what we say to every peer: we ask, and serve nothing."""
-        scheme = self.database.scheme
+        scheme, head = self.database.scheme, standing.head
         return Hello(
             hasher=scheme.hasher,
             branch_factor=scheme.branch_factor,
-            root=self.database.root,
-            revision=self.database.revision,
+            root=head.root if head is not None else None,
+            revision=head.number if head is not None else 0,
             max_frame_bytes=max(self.limits.max_proof_bytes + RANGE_OVERHEAD_BYTES, MAX_CONTROL_BYTES),
-            user_agent=self._user_agent,
+            user_agent=USER_AGENT,
         )
-
-    def _conclude(self) -> None:
-        """Make sure that the local root is the target; everything that was verified says it must be.
-
-        If it is not, the stored progress was not true of the content, and the next run must not believe it.
-        """
-        root = self.database.root
-        if root != self.target:
-            if self.database.progress is not None:
-                self.database.set_progress(None)
-            raise WrongRoot(self.target, root)
-
-
-def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
-    """Return the error for a sync in which nothing is expected of any peer: the kind that says most."""
-    for name, error in failures:
-        if isinstance(error, ProofRejected):
-            return VerificationFailed(failures, name, error.reason)
-    for _, error in failures:
-        if isinstance(error, PairRefused):
-            return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
-    if any(isinstance(error, PeerRefused) and error.code is ErrorCode.UNKNOWN_ROOT for _, error in failures):
-        return TargetUnknown(failures)
-    if all(isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures):
-        return PeerUnreachable(failures)
-    return NoPeersLeft(failures)

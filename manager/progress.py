@@ -1,15 +1,16 @@
-"""How far a sync is: an immutable snapshot, and a stream of them that never queues.
+"""How far a sync is, and what it has reached, as immutable snapshots.
 
 The numbers are honest as far as the peers are: keys and bytes count when they are verified and on disk, the
 share done never falls, and what nobody can know yet is None.  How many pairs there are in all is what peers
 say, which nothing proves; a lie about it spoils what is shown here, and nothing else.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, TypeAlias
 
-import trio
+from manager.situation import PeerFacts, Situation
+from manager.streams import NewestStream
 
 
 class PeerState(StrEnum):
@@ -17,8 +18,23 @@ class PeerState(StrEnum):
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    LACKING = "lacking"  # connected, and without the root that is fetched
     WAITING = "waiting"  # after a failure, before the next attempt
     DROPPED = "dropped"  # for the rest of this sync
+
+
+class SeenHead(NamedTuple):
+    """What a connected peer says that its head is.
+
+    Attributes:
+        root: The root; None when it has no complete one.
+        revision: Its number.
+        keys: How many pairs it has, which nothing proves.
+    """
+
+    root: bytes | None
+    revision: int
+    keys: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +45,11 @@ class PeerProgress:
         name: As the caller gave it.
         state: What it is doing.
         score: 0 (only failed lately) to 1.
-        keys: Verified pairs that came from it.
+        keys: Verified pairs and changes that came from it.
         requests: Requests in flight.
         reason: Why it failed last; empty while it does not fail.
+        root: The root of its head, as it says; None when it has none, or is not connected.
+        revision: The number of its head, as it says.
     """
 
     name: str
@@ -40,6 +58,34 @@ class PeerProgress:
     keys: int
     requests: int
     reason: str
+    root: bytes | None = None
+    revision: int = 0
+
+    @property
+    def facts(self) -> PeerFacts:
+        """What a situation is judged by."""
+        is_connected = self.state in (PeerState.CONNECTED, PeerState.LACKING)
+        return PeerFacts(
+            is_connected=is_connected,
+            has_failed=not is_connected and bool(self.reason),
+            lacks_target=self.state is PeerState.LACKING,
+            root=self.root,
+            revision=self.revision,
+        )
+
+
+class Reached(NamedTuple):
+    """A root that a sync has reached: the database shows it, with all its content verified.
+
+    Attributes:
+        root: The root.
+        revision: The number of the revision: that of the source, as far as it is known.
+        keys: How many pairs it has.
+    """
+
+    root: bytes
+    revision: int
+    keys: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +93,35 @@ class Progress:
     """How far a sync is.
 
     Attributes:
-        target: The root that it is on the way to.
+        situation: How the database stands to its target and its peers, in a word.
+        target: The newest target; None while there is none.
+        root: The root that the database shows; None while a first copy is unfinished.
+        revision: Its number; 0 while there is none.
         keys: Pairs applied, those of earlier runs of the same sync included.
+        changes: Changes applied, those of earlier runs of the same sync included.
         bytes: Bytes of the proofs that they came in.
-        expected_keys: Pairs in all, as a peer says whose head is the target, or else as an earlier run of
-            the sync heard; None while nobody has said it.  Where peers disagree, the one counts that has
+        expected_keys: Pairs to copy in full, as a peer says whose head is fetched, or else as an earlier run
+            of the sync heard; None while nobody has said it.  Where peers disagree, the one counts that has
             delivered most verified pairs: it must do the work to be believed, while the largest number would
-            belong to whoever lies most.  Never below ``keys``, and equal to it when all is applied.
+            belong to whoever lies most.  Never below ``keys``, and equal to it when nothing is left to copy.
         share: The part of all the work that is applied, 0 to 1: of the expected keys, or while these are
-            unknown of the tree, which runs ahead where most content sits in one corner.  It never falls, and
-            is 1 exactly when all is applied.
+            unknown of the tree, which runs ahead where most content sits in one corner; and where changes are
+            fetched, of the tree.  It never falls on the way to a target, is 1 exactly when the database is at
+            one, and begins at 0 again with the next.
         keys_per_second: Smoothed; None while nothing is known.
         bytes_per_second: Smoothed; None while nothing is known.
         elapsed_seconds: Since this run began.
         seconds_left: For the keys that are expected beyond those applied, at the smoothed rate; None while
-            either is unknown.
+            either is unknown, and while changes are fetched, for nobody says how many these are.
         peers: All peers, dropped ones included, in the caller's order.
     """
 
-    target: bytes
+    situation: Situation
+    target: bytes | None
+    root: bytes | None
+    revision: int
     keys: int
+    changes: int
     bytes: int
     expected_keys: int | None
     share: float
@@ -77,32 +132,5 @@ class Progress:
     peers: tuple[PeerProgress, ...]
 
 
-class ProgressStream(AsyncIterator[Progress]):
-    """The progress of a sync as it changes, for one consumer: the newest only, however slow the consumer is.
-
-    It ends when the sync does, after the last progress was handed out.
-    """
-
-    def __init__(self) -> None:
-        self._newest: Progress | None = None
-        self._ended = False
-        self._changed = trio.Event()
-
-    def put(self, progress: Progress) -> None:
-        """Replace what the consumer sees next."""
-        self._newest = progress
-        self._changed.set()
-
-    def end(self) -> None:
-        """Let the consumer's loop end after the newest progress."""
-        self._ended = True
-        self._changed.set()
-
-    async def __anext__(self) -> Progress:
-        await self._changed.wait()
-        if self._newest is None:
-            raise StopAsyncIteration
-        progress, self._newest = self._newest, None
-        if not self._ended:
-            self._changed = trio.Event()
-        return progress
+ProgressStream: TypeAlias = NewestStream[Progress]
+ReachedStream: TypeAlias = NewestStream[Reached]

@@ -4,10 +4,11 @@ The writer stores these bytes in the same transaction as the content that they d
 more than what is on disk.  The disk is not trusted to have kept them: whatever does not parse exactly is an
 ``InvalidProgress``, and the sync starts anew, which costs time and nothing else.
 
-    [version, target, keys, bytes, expected keys or None, [start, ...], [root or None, ...], [share, ...]]
+    [version, target, revision or None, keys, changes, bytes, expected keys or None,
+     [start, ...], [root or None, ...], [share, ...]]
 
 The three lists are columns, one row a range of the map; ``share`` is the part of all the work that the range
-still stands for (see ``split``), 0 for one that is at the target.
+stands for (see ``split``), done or not.
 """
 
 from collections.abc import Sequence
@@ -17,35 +18,40 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from manager.errors import InvalidProgress
+from manager.goals import Target
 from manager.ranges import RangeMap
 from syncproto import MAX_PAIRS
 
-VERSION: Final = 1
+VERSION: Final = 2
 ROOT_BYTES: Final = 32
-# Work goes from left to right with a few ranges at once, so a map has some tens of ranges; a longer one is
-# trimmed, which only means that some content is fetched again.  At 510 bytes a key, this bounds what each
-# transaction writes to 0.6 MB.
+# Work goes from left to right with a few ranges at once, and what was fetched at older targets is brought
+# forward now and then, so a map has some tens of ranges; a longer one is trimmed, which only means that some
+# content is fetched again.  At 504 bytes a key, this bounds what each transaction writes to 0.6 MB.
 MAX_SAVED_RANGES: Final = 1024
 # No database holds more keys or bytes than this; a larger count is damage.
 _MAX_COUNT: Final = 1 << 62
+_MAX_REVISION: Final = 2**64 - 1
 # The shares are a partition of 1, up to rounding.
 _MAX_TOTAL_SHARE: Final = 1.001
+_FIELDS: Final = 10
 
 
 class Saved(NamedTuple):
     """The state of a sync.
 
     Attributes:
-        target: The root that the sync was on the way to.
+        target: What the sync was on the way to.
         keys: Pairs applied so far.
+        changes: Changes applied so far.
         bytes: Bytes of the proofs that they came in.
         expected_keys: How many pairs there are in all, as peers say; None when none did.
         ranges: The root that each range is at, at most MAX_SAVED_RANGES ranges.
-        shares: For each range of ``ranges`` the part of all the work that it still stands for.
+        shares: For each range of ``ranges`` the part of all the work that it stands for.
     """
 
-    target: bytes
+    target: Target
     keys: int
+    changes: int
     bytes: int
     expected_keys: int | None
     ranges: RangeMap
@@ -62,10 +68,10 @@ def encode_saved(saved: Saved) -> bytes:
         raise ValueError(
             f"{len(saved.ranges)} ranges are over the limit of {MAX_SAVED_RANGES}: trim the map first"
         )
+    counts = [saved.keys, saved.changes, saved.bytes, saved.expected_keys]
     starts = [key_range.start for key_range in saved.ranges]
     roots = [key_range.root for key_range in saved.ranges]
-    columns = [starts, roots, list(saved.shares)]
-    return msgpack.packb([VERSION, saved.target, saved.keys, saved.bytes, saved.expected_keys, *columns])
+    return msgpack.packb([VERSION, *saved.target, *counts, starts, roots, list(saved.shares)])
 
 
 def decode_saved(data: bytes, max_key_bytes: int) -> Saved:
@@ -78,15 +84,18 @@ def decode_saved(data: bytes, max_key_bytes: int) -> Saved:
     Raises:
         InvalidProgress: The bytes are anything else.
     """
-    version, *fields = _unpack(data)
-    _require(version == VERSION, f"version {version!r} is not {VERSION}")
-    _require(len(fields) == 7, "it has not eight fields")
-    target, keys, byte_count, expected_keys, starts, roots, shares = fields
-    _require(_is_root(target), "the target is not a root")
-    _require(_is_count(keys) and _is_count(byte_count), "a count is out of range")
+    fields = _unpack(data)
+    _require(fields[0] == VERSION, f"version {fields[0]!r} is not {VERSION}")
+    _require(len(fields) == _FIELDS, f"it has not {_FIELDS} fields")
+    _, root, revision, keys, changes, byte_count, expected_keys, starts, roots, shares = fields
+    _require(_is_root(root), "the target is not a root")
+    _require(revision is None or _is_revision(revision), "the revision is out of range")
+    _require(all(map(_is_count, (keys, changes, byte_count))), "a count is out of range")
     _require(expected_keys is None or _is_expectation(expected_keys), "the expected keys are out of range")
     ranges = _parse_ranges(starts, roots, max_key_bytes)
-    return Saved(target, keys, byte_count, expected_keys, ranges, _parse_shares(shares, rows=len(ranges)))
+    parsed_shares = _parse_shares(shares, rows=len(ranges))
+    target = Target(root, revision)
+    return Saved(target, keys, changes, byte_count, expected_keys, ranges, parsed_shares)
 
 
 def _unpack(data: bytes) -> list[Any]:
@@ -127,11 +136,11 @@ def _parse_shares(shares: Any, rows: int) -> tuple[float, ...]:
 
 
 def shares_of(ranges: RangeMap, work: Sequence[tuple[bytes, float]]) -> tuple[float, ...]:
-    """Return for each range the part of all the work that still starts inside it.
+    """Return for each range the part of all the work that starts inside it.
 
     Args:
         ranges: The map; its ranges begin where a piece of work begins, or earlier.
-        work: The start and the share of every piece that is not applied yet, ascending by start.
+        work: The start and the share of every piece, ascending by start.
     """
     starts = [key_range.start for key_range in ranges]
     shares = [0.0] * len(starts)
@@ -149,6 +158,10 @@ def _is_root(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _is_revision(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_REVISION
 
 
 def _is_expectation(value: Any) -> bool:

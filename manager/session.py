@@ -7,17 +7,21 @@ What becomes of a failure depends on what it says of the peer:
     claim of a large pair that it did not keep,
     protocol broken before its first hello
 
-    the target root is unknown to it                nothing is expected of it now; it is tried again, rarely
+    it does not have the goal                       it is asked for nothing at that root for a while, unless
+                                                    it announces it; that says nothing bad of it
+
+    it does not have a root that was the goal       nothing: it is asked for the new goal
 
     connection lost, several timeouts in a row,     tried again after a backoff; nothing is expected of it any
     protocol broken later, internal error,          more after ``max_failures`` in a row
     shutting down
 
     one timeout, overloaded, a large pair that      the connection stays, the score falls; it is asked for
-    kept others waiting, another peer was faster    nothing for a while, so that others take the work
+    kept others waiting, another peer was faster,   nothing for a while, so that others take the work
+    a change proof in doubt (see ``fetch``)
 
-In every case the work goes back to the queue.  A peer of which nothing is expected is still tried as long as
-others are at work: it may come back.
+In every case the work goes back to the ledger.  A peer of which nothing is expected is still tried as long as
+the sync lasts: it may come back.
 """
 
 from collections.abc import Callable
@@ -27,6 +31,7 @@ import trio
 
 from manager.backoff import Backoff
 from manager.client import PeerClient
+from manager.errands import Errand
 from manager.errors import (
     ClaimNotKept,
     ConnectionLost,
@@ -35,15 +40,19 @@ from manager.errors import (
     PeerError,
     PeerMisbehaved,
     PeerRefused,
+    ProofDoubted,
     ProofRejected,
     RequestTimeout,
+    RootLacking,
     SchemeDiffers,
 )
 from manager.fetch import Sync, fetch
 from manager.peer import Peer
-from manager.progress import PeerProgress, PeerState
+from manager.progress import PeerProgress, PeerState, SeenHead
 from manager.score import Score
-from syncproto import ErrorCode
+from manager.work import Doubt
+from merkledb import MerkleDBError
+from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
 
@@ -58,12 +67,12 @@ class PeerSession:
 
     Attributes:
         peer: Who it is.
-        hopeless: Why nothing is expected of the peer any more; None while something is.
+        head: What it says that its head is; None while it is not connected.
     """
 
     def __init__(self, peer: Peer, sync: Sync, changed: Callable[[], None]) -> None:
         self.peer = peer
-        self.hopeless: PeerError | None = None
+        self.head: SeenHead | None = None
         self._sync = sync
         self._changed = changed
         self._state = PeerState.CONNECTING
@@ -72,7 +81,11 @@ class PeerSession:
         # Apart from the failures: a peer that is only slow remains one of which something is expected.
         self._slowness = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
         self._client: PeerClient | None = None
+        self._scope = trio.CancelScope()
         self._was_greeted = False
+        self._hopeless: PeerError | None = None
+        self._lacking: RootLacking | None = None
+        self._lacking_until = 0.0
         self._timeouts = 0
         self._paused_until = 0.0
         self._keys = 0
@@ -81,25 +94,70 @@ class PeerSession:
     @property
     def progress(self) -> PeerProgress:
         """The peer's part in the sync, as it is now."""
-        requests = 0 if self._client is None else self._client.requests_in_flight
+        root, revision, _ = self.head or SeenHead(None, 0, 0)
         return PeerProgress(
-            self.peer.name, self._state, self._score.value, self._keys, requests, self._reason
+            name=self.peer.name,
+            state=self.state,
+            score=self._score.value,
+            keys=self._keys,
+            requests=0 if self._client is None else self._client.requests_in_flight,
+            reason=self._reason,
+            root=root,
+            revision=revision,
         )
 
+    @property
+    def state(self) -> PeerState:
+        """What it is doing."""
+        is_lacking = self._state is PeerState.CONNECTED and self._lacks_goal()
+        return PeerState.LACKING if is_lacking else self._state
+
+    @property
+    def hopeless(self) -> PeerError | None:
+        """Why nothing is expected of the peer on the way to the present goal; None while something is."""
+        return self._hopeless or (self._lacking if self._lacks_goal() else None)
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it is not tried any more."""
+        return self._state is PeerState.DROPPED
+
+    def _lacks_goal(self) -> bool:
+        goal = self._sync.ledger.goals.goal
+        return self._lacking is not None and goal is not None and self._lacking.root == goal.root
+
     async def run(self) -> None:
-        """Work with the peer until everything is fetched or the peer is dropped."""
-        while not self._sync.ledger.is_fetched:
-            self._enter(PeerState.CONNECTING)
-            failure = await self._connect_and_work()
-            if failure is None:
-                return
-            delay = self._note(failure)
-            if delay is None:
-                return
-            await trio.sleep(delay)
+        """Work with the peer until the ledger is closed or the peer is dropped."""
+        with trio.CancelScope() as self._scope:
+            while not self._sync.ledger.is_closed and not self.is_dropped:
+                self._enter(PeerState.CONNECTING)
+                failure = await self._connect_and_work()
+                if failure is None or self.is_dropped:
+                    return
+                await trio.sleep(self._note(failure))
+
+    def leave(self) -> None:
+        """Stop waiting for the peer; where there is a connection, its workers end with the ledger."""
+        if self._client is None:
+            self._scope.cancel()
+
+    def drop(self, failure: PeerError) -> None:
+        """Have nothing more to do with the peer for the rest of the sync."""
+        if self.is_dropped:
+            return
+        _logger.warning("dropped peer %s: %s", self.peer.name, failure)
+        self._score.failed()
+        self._sync.ledger.tally.expectation.forget(self)
+        self._reason = str(failure)
+        self._hopeless = failure
+        self._state = PeerState.DROPPED
+        if self._client is not None:
+            self._client.fail(failure)
+        self._changed()
 
     def _enter(self, state: PeerState) -> None:
-        self._state = state
+        if not self.is_dropped:
+            self._state = state
         self._changed()
 
     # One connection.
@@ -115,7 +173,7 @@ class PeerSession:
         except (OSError, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # A UnicodeError is a name that no resolver takes.
             return ConnectionLost(f"no connection: {error}")
-        client = PeerClient(stream, self._sync.hello, self._sync.scheme, self._sync.limits)
+        client = PeerClient(stream, self._sync.hello, self._sync.database.scheme, self._sync.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             nursery.start_soon(self._wake_workers, client)
@@ -124,7 +182,7 @@ class PeerSession:
             failure = client.failure
             await client.leave()
             nursery.cancel_scope.cancel()
-        if failure is None and not self._sync.ledger.is_fetched:
+        if failure is None and not self._sync.ledger.is_closed:
             return ConnectionLost("it is shutting down")
         return failure
 
@@ -136,98 +194,147 @@ class PeerSession:
     async def _work(self, client: PeerClient) -> None:
         assert client.peer_hello is not None
         self._client, self._was_greeted = client, True
-        if client.peer_hello.root == self._sync.ledger.target:
-            self._sync.ledger.expectation.hear(self, client.peer_hello.keys)
-        self._enter(PeerState.CONNECTED)
         workers = min(self._sync.limits.requests_per_peer, client.peer_hello.max_requests)
+        self._enter(PeerState.CONNECTED)
+        self._hear(client.peer_hello)
         try:
             async with trio.open_nursery() as nursery:
-                for index in range(workers):
-                    nursery.start_soon(self._worker, client, index, workers)
+                if self._sync.subscribes:
+                    nursery.start_soon(self._subscribe, client)
+                async with trio.open_nursery() as working:
+                    for index in range(workers):
+                        working.start_soon(self._worker, client, index, workers)
+                nursery.cancel_scope.cancel()
         finally:
-            self._client = None
+            self._client = self.head = None
+
+    async def _subscribe(self, client: PeerClient) -> None:
+        try:
+            await client.subscribe(self._hear_head)
+        except PeerError as failure:
+            client.fail(failure)
+
+    def _hear_head(self, head: Head) -> None:
+        """Note a head; where nothing is asked for, this is how a peer shows that it works."""
+        if self._sync.ledger.is_fetched:
+            self._backoff.succeeded()
+            self._hopeless = None
+            self._reason = ""
+        self._hear(head)
+
+    def _hear(self, head: Hello | Head) -> None:
+        """Note what the peer says that its head is."""
+        self.head = SeenHead(head.root, head.revision, head.keys)
+        if self._lacking is not None and self._lacking.root == head.root:
+            self._lacking = None
+            self._sync.ledger.wake()
+        self._expect()
+        self._sync.heard()
+
+    def _expect(self) -> None:
+        """Tell how many pairs there are in all, where the peer says so of the goal."""
+        goal = self._sync.ledger.goals.goal
+        if self.head is not None and goal is not None and self.head.root == goal.root:
+            self._sync.ledger.tally.expectation.hear(self, self.head.keys)
 
     async def _worker(self, client: PeerClient, index: int, workers: int) -> None:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""
+
+        def ready_at() -> float:
+            if index >= self._score.requests_in_flight(workers):
+                return float("inf")
+            return max(self._paused_until, self._lacking_until if self._lacks_goal() else 0.0)
+
         ledger = self._sync.ledger
-
-        def is_wanted() -> bool:
-            may_ask = trio.current_time() >= self._paused_until
-            return may_ask and index < self._score.requests_in_flight(workers)
-
-        while (work := await ledger.take(self, is_wanted, client.closing.is_set)) is not None:
-            with ledger.scope_of(self, work) as race:
-                try:
-                    keys = await fetch(client, work, self._sync)
-                except PeerError as error:
-                    failure: PeerError | None = error
-                else:
-                    failure = None
-                    self._request_succeeded(keys)
-                finally:
-                    ledger.give_back(self, work)
-            if race.cancelled_caught:
+        while (errand := await ledger.take(self, ready_at, client.closing.is_set)) is not None:
+            self._expect()
+            with errand.scope:
+                await self._do(client, errand)
+            if errand.is_outrun and errand.scope.cancelled_caught:
                 self._score.failed()
-                await self._pause(client, self._slowness.failed())
-            elif failure is not None:
-                await self._request_failed(client, failure)
+                self._pause(self._slowness.failed())
+
+    async def _do(self, client: PeerClient, errand: Errand) -> None:
+        """Fetch what an errand is for; whatever happens, what was not done is given back."""
+        doubt: Doubt | None = None
+        failure: PeerError | None = None
+        try:
+            keys = await fetch(client, errand, self._sync)
+        except ProofDoubted as error:
+            failure = error
+            doubt = Doubt(self, error.failure, error.end, trio.current_time())
+        except PeerError as error:
+            failure = error
+        except MerkleDBError as error:
+            self._sync.fail(error)
+        else:
+            self._request_succeeded(keys)
+        finally:
+            # What the failure says of the peer comes first: given back, the work may go to it again at once.
+            if failure is not None:
+                self._request_failed(client, failure)
+            self._sync.ledger.give_back(errand, doubt)
 
     def _request_succeeded(self, keys: int) -> None:
         self._keys += keys
-        self._sync.ledger.expectation.deliver(self, keys)
+        self._sync.ledger.tally.expectation.deliver(self, keys)
         self._timeouts = 0
         self._reason = ""
         self._score.succeeded()
         self._backoff.succeeded()
         self._slowness.succeeded()
-        self.hopeless = None
+        self._hopeless = self._lacking = None
+        self._sync.ledger.wake()
 
-    async def _request_failed(self, client: PeerClient, error: PeerError) -> None:
-        """Wait, or end the connection, whichever the error calls for."""
+    def _request_failed(self, client: PeerClient, error: PeerError) -> None:
+        """Let the peer rest, or end the connection, whichever the error calls for."""
+        if isinstance(error, RootLacking):
+            self._note_lacking(error)
+            return
         self._reason = str(error)
         if isinstance(error, RequestTimeout):
             self._score.failed()
             self._timeouts += 1
             if self._timeouts >= self._sync.limits.max_timeouts:
                 client.fail(error)
-            await self._pause(client, self._slowness.failed())
-        elif isinstance(error, GaveWay):
+            self._pause(self._slowness.failed())
+        elif isinstance(error, GaveWay | ProofDoubted):
             self._score.failed()
-            await self._pause(client, self._slowness.failed())
+            self._pause(self._slowness.failed())
         elif isinstance(error, PeerRefused) and error.code is ErrorCode.OVERLOADED:
-            await self._pause(client, self._overload_seconds(error))
+            self._pause(self._overload_seconds(error))
         elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
             # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
+
+    def _note_lacking(self, lacking: RootLacking) -> None:
+        """Ask for nothing at a root that the peer does not have; that it is no goal any more is no news."""
+        self._lacking = lacking
+        self._lacking_until = trio.current_time() + self._backoff.jittered(
+            self._sync.limits.max_backoff_seconds
+        )
+        if self._lacks_goal():
+            self._reason = str(lacking)
+            self._changed()
 
     def _overload_seconds(self, overload: PeerRefused) -> float:
         """Return how long an overloaded peer gets rest: as it says, and a little longer each time."""
         asked = min((overload.detail or 0) / 1000, self._sync.limits.max_backoff_seconds)
         return max(self._count_failure(overload), self._backoff.jittered(2 * asked))
 
-    async def _pause(self, client: PeerClient, delay: float) -> None:
+    def _pause(self, delay: float) -> None:
         """Ask the peer for nothing for so many seconds; until then others take the work."""
         self._paused_until = max(self._paused_until, trio.current_time() + delay)
-        with trio.move_on_at(self._paused_until):
-            await client.closing.wait()
-        self._sync.ledger.wake()
 
     # Between connections.
 
-    def _note(self, failure: PeerError) -> float | None:
-        """Draw the conclusion; return how long to wait, in seconds, or None when the peer is dropped."""
-        self._reason = str(failure)
+    def _note(self, failure: PeerError) -> float:
+        """Draw the conclusion; return how long to wait, in seconds, if the peer is not dropped."""
         if self._is_final(failure):
-            self._score.failed()
-            _logger.warning("dropped peer %s: %s", self.peer.name, failure)
-            self._sync.ledger.expectation.forget(self)
-            self.hopeless = failure
-            self._enter(PeerState.DROPPED)
-            return None
+            self.drop(failure)
+            return 0.0
+        self._reason = str(failure)
         delay = self._count_failure(failure)
-        if isinstance(failure, PeerRefused) and failure.code is ErrorCode.UNKNOWN_ROOT:
-            self.hopeless = failure
-            delay = self._backoff.jittered(self._sync.limits.max_backoff_seconds)
         _logger.info("peer %s: %s; trying again in %.1f seconds", self.peer.name, failure, delay)
         self._enter(PeerState.WAITING)
         return delay
@@ -247,6 +354,6 @@ class PeerSession:
         if self._backoff.failures >= (
             limits.max_failures if self._was_greeted else limits.max_connect_failures
         ):
-            self.hopeless = failure
+            self._hopeless = failure
             self._changed()
         return delay

@@ -4,18 +4,36 @@ Pieces are small where data is known to be and large where nothing is known yet.
 leftmost piece together with the pieces that follow it directly, as long as they are expected to fit into one
 proof.  So what is fetched at one time lies side by side, which is how the store fills its pages best.
 
-Invariant: pieces in the queue do not overlap.  This module does no I/O, and knows neither peers nor roots.
+Invariants: pieces in the queue do not overlap; only pieces whose local content is at the same root are
+joined, for one change proof can bring forward no others.  This module does no I/O, and knows no peers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
+from manager.errors import ProofRejected
 from manager.keyspace import key_after
 
 # A proof names at most some hundred pieces and work is depth first, so the queue stays far below this; only a
 # trie built to be deep everywhere reaches it, and then neighbours are joined.
 MAX_PIECES: Final = 4096
+
+
+class Doubt(NamedTuple):
+    """A change proof that does not hold, where peer or local content may be to blame.
+
+    Attributes:
+        peer: Who sent it.
+        failure: What is wrong with the peer, if it is the peer.
+        end: The end of the proof; None up to the last key there can be.
+        since: When it came, in trio's seconds.
+    """
+
+    peer: Hashable
+    failure: ProofRejected
+    end: bytes | None
+    since: float
 
 
 class Work(NamedTuple):
@@ -25,11 +43,15 @@ class Work(NamedTuple):
         start: The first key, inclusive.
         end: The last key, inclusive; None up to the last key there can be.
         share: The part of all the work that this piece is believed to be, 0 to 1.
+        root: The root that the local content of the piece is at; None when nothing is known of it.
+        doubt: Why it may not be at that root; None without a reason.
     """
 
     start: bytes
     end: bytes | None
     share: float
+    root: bytes | None = None
+    doubt: Doubt | None = None
 
 
 class WorkQueue:
@@ -46,9 +68,18 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def first(self) -> Work:
+        """The leftmost piece, which stays here.
+
+        Raises:
+            IndexError: The queue is empty.
+        """
+        return self._heap[0]
+
     def pieces(self) -> list[Work]:
         """Return the pieces, leftmost first."""
-        return sorted(self._heap)
+        return sorted(self._heap, key=start_of)
 
     def put(self, pieces: Iterable[Work]) -> None:
         """Add pieces that overlap neither each other nor what is here."""
@@ -75,20 +106,47 @@ class WorkQueue:
             taken = joined
         return taken
 
+    def take_all(self) -> list[Work]:
+        """Remove and return everything, leftmost first."""
+        pieces, self._heap = self.pieces(), []
+        return pieces
+
     def _join(self, left: Work, right: Work) -> Work | None:
-        """Return both pieces as one; None when they are no neighbours."""
-        if left.end is None or key_after(left.end, self._max_key_bytes) != right.start:
-            return None
-        return Work(left.start, right.end, left.share + right.share)
+        return join(left, right, self._max_key_bytes)
 
     def _join_neighbours(self) -> None:
-        """Halve the queue by joining every piece with its neighbour."""
-        joined: list[Work] = []
-        for piece in self.pieces():
-            pair = self._join(joined[-1], piece) if len(joined) > MAX_PIECES // 4 else None
-            if pair is None:
-                joined.append(piece)
-            else:
-                joined[-1] = pair
-        self._heap = joined
+        """Make the queue shorter: leave the leftmost pieces as they are, and join the others."""
+        self._heap = join_neighbours(self.pieces(), self._max_key_bytes, apart=MAX_PIECES // 4)
         heapify(self._heap)
+
+
+def join(left: Work, right: Work, max_key_bytes: int) -> Work | None:
+    """Return both pieces as one; None when they are no neighbours, at different roots, or doubted."""
+    if left.end is None or key_after(left.end, max_key_bytes) != right.start:
+        return None
+    if left.root != right.root or left.doubt is not None or right.doubt is not None:
+        return None
+    return Work(left.start, right.end, left.share + right.share, left.root)
+
+
+def join_neighbours(pieces: Sequence[Work], max_key_bytes: int, *, apart: int = 0) -> list[Work]:
+    """Return ascending pieces with each one joined to its neighbour where that can be.
+
+    Args:
+        pieces: Ascending, without an overlap.
+        max_key_bytes: The longest key of the scheme.
+        apart: How many of the first pieces stay as they are.
+    """
+    joined = list(pieces[:apart])
+    for piece in pieces[apart:]:
+        pair = join(joined[-1], piece, max_key_bytes) if len(joined) > apart else None
+        if pair is None:
+            joined.append(piece)
+        else:
+            joined[-1] = pair
+    return joined
+
+
+def start_of(piece: Work) -> bytes:
+    """Return where a piece begins: what pieces are sorted by."""
+    return piece.start

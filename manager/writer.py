@@ -2,24 +2,35 @@
 
 The range map goes to disk in the same transaction as the content that it describes, so a crash at any moment
 leaves both before or both after.  Ranges are applied in the order of their keys: the store fills its pages
-best so.
+best so.  A transaction holds ranges of one root only: then it is clear which root the content has reached
+with it, and under which revision.
 
 A transaction begins when enough is collected, when the oldest range has waited long enough, when somebody
 needs the memory that the ranges hold, or when nothing more will come.  Its thread is never abandoned:
 cancelled, the writer lets the transaction finish.
+
+Nobody else is to write meanwhile.  Before each transaction the root is compared with what the last one left;
+where it differs, nothing is applied, and the sync begins again from what is there.
 """
 
 from collections.abc import Callable
 from functools import partial
+from logging import getLogger
 
 import trio
 
 from manager.budget import ByteBudget
+from manager.errors import Disturbed, WrongRoot
 from manager.large import LargePairs
-from manager.ledger import Ledger, Piece
+from manager.ledger import Ledger
 from manager.limits import Limits
+from manager.pieces import Piece
 from manager.processor import Processor
-from merkledb import Database
+from manager.standing import Standing, Start
+from manager.survey import require_replaceable, standing_of, survey
+from merkledb import Database, Revision, StaleChanges
+
+_logger = getLogger(__name__)
 
 
 class Writer:
@@ -30,11 +41,13 @@ class Writer:
         ledger: The books of the sync.
         limits: How much goes into a transaction.
         processor: Where transactions run.
-        applied: Called after every transaction.
+        replace: Whether content that was written locally may be replaced.
+        applied: Called after every transaction, with the head if it is new.
 
     Attributes:
         budget: The memory for all that is fetched and not on disk yet, but for large pairs.
         large_pairs: Who fetches a large pair, and the memory for it until it is on disk.
+        tip_root: The root that the last transaction left; read and written where transactions run.
     """
 
     def __init__(
@@ -43,53 +56,82 @@ class Writer:
         ledger: Ledger,
         limits: Limits,
         processor: Processor,
-        applied: Callable[[], None],
+        *,
+        replace: bool,
+        applied: Callable[[Revision | None], None],
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._limits = limits
-        self.budget = ByteBudget(limits.buffered_bytes, self._wake)
-        self.large_pairs = LargePairs(limits.request_timeout_seconds, self._wake)
+        self.budget = ByteBudget(limits.buffered_bytes, ledger.wake)
+        self.large_pairs = LargePairs(limits.request_timeout_seconds, ledger.wake)
+        self.tip_root = ledger.standing.tip_root
         self._processor = processor
+        self._replace = replace
         self._applied = applied
         # Each piece with the budget that its memory is reserved in.
         self._pieces: list[tuple[Piece, ByteBudget]] = []
-        self._collected_bytes = 0
         self._oldest = 0.0
-        self._changed = trio.lowlevel.ParkingLot()
+        self._is_disturbed = False
+        self._began_anew = False
+
+    def tip_root_now(self) -> bytes:
+        """Return the root that the last transaction left, where transactions run."""
+        return self.tip_root
 
     def put(self, piece: Piece, budget: ByteBudget) -> None:
         """Hand over a verified range; its memory is reserved in ``budget`` until it is applied."""
         if not self._pieces:
             self._oldest = trio.current_time()
         self._pieces.append((piece, budget))
-        self._collected_bytes += piece.memory_bytes
-        self._wake()
+        self._ledger.wake()
 
-    def _wake(self) -> None:
-        """Let ``run`` look again whether a transaction is due."""
-        self._changed.unpark_all()
+    def note_disturbance(self) -> None:
+        """Look again at what the database holds, for somebody else has written to it."""
+        self._is_disturbed = True
+        self._ledger.wake()
 
     async def run(self) -> None:
-        """Apply what comes until everything was fetched and is on disk.
+        """Apply what comes until the ledger is closed.
 
         Raises:
+            LocalContent: Somebody has written to the database, which may not be replaced.
+            WrongRoot: All was applied, twice, and the root is not the goal.
             MerkleDBError: The database cannot be written; nothing of the failed transaction is in it.
         """
-        while self._pieces or not self._ledger.is_fetched:
-            if self._is_due():
+        while not self._ledger.is_closed:
+            self._drop_unwanted()
+            if self._is_disturbed:
+                await self._look_again()
+            elif self._ledger.wants_roll_back:
+                await self._roll_back()
+            elif self._ledger.is_untrue:
+                await self._begin_anew()
+            elif self._is_due():
                 await self._apply()
             else:
-                await self._wait()
+                await self._ledger.wait_until(self._deadline())
+
+    def _drop_unwanted(self) -> None:
+        """Let go of pieces that lead away from the goal by now."""
+        wanted = []
+        for piece, budget in self._pieces:
+            if self._ledger.is_wanted(piece):
+                wanted.append((piece, budget))
+            else:
+                budget.release(piece.memory_bytes)
+        self._pieces = wanted
+
+    # When.
 
     def _is_due(self) -> bool:
         if not self._pieces:
             return False
         return (
-            self._collected_bytes >= self._limits.transaction_bytes
+            sum(piece.memory_bytes for piece, _ in self._pieces) >= self._limits.transaction_bytes
             or self._is_withholding()
             or self._ledger.is_fetched
-            or trio.current_time() >= self._oldest + self._limits.transaction_seconds
+            or trio.current_time() >= self._deadline()
         )
 
     def _is_withholding(self) -> bool:
@@ -105,19 +147,101 @@ class Writer:
     def _held_bytes(self, budget: ByteBudget) -> int:
         return sum(piece.memory_bytes for piece, reserved_in in self._pieces if reserved_in is budget)
 
-    async def _wait(self) -> None:
-        """Wait until something changed, or the oldest range has waited long enough."""
-        deadline = self._oldest + self._limits.transaction_seconds if self._pieces else float("inf")
-        with trio.move_on_at(deadline):
-            await self._changed.park()
+    def _deadline(self) -> float:
+        """Return when the oldest range has waited long enough."""
+        return self._oldest + self._limits.transaction_seconds if self._pieces else float("inf")
+
+    # What.
+
+    def _next_pieces(self) -> list[tuple[Piece, ByteBudget]]:
+        """Return what the next transaction holds: all of the root that came first, by key."""
+        root = self._pieces[0][0].verified.root
+        held = [row for row in self._pieces if row[0].verified.root == root]
+        return sorted(held, key=lambda row: row[0].before.start)
 
     async def _apply(self) -> None:
-        held, self._pieces, self._collected_bytes = self._pieces, [], 0
-        pieces = sorted((piece for piece, _ in held), key=lambda piece: piece.start)
+        held = self._next_pieces()
+        pieces = [piece for piece, _ in held]
+        self._pieces = [row for row in self._pieces if row not in held]
+        before = self._ledger.standing
         ranges, progress = self._ledger.plan(pieces)
+        revision = self._ledger.goals.revision_of(pieces[0].verified.root)
+        transaction = partial(self._transaction, pieces, progress, revision)
+        try:
+            standing = await self._processor.run(transaction)
+        except Disturbed as error:
+            _logger.warning("%s: %s", self._database.path, error)
+            await self._look_again()
+        except StaleChanges as error:
+            _logger.warning("%s: %s", self._database.path, error)
+            await self._begin_anew()
+        else:
+            self._ledger.settle(ranges, standing, trio.current_time())
+            self._note(before, standing)
+        finally:
+            for piece, budget in held:
+                budget.release(piece.memory_bytes)
+
+    def _note(self, before: Standing, after: Standing) -> None:
+        """Tell what has become of the head."""
+        if after.is_at_rest:
+            self._began_anew = False
+        self._applied(after.head if after.is_at_rest and after.head != before.head else None)
+
+    async def _roll_back(self) -> None:
+        """Return to the head, which is the goal again."""
+        standing = await self._processor.run(self._roll_back_now)
+        self._ledger.reach(standing, trio.current_time())
+        self._applied(None)
+
+    async def _look_again(self) -> None:
+        """Begin again with what the database holds, for it is not what we left there."""
+        self._is_disturbed = False
+        self._ledger.begin_again(await self._processor.run(self._survey))
+        self._drop_unwanted()
+        self._applied(None)
+
+    async def _begin_anew(self) -> None:
+        """Roll back and begin again, for what was believed of the content is not true."""
+        goal = self._ledger.goals.goal
+        assert goal is not None
+        error = WrongRoot(goal.root, self.tip_root)
+        if self._began_anew:
+            raise error
+        _logger.warning("%s: %s", self._database.path, error)
+        self._began_anew = True
+        self._ledger.begin_again(await self._processor.run(self._survey_anew))
+        self._drop_unwanted()
+
+    # In a thread, for it touches the database.
+
+    def _transaction(self, pieces: list[Piece], progress: bytes | None, revision: int | None) -> Standing:
+        if self._database.tip_root != self.tip_root:
+            raise Disturbed
         verified = [piece.verified for piece in pieces]
-        await self._processor.run(partial(self._database.apply, verified, progress=progress))
-        self._ledger.settle(pieces, ranges, trio.current_time())
-        for piece, budget in held:
-            budget.release(piece.memory_bytes)
-        self._applied()
+        try:
+            self.tip_root = self._database.apply(verified, progress=progress, revision=revision)
+        except StaleChanges:
+            if self._database.tip_root != self.tip_root:
+                raise Disturbed from None
+            raise
+        standing = standing_of(self._database)
+        if standing.is_at_rest and progress is not None:
+            self._database.set_progress(None)
+        return standing
+
+    def _roll_back_now(self) -> Standing:
+        self._database.roll_back()
+        self.tip_root = self._database.tip_root
+        return standing_of(self._database)
+
+    def _survey_anew(self) -> Start:
+        self._database.roll_back()
+        return self._survey()
+
+    def _survey(self) -> Start:
+        target = self._ledger.goals.target
+        if target is not None:
+            require_replaceable(self._database, target, replace=self._replace)
+        self.tip_root = self._database.tip_root
+        return survey(self._database)

@@ -11,24 +11,39 @@ import trio
 import trio.testing
 
 from manager import Peer
-from merkledb import Database, LimitTooSmall, RangeProof
+from merkledb import (
+    ChangeProof,
+    Database,
+    HistoryGone,
+    LimitTooSmall,
+    NoCompleteRoot,
+    RangeProof,
+    UnknownRoot,
+)
 from syncproto import (
     Cancel,
+    Changes,
     Connection,
     Error,
     ErrorCode,
+    GetChanges,
     GetRange,
     Goodbye,
+    Head,
     Hello,
     Message,
+    Ping,
+    Pong,
     Range,
     Role,
     State,
+    Subscribe,
     encode,
 )
 
 MAX_FRAME_BYTES = 1 << 20
 Result = TypeVar("Result")
+Asked = GetRange | GetChanges
 
 
 class InEventLoop:
@@ -39,27 +54,39 @@ class InEventLoop:
         return work()
 
 
+def root_of(request: Asked) -> bytes:
+    """Return the root that a request asks for."""
+    return request.root if isinstance(request, GetRange) else request.new_root
+
+
 class FakeServer:
-    """Serves one database to any number of connections.
+    """Serves one database, with its history, to any number of connections.
 
     Attributes:
         requests: All that was asked, in order.
         connections: How often somebody connected.
         cancels: How many requests were cancelled before their answer.
-        announced_keys: How many pairs it says that it has, true or not.
+        announced_keys: How many pairs it says that it has, true or not; what it has when None.
+        keys_sent: Pairs of ranges that were sent.
+        changes_sent: Changes that were sent.
+        fallbacks: How many ranges were sent where changes were asked for.
+        subscribers: How many connections follow the head now.
     """
 
     def __init__(self, database: Database, name: str = "peer", *, max_keys: int = 8192) -> None:
         self.database = database
         self.name = name
         self.max_keys = max_keys
-        self.announced_keys = len(database)
+        self.announced_keys: int | None = None
         self.max_bytes = 1 << 30
         self.max_requests = 16
-        self.requests: list[GetRange] = []
+        self.requests: list[Asked] = []
         self.keys_sent = 0
+        self.changes_sent = 0
+        self.fallbacks = 0
         self.connections = 0
         self.cancels = 0
+        self.subscribers: list[tuple[Conversation, int]] = []
         self._nursery: trio.Nursery | None = None
 
     def peer(self, nursery: trio.Nursery) -> Peer:
@@ -75,19 +102,32 @@ class FakeServer:
         self._nursery.start_soon(self._converse, ours)
         return theirs
 
+    def head(self, request_id: int) -> Head:
+        """Return what the head is, or is said to be."""
+        head = self.database.head
+        if head is None:
+            return Head(request_id, None, 0, 0)
+        keys = head.keys if self.announced_keys is None else self.announced_keys
+        return Head(request_id, head.root, head.number, keys)
+
     def hello(self) -> Hello:
-        scheme = self.database.scheme
+        scheme, head = self.database.scheme, self.head(1)
         return Hello(
             hasher=scheme.hasher,
             branch_factor=scheme.branch_factor,
-            root=self.database.root,
-            revision=self.database.revision,
-            keys=self.announced_keys,
+            root=head.root,
+            revision=head.revision,
+            keys=head.keys,
             max_frame_bytes=MAX_FRAME_BYTES,
             max_keys=self.max_keys,
             max_bytes=self.max_bytes,
             max_requests=self.max_requests,
         )
+
+    async def announce(self) -> None:
+        """Tell all subscribers what the head is now."""
+        for conversation, request_id in list(self.subscribers):
+            await conversation.send(self.head(request_id))
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
         conversation = Conversation(stream, Connection(Role.SERVER, self.hello()))
@@ -96,45 +136,83 @@ class FakeServer:
                 await self.greet(conversation)
                 while messages := await conversation.receive():
                     for message in messages:
-                        self._dispatch(nursery, conversation, message)
+                        await self._dispatch(nursery, conversation, message)
                 nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
+            self.subscribers = [row for row in self.subscribers if row[0] is not conversation]
             await trio.aclose_forcefully(stream)
 
-    def _dispatch(self, nursery: trio.Nursery, conversation: "Conversation", message: Message) -> None:
-        if isinstance(message, GetRange):
+    async def _dispatch(self, nursery: trio.Nursery, conversation: "Conversation", message: Message) -> None:
+        if isinstance(message, GetRange | GetChanges):
             self.requests.append(message)
             nursery.start_soon(self.answer, conversation, message)
+        elif isinstance(message, Subscribe):
+            self.subscribers.append((conversation, message.request_id))
+            await conversation.send(self.head(message.request_id))
         elif isinstance(message, Cancel):
             self.cancels += 1
+        elif isinstance(message, Ping):
+            await conversation.send(Pong(message.request_id))
 
     async def greet(self, conversation: "Conversation") -> None:
         await conversation.send(conversation.connection.hello)
 
-    async def answer(self, conversation: "Conversation", request: GetRange) -> None:
+    async def answer(self, conversation: "Conversation", request: Asked) -> None:
         await conversation.send(self.honest_answer(request))
 
-    def honest_answer(self, request: GetRange) -> Message:
+    def honest_answer(self, request: Asked) -> Message:
         """Return what an honest server says."""
-        if request.root != self.database.root:
-            return Error(request.request_id, ErrorCode.UNKNOWN_ROOT, "not known here")
         try:
-            proof = self.proof(request)
+            return self._count(self.proving(request))
+        except (UnknownRoot, NoCompleteRoot):
+            return Error(request.request_id, ErrorCode.UNKNOWN_ROOT, "not known here")
+        except HistoryGone:
+            return Error(request.request_id, ErrorCode.HISTORY_GONE, "not known here any more")
         except LimitTooSmall as error:
             code = ErrorCode.LIMIT_TOO_SMALL
             return Error(request.request_id, code, "one pair does not fit", error.needed_bytes)
-        self.keys_sent += len(proof.keys)
-        return Range(request.request_id, proof.encode())
 
-    def proof(self, request: GetRange) -> RangeProof:
-        return self.database.prove_range(
-            request.start,
-            request.end,
-            max_keys=min(request.max_keys, self.max_keys),
-            max_bytes=min(request.max_bytes, self.max_bytes),
-        )
+    def _count(self, answer: Range | Changes) -> Message:
+        if isinstance(answer, Changes):
+            self.changes_sent += len(ChangeProof.decode(answer.proof).keys)
+        else:
+            self.keys_sent += len(RangeProof.decode(answer.proof).keys)
+        return answer
+
+    def proving(self, request: Asked) -> Range | Changes:
+        """Return the proof that an honest server sends."""
+        proof = self.changes(request) if isinstance(request, GetChanges) else None
+        if proof is not None:
+            return Changes(request.request_id, proof.encode())
+        self.fallbacks += isinstance(request, GetChanges)
+        return Range(request.request_id, self.proof(request).encode())
+
+    def changes(self, request: GetChanges) -> ChangeProof | None:
+        """Return what leads from one root to the other; None where history does not reach back."""
+        with self.database.at(request.new_root):
+            pass
+        try:
+            return self.database.prove_changes(
+                request.old_root,
+                request.new_root,
+                request.start,
+                request.end,
+                max_keys=min(request.max_keys, self.max_keys),
+                max_bytes=min(request.max_bytes, self.max_bytes),
+            )
+        except (UnknownRoot, HistoryGone):
+            return None
+
+    def proof(self, request: Asked) -> RangeProof:
+        with self.database.at(root_of(request)) as snapshot:
+            return snapshot.prove_range(
+                request.start,
+                request.end,
+                max_keys=min(request.max_keys, self.max_keys),
+                max_bytes=min(request.max_bytes, self.max_bytes),
+            )
 
 
 class Conversation:
@@ -164,7 +242,7 @@ class Conversation:
         return []
 
 
-Answer = Callable[[FakeServer, Conversation, GetRange], Awaitable[None]]
+Answer = Callable[[FakeServer, Conversation, Asked], Awaitable[None]]
 
 
 class ScriptedServer(FakeServer):
@@ -183,7 +261,7 @@ class ScriptedServer(FakeServer):
         self._script = script
         self._times_left = times
 
-    async def answer(self, conversation: Conversation, request: GetRange) -> None:
+    async def answer(self, conversation: Conversation, request: Asked) -> None:
         if self._times_left == 0:
             await super().answer(conversation, request)
             return
@@ -195,47 +273,47 @@ class ScriptedServer(FakeServer):
 # Scripts.
 
 
-async def never(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def never(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Read the request and say nothing, for ever."""
 
 
-async def twice(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def twice(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Answer, and answer again."""
     answer = server.honest_answer(request)
     await conversation.send(answer)
     await conversation.send_past_the_rules(answer)
 
 
-async def half_a_frame(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def half_a_frame(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Break off in the middle of an answer."""
     frame = conversation.connection.send(server.honest_answer(request))
     await conversation.send_bytes(frame[: len(frame) // 2])
     await conversation.stream.aclose()
 
 
-async def hang_up(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def hang_up(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Close the connection instead of answering."""
     await conversation.stream.aclose()
 
 
-async def junk(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def junk(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Send what is no frame."""
     await conversation.send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-async def goodbye(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def goodbye(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Announce to leave, and refuse."""
     if conversation.connection.our_state is State.OPEN:
         await conversation.send(Goodbye())
     await conversation.send(Error(request.request_id, ErrorCode.SHUTTING_DOWN, "leaving"))
 
 
-async def no_pairs(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def no_pairs(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Claim that there is nothing."""
     await conversation.send(Range(request.request_id, RangeProof((), (), request.end, ()).encode()))
 
 
-async def no_proof(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def no_proof(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Send bytes that are no proof."""
     await conversation.send(Range(request.request_id, b"\x93\x90\x90\xc0"))
 
@@ -243,7 +321,7 @@ async def no_proof(server: FakeServer, conversation: Conversation, request: GetR
 def after(seconds: float) -> Answer:
     """Answer honestly, but late."""
 
-    async def late(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    async def late(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         await trio.sleep(seconds)
         if conversation.connection.is_in_flight(request.request_id):
             await conversation.send(server.honest_answer(request))
@@ -254,17 +332,30 @@ def after(seconds: float) -> Answer:
 def refuse(code: ErrorCode, detail: int | None = None) -> Answer:
     """Answer with an error."""
 
-    async def refusing(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    async def refusing(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         await conversation.send(Error(request.request_id, code, "no", detail))
 
     return refusing
 
 
 def tamper(change: Callable[[RangeProof], RangeProof]) -> Answer:
-    """Answer with an honest proof that was changed."""
+    """Answer with an honest range proof that was changed, whatever is asked for."""
 
-    async def lying(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    async def lying(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         await conversation.send(Range(request.request_id, change(server.proof(request)).encode()))
+
+    return lying
+
+
+def tamper_changes(change: Callable[[ChangeProof], ChangeProof]) -> Answer:
+    """Answer with an honest change proof that was changed, where changes are asked for."""
+
+    async def lying(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        proof = server.changes(request) if isinstance(request, GetChanges) else None
+        if proof is None or (isinstance(request, GetChanges) and request.old_root == request.new_root):
+            await conversation.send(server.honest_answer(request))
+        else:
+            await conversation.send(Changes(request.request_id, change(proof).encode()))
 
     return lying
 
@@ -272,7 +363,7 @@ def tamper(change: Callable[[RangeProof], RangeProof]) -> Answer:
 def claim_and_then(needed_bytes: int, answer: Answer) -> Answer:
     """Claim a large pair wherever it is asked for several, and then answer as a function says."""
 
-    async def claiming(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    async def claiming(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         if request.max_keys > 1:
             code = ErrorCode.LIMIT_TOO_SMALL
             await conversation.send(Error(request.request_id, code, "too small", needed_bytes))
@@ -282,7 +373,7 @@ def claim_and_then(needed_bytes: int, answer: Answer) -> Answer:
     return claiming
 
 
-async def trickle(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+async def trickle(server: FakeServer, conversation: Conversation, request: Asked) -> None:
     """Send a large answer just fast enough, and never its end."""
     frame = encode(Range(request.request_id, bytes(request.max_bytes))).data
     for at in range(0, len(frame) - 40 * 1024, 40 * 1024):

@@ -7,11 +7,12 @@ import trio
 from outcome import acapture
 
 from manager import Limits, Manager, Peer, Progress
+from manager.saved import decode_saved
 from merkledb import Database
 from tests.fake_servers import FakeServer, InEventLoop
 
 # Small proofs make many of them out of a small store.
-SMALL = Limits(max_keys=16)
+SMALL = Limits(max_keys=16, max_changes=16)
 
 
 def some_pairs(count: int, seed: int = 1) -> dict[bytes, bytes]:
@@ -51,19 +52,25 @@ def assert_same(database: Database, source: Database) -> None:
     assert database.root == source.root
     assert list(database.items()) == list(source.items())
     assert database.progress is None
+    assert not database.catching_up
     assert not database.written_locally
     database.check()
 
 
 async def sync_in_part(source: Database, database: Database, server: FakeServer, keys: int) -> None:
-    """Sync until some keys are on disk, and cancel."""
+    """Sync until some pairs and changes are on disk, and cancel."""
     async with trio.open_nursery() as nursery:
-        limits = Limits(max_keys=16, transaction_bytes=10_000)
+        limits = Limits(max_keys=16, max_changes=16, transaction_bytes=10_000)
         peers = [server.peer(nursery)]
         manager = Manager(database, peers, source.root, limits=limits, processor=InEventLoop())
         nursery.start_soon(manager.run)
         async for progress in manager.watch():
-            if progress.keys >= keys:
+            if database.catching_up and progress.keys + progress.changes >= keys:
                 nursery.cancel_scope.cancel()
+    assert database.catching_up
+
+
+def applied_keys(database: Database) -> int:
+    """Return how many pairs an unfinished sync has applied, as its progress says."""
     assert database.progress is not None
-    assert database.root != source.root
+    return decode_saved(database.progress, database.scheme.max_key_bytes).keys

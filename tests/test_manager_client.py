@@ -9,15 +9,26 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from manager import ConnectionLost, Limits, Peer, PeerError, PeerMisbehaved, PeerRefused, RequestTimeout
-from manager.client import OUTBOX_FRAMES, PeerClient
+from manager import (
+    ConnectionLost,
+    Limits,
+    Peer,
+    PeerError,
+    PeerMisbehaved,
+    PeerRefused,
+    RequestTimeout,
+    RootLacking,
+)
+from manager.client import MAX_FORGOTTEN_ROOTS, OUTBOX_FRAMES, PeerClient
 from manager.peer import peer_at
 from merkledb import Scheme
 from syncproto import (
     Cancel,
+    Changes,
     Connection,
     Error,
     ErrorCode,
+    GetChanges,
     GetRange,
     Goodbye,
     Head,
@@ -27,10 +38,11 @@ from syncproto import (
     Pong,
     Range,
     Role,
+    Subscribe,
     encode,
 )
 
-ROOT = b"r" * 32
+ROOT, OLD = b"r" * 32, b"o" * 32
 
 
 def hello(max_requests: int = 0) -> Hello:
@@ -61,7 +73,10 @@ class Line(NamedTuple):
         return list(self.connection.receive_data(await self.stream.receive_some()))
 
     async def ask(self) -> bytes:
-        return await self.client.get_range(ROOT, None, None, max_keys=10, max_bytes=1000)
+        return (await self.client.get_range(ROOT, None, None, max_keys=10, max_bytes=1000)).proof
+
+    async def ask_for_changes(self) -> Changes | Range:
+        return await self.client.get_changes(OLD, ROOT, None, None, max_keys=10, max_bytes=1000)
 
 
 @asynccontextmanager
@@ -119,6 +134,120 @@ async def test_an_error_is_raised_with_its_code_and_detail(autojump_clock: MockC
     assert isinstance(failure, PeerRefused)
     assert (failure.code, failure.detail) == (ErrorCode.LIMIT_TOO_SMALL, 77)
     assert "limit too small: too small" in str(failure)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.UNKNOWN_ROOT, ErrorCode.HISTORY_GONE])
+async def test_an_error_about_a_root_means_the_root_that_was_asked_for(
+    code: ErrorCode, autojump_clock: MockClock
+) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def refuse() -> None:
+            (request,) = await line.hear()
+            assert isinstance(request, GetChanges)
+            assert (request.old_root, request.new_root) == (OLD, ROOT)
+            await line.say(Error(request.request_id, code, "not here"))
+
+        with pytest.raises(RootLacking) as caught:
+            await line.ask_for_changes()
+        assert line.client.failure is None
+    assert (caught.value.root, caught.value.code) == (ROOT, code)
+
+
+@pytest.mark.parametrize("kind", [Changes, Range])
+async def test_changes_or_a_range_in_their_place_come_as_they_are(
+    kind: type[Changes] | type[Range], autojump_clock: MockClock
+) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def answer() -> None:
+            (request,) = await line.hear()
+            assert isinstance(request, GetChanges)
+            await line.say(kind(request.request_id, b"proof"))
+
+        assert await line.ask_for_changes() == kind(1, b"proof")
+
+
+async def test_changes_instead_of_a_range_are_misbehaviour(autojump_clock: MockClock) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def confuse() -> None:
+            (request,) = await line.hear()
+            assert isinstance(request, GetRange)
+            await line.say_past_the_rules(Changes(request.request_id, b"proof"))
+
+        assert isinstance(await failure_of(line), PeerMisbehaved)
+
+
+def test_the_roots_that_a_peer_has_forgotten_are_not_remembered_without_end() -> None:
+    client = PeerClient(trio.testing.memory_stream_pair()[0], hello(), Scheme(), Limits())
+    for number in range(MAX_FORGOTTEN_ROOTS + 1):
+        client.forget_root(number.to_bytes(32))
+    assert client.forgotten_roots == {MAX_FORGOTTEN_ROOTS.to_bytes(32)}
+
+
+# Following a head.
+
+
+async def test_a_subscriber_hears_the_head_now_and_whenever_it_changes(autojump_clock: MockClock) -> None:
+    heard: list[Head] = []
+    async with a_line() as line, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def announce() -> None:
+            (request,) = await line.hear()
+            assert request == Subscribe(1)
+            for revision in (7, 8):
+                await trio.sleep(1)
+                await line.say(Head(1, ROOT, revision, 0))
+
+        await line.client.subscribe(heard.append)
+        assert heard == [Head(1, ROOT, 7, 0)]
+        await trio.sleep(5)
+        assert heard == [Head(1, ROOT, 7, 0), Head(1, ROOT, 8, 0)]
+        assert line.client.requests_in_flight == 0, "a subscription is no request"
+
+
+async def test_a_peer_that_does_not_say_what_its_head_is_times_out(autojump_clock: MockClock) -> None:
+    async with a_line() as line:
+        with pytest.raises(RequestTimeout):
+            await line.client.subscribe(lambda head: None)
+
+
+async def test_a_subscription_that_is_refused_ends_the_connection(autojump_clock: MockClock) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def refuse() -> None:
+            (request,) = await line.hear()
+            assert isinstance(request, Subscribe)
+            await line.say(Error(request.request_id, ErrorCode.OVERLOADED, "too many", 5))
+
+        await line.client.subscribe(lambda head: None)
+        assert isinstance(line.client.failure, PeerRefused)
+        assert line.client.failure.code is ErrorCode.OVERLOADED
+
+
+async def test_a_second_subscription_is_not_sent(autojump_clock: MockClock) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+        nursery.start_soon(line.client.subscribe, lambda head: None)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost, match="takes no subscription"):
+            await line.client.subscribe(lambda head: None)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_subscriber_pings(autojump_clock: MockClock) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+        nursery.start_soon(line.client.subscribe, lambda head: None)
+        (request,) = await line.hear()
+        assert isinstance(request, Subscribe)
+        await line.say(Head(request.request_id, ROOT, 1, 0))
+        await trio.sleep(30.5)
+        assert await line.hear() == [Ping(1)]
 
 
 async def test_a_head_instead_of_a_range_is_misbehaviour(autojump_clock: MockClock) -> None:

@@ -1,22 +1,28 @@
 """What peers cannot do to each other: hold up the others by silence, by trickling, or by claims."""
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from manager import GaveWay, Limits, NoPeersLeft, PeerState, WrongRoot
 from manager.budget import ByteBudget
+from manager.errands import Errand
+from manager.goals import Target
+from manager.keyspace import key_after
 from manager.large import LargePairs
-from manager.ledger import Ledger, rest_of
+from manager.ledger import Ledger
+from manager.pieces import Piece, rest_of
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
-from manager.work import Work
-from merkledb import Database, verify_range
-from syncproto import Error, ErrorCode, GetRange
+from manager.standing import Standing, Start, all_at
+from merkledb import EMPTY_ROOT, Database, VerifiedRange, verify_range
+from syncproto import Error, ErrorCode
 from tests import fake_servers
-from tests.fake_servers import Answer, Conversation, FakeServer, ScriptedServer
+from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
 from tests.stores import new_database
-from tests.syncing import assert_same, some_pairs, sync_from
+from tests.syncing import assert_same, some_pairs, sync_from, sync_in_part
 
 MIB = 1 << 20
 
@@ -60,7 +66,7 @@ async def test_a_large_pair_that_one_peer_trickles_comes_from_another(autojump_c
 
 async def test_a_claim_may_be_corrected_once(autojump_clock: MockClock) -> None:
     class Unsure(FakeServer):
-        async def answer(self, conversation: Conversation, request: GetRange) -> None:
+        async def answer(self, conversation: Conversation, request: Asked) -> None:
             if request.max_bytes in (MIB, 2 * MIB):
                 code, needed = ErrorCode.LIMIT_TOO_SMALL, request.max_bytes + MIB
                 await conversation.send(Error(request.request_id, code, "too small", needed))
@@ -76,7 +82,7 @@ async def test_a_claim_may_be_corrected_once(autojump_clock: MockClock) -> None:
 
 
 async def test_a_claim_is_not_corrected_twice(autojump_clock: MockClock) -> None:
-    async def raising(server: FakeServer, conversation: Conversation, request: GetRange) -> None:
+    async def raising(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         code = ErrorCode.LIMIT_TOO_SMALL
         await conversation.send(Error(request.request_id, code, "too small", request.max_bytes + 1))
 
@@ -127,68 +133,89 @@ async def test_what_comes_twice_is_counted_once(autojump_clock: MockClock) -> No
         slow = [ScriptedServer(source, fake_servers.after(seconds)) for seconds in (2.5, 4.0, 4.5)]
         progress = await sync_from(slow, source.root, database)
         assert_same(database, source)
-    assert sum(server.keys_sent for server in slow) > 300, "something was fetched twice"
+    assert sum(server.cancels for server in slow) > 0, "something was asked for twice"
     assert progress.keys == 300
     assert sum(peer.keys for peer in progress.peers) == 300
     assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
 
 
 def fresh_ledger(source: Database) -> Ledger:
-    ranges = RangeMap(source.scheme.max_key_bytes)
-    saved = Saved(source.root, 0, 0, None, ranges, (1.0,))
-    return Ledger(saved, Limits(max_keys=16), trio.current_time())
+    standing = Standing(None, EMPTY_ROOT, is_at_rest=False)
+    start = Start(standing, all_at(source.scheme.max_key_bytes, None), None, is_local=False)
+    return Ledger(start, Target(source.root), Limits(max_keys=16), trio.current_time())
 
 
-async def take(ledger: Ledger, peer: str) -> Work:
-    work = await ledger.take(peer, lambda: True, lambda: False)
-    assert work is not None
-    return work
+async def take(ledger: Ledger, peer: str) -> Errand:
+    errand = await ledger.take(peer, lambda: 0.0, lambda: False)
+    assert errand is not None
+    return errand
+
+
+def accept(ledger: Ledger, errand: Errand, source: Database) -> Piece | None:
+    """Accept the first 16 pairs of some work."""
+    start, end = errand.work.start or None, errand.work.end
+    proof = source.prove_range(start, end, max_keys=16)
+    verified = verify_range(proof, source.root, start, end, scheme=source.scheme, max_keys=16)
+    return ledger.accept(errand, verified, rest_of(errand.work, verified), 1000, 1.0)
 
 
 async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(100)) as source:
         ledger = fresh_ledger(source)
-        work = await take(ledger, "first")
-        assert await take(ledger, "second") is work
+        first = await take(ledger, "first")
+        second = await take(ledger, "second")
+        assert second.work is first.work
         assert trio.current_time() >= Limits().overdue_seconds
-        scope = ledger.scope_of("first", work)
-        proof = source.prove_range(max_keys=16)
-        verified = verify_range(proof, source.root, scheme=source.scheme, max_keys=16)
-        rest = rest_of(work, verified)
-        piece = ledger.accept(work, verified, rest, 1000)
+        piece = accept(ledger, second, source)
         assert piece is not None
-        assert scope.cancel_called, "the slower one is called off"
-        assert ledger.accept(work, verified, rest, 1000) is None
-        ledger.give_back("first", work)
-        ledger.give_back("second", work)
+        assert first.scope.cancel_called, "the slower one is called off"
+        assert first.is_outrun
+        assert accept(ledger, first, source) is None
+        ledger.give_back(first)
+        ledger.give_back(second)
         ranges, saved = ledger.plan([piece])
         assert saved is not None
-        ledger.settle([piece], ranges, trio.current_time())
-        assert ledger.keys == 16
+        ledger.settle(ranges, ledger.standing, trio.current_time())
+        assert ledger.tally.keys == 16
         # All the rest can be taken once, in pieces that do not overlap, and nothing else.
-        pieces = [await take(ledger, "first") for _ in rest if ledger._queue]
-        assert sum(each.share for each in pieces) + piece.share == pytest.approx(1.0)
-        assert pieces[0].start == rest[0].start
+        with trio.move_on_after(1):
+            pieces = []
+            while True:
+                pieces.append((await take(ledger, "first")).work)
+        assert sum(each.share for each in pieces) + piece.after.share == pytest.approx(1.0)
+        assert pieces[0].start == key_after(piece.verified.keys[-1], source.scheme.max_key_bytes)
         assert pieces[-1].end is None
 
 
-async def test_work_goes_back_to_the_queue_when_the_last_peer_gives_it_back(
+async def test_work_goes_back_to_the_shelves_when_the_last_peer_gives_it_back(
     autojump_clock: MockClock,
 ) -> None:
     with new_database(some_pairs(100)) as source:
         ledger = fresh_ledger(source)
-        work = await take(ledger, "first")
-        await take(ledger, "second")
-        ledger.give_back("first", work)
+        first = await take(ledger, "first")
+        second = await take(ledger, "second")
+        ledger.give_back(first)
         began = trio.current_time()
-        assert await take(ledger, "third") == work
+        third = await take(ledger, "third")
+        assert third.work == first.work
         assert trio.current_time() - began >= Limits().overdue_seconds, "it is still out"
-        ledger.give_back("third", work)
-        ledger.give_back("second", work)
+        ledger.give_back(third)
+        ledger.give_back(second)
         began = trio.current_time()
-        assert await take(ledger, "fourth") == work
-        assert trio.current_time() == began, "it was in the queue"
+        assert (await take(ledger, "fourth")).work == first.work
+        assert trio.current_time() == began, "it was on the shelf"
         assert not ledger.is_fetched
+
+
+async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source:
+        ledger = fresh_ledger(source)
+        old = await take(ledger, "peer")
+        ledger.give_back(old)
+        new = await take(ledger, "peer")
+        assert accept(ledger, old, source) is None, "who gave it back has no claim to it"
+        ledger.give_back(old)
+        assert accept(ledger, new, source) is not None
 
 
 # Progress that is not true.
@@ -199,28 +226,47 @@ def says_done(database: Database, target: bytes, *, behind: bytes = b"") -> byte
     ranges = RangeMap(database.scheme.max_key_bytes)
     ranges.set(behind, None, target)
     shares = (0.0,) if not behind else (1.0, 0.0)
-    return encode_saved(Saved(target, 0, 0, None, ranges, shares))
+    return encode_saved(Saved(Target(target), 0, 0, 0, None, ranges, shares))
 
 
-async def test_progress_that_says_that_all_is_done_is_not_believed_over_the_root(
-    autojump_clock: MockClock,
+async def unfinish(database: Database, source: Database) -> None:
+    """Begin a sync, so that there is something that progress can be untrue about."""
+    await sync_in_part(source, database, FakeServer(source), 20)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\x80"])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_progress_that_is_not_true_is_not_believed_over_the_root(
+    behind: bytes, is_first: bool, autojump_clock: MockClock
 ) -> None:
-    with new_database(some_pairs(200)) as source, new_database() as database:
-        database.set_progress(says_done(database, source.root))
-        await sync_from([FakeServer(source)], source.root, database)
-        assert_same(database, source)
-
-
-async def test_progress_that_is_not_true_ends_at_a_wrong_root_and_is_forgotten(
-    autojump_clock: MockClock,
-) -> None:
-    with new_database(some_pairs(200)) as source, new_database() as database:
-        database.set_progress(says_done(database, source.root, behind=b"\x80"))
-        with pytest.raises(WrongRoot):
+    pairs = some_pairs(200)
+    with new_database(pairs) as source, new_database() as database:
+        if not is_first:
             await sync_from([FakeServer(source)], source.root, database)
-        assert database.progress is None
+            source.commit(dict.fromkeys(pairs, b"new"))
+        await unfinish(database, source)
+        database.set_progress(says_done(database, source.root, behind=behind))
         await sync_from([FakeServer(source)], source.root, database)
         assert_same(database, source)
+
+
+async def test_a_database_that_does_not_get_to_the_root_in_two_attempts_is_a_typed_error(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = some_pairs(100)
+    with new_database(pairs) as source, new_database() as database:
+        await unfinish(database, source)
+        # A disk that forgets the last range of all.
+        apply = database.apply
+
+        def forgetful(verified: list[VerifiedRange], **others: Any) -> bytes:
+            return apply([each for each in verified if each.end is not None], **others)
+
+        monkeypatch.setattr(database, "apply", forgetful)
+        with pytest.raises(WrongRoot) as caught:
+            await sync_from([FakeServer(source)], source.root, database)
+        assert caught.value.expected == source.root
+        assert caught.value.found == database.tip_root
 
 
 def test_the_memory_for_large_pairs_is_granted_to_one_at_a_time() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager import InvalidProgress
+from manager.goals import Target
 from manager.ranges import RangeMap
 from manager.saved import MAX_SAVED_RANGES, Saved, decode_saved, encode_saved, shares_of
 
@@ -21,7 +22,7 @@ def saved_state() -> Saved:
     ranges.set(b"", b"m", TARGET)
     ranges.set(b"p", b"q", TARGET)
     ranges.set(b"x", None, None)
-    return Saved(TARGET, 12, 3456, 48, ranges, (0.0, 0.25, 0.0, 0.125, 0.5))
+    return Saved(Target(TARGET, 5), 12, 34, 3456, 48, ranges, (0.0, 0.25, 0.0, 0.125, 0.5))
 
 
 def fields_of(saved: Saved) -> list[Any]:
@@ -36,17 +37,19 @@ def test_a_saved_state_reads_back() -> None:
 def test_the_bytes_of_a_saved_state_are_these() -> None:
     ranges = RangeMap(MAX_KEY_BYTES)
     ranges.set(b"", b"m", TARGET)
-    encoded = encode_saved(Saved(TARGET, 3, 400, 2**63 - 1, ranges, (0.0, 0.5)))
+    encoded = encode_saved(Saved(Target(TARGET, 7), 3, 2, 400, 2**63 - 1, ranges, (0.5, 0.5)))
     golden = [
-        "98",  # an array of eight
-        "01",  # the version
+        "9a",  # an array of ten
+        "02",  # the version
         "c420" + "74" * 32,  # the target
+        "07",  # its revision
         "03",  # keys
+        "02",  # changes
         "cd0190",  # bytes
         "cf7fffffffffffffff",  # expected keys
         "92" + "c400" + "c4026d00",  # the starts: the empty key, and the one after "m"
         "92" + "c420" + "74" * 32 + "c0",  # the roots: the target, and unknown
-        "92" + "cb0000000000000000" + "cb3fe0000000000000",  # the shares: 0.0 and 0.5
+        "92" + "cb3fe0000000000000" + "cb3fe0000000000000",  # the shares: 0.5 and 0.5
     ]
     assert encoded.hex() == "".join(golden)
 
@@ -54,33 +57,37 @@ def test_the_bytes_of_a_saved_state_are_these() -> None:
 @pytest.mark.parametrize(
     ("index", "value", "detail"),
     [
-        (0, 2, "version 2 is not 1"),
+        (0, 1, "version 1 is not 2"),
         (0, "1", "it is not msgpack"),
         (1, b"short", "the target is not a root"),
         (1, None, "the target is not a root"),
-        (2, -1, "a count is out of range"),
-        (2, True, "a count is out of range"),
-        (3, 1 << 63, "a count is out of range"),
-        (3, 1.5, "a count is out of range"),
-        (4, 0, "the expected keys are out of range"),
-        (4, 1 << 63, "the expected keys are out of range"),
-        (4, True, "the expected keys are out of range"),
-        (5, None, "a column is not a list"),
-        (5, [], "the columns differ in length"),
-        (5, [b"", b"n", b"m", b"x", b"z"], "the starts do not ascend"),
-        (5, [b"", b"m", b"m", b"x", b"z"], "the starts do not ascend"),
-        (5, [b"a", b"m", b"p", b"q", b"x"], "does not start at the empty key"),
-        (5, [b"", b"m", b"p", b"q", b"x" * 256], "a start is not a key"),
-        (5, [b"", b"m", b"p", b"q", 7], "a start is not a key"),
-        (5, [b""] * (MAX_SAVED_RANGES + 1), "it is not msgpack"),
-        (6, [TARGET, OLD, TARGET, OLD], "the columns differ in length"),
-        (6, [TARGET, TARGET, OLD, TARGET, None], "neighbours have the same root"),
-        (6, [TARGET, b"short", TARGET, OLD, None], "a root is not a root"),
-        (7, [0.0], "the column of shares has another length"),
-        (7, [0.0, -0.1, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (7, [0.0, float("nan"), 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (7, [0, 0.5, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
-        (7, [0.9, 0.9, 0.0, 0.0, 0.0], "the shares are more than the whole"),
+        (2, -1, "the revision is out of range"),
+        (2, True, "the revision is out of range"),
+        (2, 1.5, "the revision is out of range"),
+        (3, -1, "a count is out of range"),
+        (3, True, "a count is out of range"),
+        (4, None, "a count is out of range"),
+        (5, 1 << 63, "a count is out of range"),
+        (5, 1.5, "a count is out of range"),
+        (6, 0, "the expected keys are out of range"),
+        (6, 1 << 63, "the expected keys are out of range"),
+        (6, True, "the expected keys are out of range"),
+        (7, None, "a column is not a list"),
+        (7, [], "the columns differ in length"),
+        (7, [b"", b"n", b"m", b"x", b"z"], "the starts do not ascend"),
+        (7, [b"", b"m", b"m", b"x", b"z"], "the starts do not ascend"),
+        (7, [b"a", b"m", b"p", b"q", b"x"], "does not start at the empty key"),
+        (7, [b"", b"m", b"p", b"q", b"x" * 256], "a start is not a key"),
+        (7, [b"", b"m", b"p", b"q", 7], "a start is not a key"),
+        (7, [b""] * (MAX_SAVED_RANGES + 1), "it is not msgpack"),
+        (8, [TARGET, OLD, TARGET, OLD], "the columns differ in length"),
+        (8, [TARGET, TARGET, OLD, TARGET, None], "neighbours have the same root"),
+        (8, [TARGET, b"short", TARGET, OLD, None], "a root is not a root"),
+        (9, [0.0], "the column of shares has another length"),
+        (9, [0.0, -0.1, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (9, [0.0, float("nan"), 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (9, [0, 0.5, 0.0, 0.0, 0.0], "a share is not between 0 and 1"),
+        (9, [0.9, 0.9, 0.0, 0.0, 0.0], "the shares are more than the whole"),
     ],
 )
 def test_a_damaged_field_is_refused(index: int, value: Any, detail: str) -> None:
@@ -108,6 +115,11 @@ def test_a_damaged_field_is_refused(index: int, value: Any, detail: str) -> None
 def test_bytes_of_another_shape_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidProgress):
         decode_saved(data, MAX_KEY_BYTES)
+
+
+def test_a_missing_field_is_refused() -> None:
+    with pytest.raises(InvalidProgress, match="it has not 10 fields"):
+        decode_saved(msgpack.packb(fields_of(saved_state())[:-1]), MAX_KEY_BYTES)
 
 
 @given(st.binary(max_size=200))
@@ -140,9 +152,9 @@ def test_a_map_over_the_limit_is_not_saved() -> None:
         key = number.to_bytes(2)
         ranges.set(key + b"a", key + b"b", TARGET)
     with pytest.raises(ValueError, match="trim the map first"):
-        encode_saved(Saved(TARGET, 0, 0, None, ranges, (0.0,) * len(ranges)))
+        encode_saved(Saved(Target(TARGET), 0, 0, 0, None, ranges, (0.0,) * len(ranges)))
     ranges.trim(MAX_SAVED_RANGES)
-    saved = Saved(TARGET, 0, 0, None, ranges, (0.0,) * len(ranges))
+    saved = Saved(Target(TARGET), 0, 0, 0, None, ranges, (0.0,) * len(ranges))
     assert decode_saved(encode_saved(saved), MAX_KEY_BYTES) == saved
 
 

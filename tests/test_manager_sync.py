@@ -1,7 +1,9 @@
 """Syncs from honest servers: what arrives, what is resumed, what is refused, what is reported."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,16 +20,22 @@ from manager import (
     PairTooLarge,
     PeerState,
     Progress,
-    TargetUnknown,
-    WrongRoot,
+    TargetGone,
 )
 from manager.saved import decode_saved
-from merkledb import EMPTY_ROOT, Database, DatabaseFull, ReadonlyDatabase, Scheme
-from syncproto import GetRange
-from tests.fake_servers import Conversation, FakeServer, InEventLoop
+from merkledb import (
+    EMPTY_ROOT,
+    Database,
+    DatabaseFull,
+    ReadonlyDatabase,
+    Scheme,
+    SyncUnfinished,
+    VerifiedRange,
+)
+from tests.fake_servers import Asked, Conversation, FakeServer, InEventLoop
 from tests.stores import new_database
 from tests.strategies import contents, schemes
-from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
+from tests.syncing import SMALL, applied_keys, assert_same, some_pairs, sync_from, sync_in_part
 
 
 async def sync_honestly(
@@ -130,7 +138,7 @@ async def test_no_more_requests_are_in_flight_than_the_limit(autojump_clock: Moc
     class Counting(FakeServer):
         most = 0
 
-        async def answer(self, conversation: Conversation, request: GetRange) -> None:
+        async def answer(self, conversation: Conversation, request: Asked) -> None:
             Counting.most = max(Counting.most, conversation.connection.in_flight)
             await trio.sleep(0.1)
             await super().answer(conversation, request)
@@ -153,9 +161,9 @@ async def test_work_goes_from_left_to_right_in_few_ranges(autojump_clock: MockCl
     sizes: list[int] = []
 
     class Looking(FakeServer):
-        async def answer(self, conversation: Conversation, request: GetRange) -> None:
+        async def answer(self, conversation: Conversation, request: Asked) -> None:
             if database.progress is not None:
-                sizes.append(len(decode_saved(database.progress, 255).ranges))
+                sizes.append(len(decode_saved(database.progress, database.scheme.max_key_bytes).ranges))
             await super().answer(conversation, request)
 
     limits = Limits(max_keys=16, transaction_bytes=1000)
@@ -165,11 +173,22 @@ async def test_work_goes_from_left_to_right_in_few_ranges(autojump_clock: MockCl
     assert max(sizes) <= 10
 
 
-async def test_many_proofs_are_applied_in_one_transaction(autojump_clock: MockClock) -> None:
+async def test_many_proofs_are_applied_in_one_transaction(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with new_database(some_pairs(1000)) as source, new_database() as database:
+        applied: list[int] = []
+        apply = database.apply
+
+        def counting(verified: Sequence[VerifiedRange], **others: Any) -> bytes:
+            applied.append(len(verified))
+            return apply(verified, **others)
+
+        monkeypatch.setattr(database, "apply", counting)
         server = FakeServer(source)
         await sync_from([server], source.root, database)
-        assert database.revision < len(server.requests) / 10
+        assert sum(applied) == len(server.requests)
+        assert len(applied) < len(server.requests) / 10
 
 
 async def test_a_sync_with_hardly_any_memory_still_ends(autojump_clock: MockClock) -> None:
@@ -225,7 +244,7 @@ async def test_a_cancelled_sync_goes_on_where_it_was(autojump_clock: MockClock) 
     with new_database(some_pairs(1000)) as source, new_database() as database:
         server = FakeServer(source)
         await sync_in_part(source, database, server, 600)
-        applied = len(database)
+        applied = applied_keys(database)
         again = FakeServer(source)
         progress = await sync_from([again], source.root, database)
         assert_same(database, source)
@@ -234,7 +253,7 @@ async def test_a_cancelled_sync_goes_on_where_it_was(autojump_clock: MockClock) 
     assert progress.keys == 1000
 
 
-async def test_a_sync_whose_progress_is_damaged_starts_anew(autojump_clock: MockClock) -> None:
+async def test_a_first_sync_whose_progress_is_damaged_starts_anew(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(300)) as source, new_database() as database:
         await sync_in_part(source, database, FakeServer(source), 100)
         database.set_progress(b"\xc1 damaged")
@@ -244,41 +263,60 @@ async def test_a_sync_whose_progress_is_damaged_starts_anew(autojump_clock: Mock
     assert server.keys_sent == 300
 
 
-async def test_a_sync_to_another_target_does_not_believe_the_old_progress(autojump_clock: MockClock) -> None:
+async def test_a_sync_whose_progress_is_damaged_starts_from_the_last_head(autojump_clock: MockClock) -> None:
+    pairs = some_pairs(300)
+    with new_database(pairs) as source, new_database() as database:
+        await sync_honestly(source, database)
+        source.commit(dict.fromkeys(pairs, b"new"))
+        await sync_in_part(source, database, FakeServer(source), 0)
+        database.set_progress(b"\xc1 damaged")
+        server = FakeServer(source)
+        await sync_from([server], source.root, database)
+        assert_same(database, source)
+    assert server.changes_sent == 300
+    assert server.keys_sent == 0
+
+
+async def test_a_sync_to_another_target_uses_what_the_old_one_had_fetched(autojump_clock: MockClock) -> None:
+    pairs = some_pairs(300)
+    with new_database(pairs) as source, new_database() as database:
+        await sync_in_part(source, database, FakeServer(source), 100)
+        applied = applied_keys(database)
+        source.commit(dict.fromkeys(list(pairs)[:50], b"new"))
+        server = FakeServer(source)
+        await sync_from([server], source.root, database)
+        assert_same(database, source)
+    assert server.keys_sent == 300 - applied
+    assert 0 < server.changes_sent <= 50
+
+
+async def test_a_local_commit_has_to_wait_for_the_end_of_a_sync(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(300)) as source, new_database() as database:
         await sync_in_part(source, database, FakeServer(source), 100)
-        source.commit(dict.fromkeys(list(some_pairs(300))[:50]))
+        with pytest.raises(SyncUnfinished):
+            database.commit({b"mine": b"now"})
         await sync_honestly(source, database)
         assert_same(database, source)
 
 
-async def test_a_local_commit_in_between_is_not_lost_unasked(autojump_clock: MockClock) -> None:
-    with new_database(some_pairs(300)) as source, new_database() as database:
-        await sync_in_part(source, database, FakeServer(source), 100)
-        database.commit({b"mine": b"now"})
-        with pytest.raises(LocalContent):
-            await sync_honestly(source, database)
-        await sync_honestly(source, database, replace=True)
-        assert_same(database, source)
-
-
-async def test_a_local_commit_during_a_sync_is_noticed_and_the_next_sync_mends_it(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_local_commit_before_the_first_transaction_is_not_lost_unasked(
+    replace: bool, autojump_clock: MockClock
 ) -> None:
     class Meddling(FakeServer):
-        async def answer(self, conversation: Conversation, request: GetRange) -> None:
-            if len(self.requests) == 30:
-                database.commit({min(source.items())[0]: b"changed"})
+        async def answer(self, conversation: Conversation, request: Asked) -> None:
+            if len(self.requests) == 2:
+                database.commit({b"mine": b"now"})
             await super().answer(conversation, request)
 
-    limits = Limits(max_keys=16, transaction_bytes=5000)
     with new_database(some_pairs(600)) as source, new_database() as database:
-        with pytest.raises(WrongRoot) as caught:
-            await sync_from([Meddling(source)], source.root, database, limits)
-        assert caught.value.expected == source.root
-        assert caught.value.found == database.root
-        await sync_honestly(source, database, replace=True)
-        assert_same(database, source)
+        if replace:
+            await sync_from([Meddling(source)], source.root, database, replace=True)
+            assert_same(database, source)
+        else:
+            with pytest.raises(LocalContent):
+                await sync_from([Meddling(source)], source.root, database)
+            assert dict(database.items()) == {b"mine": b"now"}
 
 
 class CancelAtStep(trio.abc.Instrument):
@@ -311,7 +349,7 @@ def test_a_sync_cancelled_at_any_step_resumes_to_the_target(seed: int) -> None:
         for _ in range(100):
             trio.run(main, clock=MockClock(autojump_threshold=0))
             database.check()
-            if database.root == source.root:
+            if not database.catching_up and database.root == source.root:
                 break
         assert_same(database, source)
 
@@ -329,7 +367,7 @@ async def test_a_full_disk_is_the_databases_own_error_and_what_was_applied_stays
                 await sync_honestly(source, database, limits)
             database.check()
         with merkledb.open(tmp_path / "store") as database:
-            applied = len(database)
+            applied = applied_keys(database)
             server = FakeServer(source)
             await sync_from([server], source.root, database)
             assert_same(database, source)
@@ -355,7 +393,7 @@ async def test_a_target_that_the_only_peer_does_not_have_is_a_typed_error(autoju
         async with trio.open_nursery() as nursery:
             peers = [FakeServer(source, "behind").peer(nursery)]
             manager = Manager(database, peers, b"x" * 32, processor=InEventLoop())
-            with pytest.raises(TargetUnknown, match="behind: unknown root") as caught:
+            with pytest.raises(TargetGone, match="behind: unknown root") as caught:
                 await manager.run()
             nursery.cancel_scope.cancel()
     assert [failure.peer for failure in caught.value.failures] == ["behind"]

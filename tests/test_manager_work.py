@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import merkledb
 from manager.keyspace import key_after, key_before
-from manager.ledger import rest_of
+from manager.pieces import rest_of
 from manager.split import passed_slots, shared_bits, split_rest
 from manager.work import MAX_PIECES, Work, WorkQueue
 from merkledb import Scheme, verify_range

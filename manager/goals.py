@@ -1,0 +1,96 @@
+"""Which root a sync fetches: the *goal*, which follows the *target* without running after it.
+
+The target is where the database shall be in the end, and may change many times a second.  The goal is the
+root that peers are asked for.  When it is reached, the newest target becomes the goal.  Before that it gives
+way to a newer target only
+
+- when no peer has it any more, at once;
+- when it has been the goal for so long that what was fetched at the goals before it might soon be older than
+  what peers retain, and could not be brought forward by changes any more.
+
+So a target that moves faster than its content can be fetched is still reached, or rather one of its roots is,
+and then another: every root that the database shows was a target once.  While much is left the goal moves on
+regularly, and what was fetched is brought along.  When only the changes between goals are left, patience
+doubles with each goal that is not reached: a sync that fetches faster than its source changes catches up.
+
+Pure: the time is an argument.
+"""
+
+from typing import Final, NamedTuple
+
+# Goals whose revisions are remembered: what is fetched at one is applied seconds later, and by then there are
+# a few newer ones.
+_REMEMBERED_GOALS: Final = 64
+
+
+class Target(NamedTuple):
+    """A root that a database shall have.
+
+    Attributes:
+        root: 32 bytes.
+        revision: Its number at its source; None when unknown.
+    """
+
+    root: bytes
+    revision: int | None = None
+
+
+class Goals:
+    """The newest target, and the goal.
+
+    Args:
+        patience_seconds: How long a goal that is not reached keeps back a newer target, at first.
+
+    Attributes:
+        target: The newest; None while nobody has named one.
+        goal: What is fetched; None before the first target.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
+        self.target: Target | None = None
+        self.goal: Target | None = None
+        self._base_seconds = patience_seconds
+        self._patience_seconds = patience_seconds
+        self._since = 0.0
+        self._revisions: dict[bytes, int | None] = {}
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether the goal is the newest target, so that nothing waits for it to give way."""
+        return self.target is None or (self.goal is not None and self.goal.root == self.target.root)
+
+    @property
+    def gives_way_at(self) -> float:
+        """When the goal gives way to the newest target if it is not reached; never while it is that."""
+        if self.is_newest:
+            return float("inf")
+        return self._since + self._patience_seconds if self.goal is not None else 0.0
+
+    def aim(self, target: Target) -> None:
+        """Note the newest target; it becomes the goal with ``advance``."""
+        self.target = target
+        if self.goal is not None and self.goal.root == target.root:
+            self._set_goal(target)
+
+    def advance(self, now: float, *, more_patience: bool = False) -> None:
+        """Make the newest target the goal.
+
+        Args:
+            now: The time, in seconds.
+            more_patience: Whether the new goal gets twice the time that this one had, instead of the usual.
+        """
+        if self.target is not None:
+            self._set_goal(self.target)
+        self._since = now
+        self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
+
+    def _set_goal(self, goal: Target) -> None:
+        self.goal = goal
+        self._revisions.pop(goal.root, None)
+        self._revisions[goal.root] = goal.revision
+        if len(self._revisions) > _REMEMBERED_GOALS:
+            del self._revisions[next(iter(self._revisions))]
+
+    def revision_of(self, root: bytes) -> int | None:
+        """Return the number that a goal has at its source; None when unknown."""
+        return self._revisions.get(root)

@@ -1,0 +1,48 @@
+"""What is still to be expected of the peers together: a newer root, or the error that says why nothing is.
+
+Pure.
+"""
+
+from collections.abc import Sequence
+
+from manager.errors import (
+    ConnectionLost,
+    NoPeersLeft,
+    PairRefused,
+    PairTooLarge,
+    PeerFailure,
+    PeerUnreachable,
+    ProofRejected,
+    RequestTimeout,
+    RootLacking,
+    TargetGone,
+    VerificationFailed,
+)
+from manager.goals import Target
+from manager.progress import SeenHead
+
+
+def newest_announced(heads: Sequence[SeenHead], above: int) -> Target | None:
+    """Return the head with the highest revision; None when none is complete with a revision ``above``."""
+    complete = [
+        (head.revision, head.root) for head in heads if head.root is not None and head.revision > above
+    ]
+    if not complete:
+        return None
+    revision, root = max(complete)
+    return Target(root, revision)
+
+
+def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
+    """Return the error for a sync in which nothing is expected of any peer: the kind that says most."""
+    for name, error in failures:
+        if isinstance(error, ProofRejected):
+            return VerificationFailed(failures, name, error.reason)
+    for _, error in failures:
+        if isinstance(error, PairRefused):
+            return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
+    if any(isinstance(error, RootLacking) for _, error in failures):
+        return TargetGone(failures)
+    if all(isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures):
+        return PeerUnreachable(failures)
+    return NoPeersLeft(failures)
