@@ -34,11 +34,10 @@ from itertools import islice
 from operator import eq, lt, xor
 from typing import Final, NamedTuple
 
-from merkledb.record import CHILD_BYTES, COUNTS, encode_record, parse_record, preimage
+from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, encode_record, parse_record, preimage
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
 
 DELETED: Final = b""
-_TOKENS: Final = [bytes([token]) for token in range(256)]
 # A call is cut into pieces of this many items, so that the numbers derived from their paths
 # stay in the processor's cache.
 _PIECE_ITEMS: Final = 4096
@@ -132,7 +131,7 @@ class Fold:
         wide_tokens, shrinks, opened = self._wide_tokens, self._shrinks, self._opened
         depth, children, outer = self._depth, self._children, self._outer
         add_path, add_record, add_id = closed.paths.append, closed.records.append, closed.ids.append
-        tokens = _TOKENS
+        tokens = TOKENS
         ids, own = _branch_openings(items, depths)
         for path, item_id, shared in zip(items.paths, ids, depths, strict=True):
             if item_id is None:

@@ -25,24 +25,36 @@ A first row counts for the unfinished revision of a sync too: it may write a pla
 there at the head is kept.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
 from merkledb.errors import CorruptDatabase
-from merkledb.record import CHILD_BYTES, COUNTS, encode_record, parse_record, parse_value_part, value_part
+from merkledb.record import (
+    CHILD_BYTES,
+    COUNTS,
+    TOKENS,
+    encode_record,
+    parse_record,
+    parse_value_part,
+    value_part,
+)
 from merkledb.revisions import SEQUENCE_BYTES, Place
 from merkledb.scheme import NO_VALUE
-from merkledb.store import Cursor, Store, Table, Transaction, put_rows, seek_row
-from merkledb.trie import Node, OpenTrie, StoredTrie
+from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Table, Transaction, put_rows, seek_row
+from merkledb.trie import Node, OpenTrie, PastChildren, StoredTrie
 
-_ABSENT: Final = b"\x00"
+# What stands in place of the value of a key that was absent.
+ABSENT: Final = b"\x00"
 _PRESENT: Final = b"\x01"
 _LEAF: Final = 1 << 15
 _LENGTH_BYTES: Final = 2
-# Where a child is that a row does not speak of: a branch, right at its slot.
-_AT_SLOT: Final = Place(b"", is_leaf=False)
+# A branch near the top is settled by one row, so few are looked up at first, and then many at a time.
+_FIRST_LOOKUPS: Final = 2
+_LOOKUPS: Final = 32
+# How many rows of a revision are read at a time, where no value is large.
+_FIRST_CHUNK_ROWS: Final = 4
 # Pruning takes so many rows away at each commit, and twice as many as the commit adds if that is more.
 _PRUNED_ROWS: Final = 4096
 
@@ -174,7 +186,7 @@ class HistoryWriter:
 
     def put_values(self, keys: Sequence[bytes], values: Iterable[bytes | None]) -> None:
         """Keep the values that ``keys``, ascending, had before; None for none."""
-        rows = [_ABSENT if value is None else _PRESENT + value for value in values]
+        rows = [ABSENT if value is None else _PRESENT + value for value in values]
         self._put(self._store.value_history, keys, rows)
 
     def put_branches(self, paths: Sequence[bytes], rows: Sequence[bytes]) -> None:
@@ -286,33 +298,46 @@ class Past:
                 return row
         return None
 
-    def node(self, stored: StoredTrie, path: bytes) -> Node:
+    def node(self, stored: StoredTrie, path: bytes, prefixes: Sequence[bytes] | None = None) -> Node:
         """Return the branch that stood at ``path``.
 
         Args:
             stored: The trie of the tables.
             path: Of a branch that there was.
+            prefixes: Of the revisions that may have changed it, as its parent knows; None for any.
         """
-        get, table = self._transaction.get, self._store.branch_history
         first: PastBranch | None = None
         ids: dict[int, bytes] = {}
         rests: dict[int, Place] = {}
-        for prefix in self._prefixes:
-            row = get(prefix + path, db=table)
-            if row is None:
-                continue
+        changes: dict[int, list[bytes]] = {}
+        prefixes = self._prefixes if prefixes is None else prefixes
+        behind: Sequence[bytes] = []
+        for prefix, row in self._branch_rows(path, prefixes):
             past = self._parse(path, row)
             if first is None:
                 first, ids, rests = past, past.ids, past.rests
             else:
                 rests.update((token, past.rests[token]) for token in past.rests.keys() - ids.keys())
                 ids = past.ids | ids
+            for token in past.ids:
+                changes.setdefault(token, []).append(prefix)
             if len(ids) >= len(first.tokens) and all(map(ids.__contains__, first.tokens)):
+                behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
                 break
         if first is None:
             # It has only moved: something came between it and what was above it.
             return Node(path, stored.record(path))
-        return self._assemble(stored, path, first, ids, rests)
+        return self._assemble(stored, path, first, PastChildren(ids, rests, changes, behind))
+
+    def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows of a branch, each with its revision's prefix, the first revision's first."""
+        cursor = self._transaction.cursor(db=self._store.branch_history)
+        at, count = 0, _FIRST_LOOKUPS
+        while at < len(prefixes):
+            wanted = [prefix + path for prefix in prefixes[at : at + count]]
+            for row_key, row in cursor.getmulti(wanted):
+                yield row_key[:SEQUENCE_BYTES], row
+            at, count = at + count, _LOOKUPS
 
     def _parse(self, path: bytes, row: bytes) -> PastBranch:
         try:
@@ -322,26 +347,22 @@ class Past:
             raise CorruptDatabase(str(self._store.path), difference) from error
 
     @staticmethod
-    def _assemble(
-        stored: StoredTrie,
-        path: bytes,
-        first: PastBranch,
-        ids: Mapping[int, bytes],
-        rests: Mapping[int, Place],
-    ) -> Node:
+    def _assemble(stored: StoredTrie, path: bytes, first: PastBranch, past: PastChildren) -> Node:
         """Return the branch with the children that changed since, and the others as the tables have them."""
-        record = stored.record(path)
-        children = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
-        children.update(ids)
-        places: dict[int, Place] = {}
-        for token in ids:
-            rest = rests.get(token, _AT_SLOT)
-            places[token] = Place(path + bytes([token]) + rest.path, rest.is_leaf)
+        children = past.ids
+        if not all(map(children.__contains__, first.tokens)):
+            record = stored.record(path)
+            held = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
+            children = held | children
         try:
-            rows = [bytes([token]) + children[token] for token in first.tokens]
+            rows = [TOKENS[token] + children[token] for token in first.tokens]
         except KeyError as error:
             raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}") from error
-        return Node(path, encode_record(b"".join(rows), first.digest), places)
+        return Node(path, encode_record(b"".join(rows), first.digest), past)
+
+    def _has_large_values(self) -> bool:
+        """Return whether any row of the history of values takes pages of its own."""
+        return bool(self._transaction.stat(self._store.value_history)["overflow_pages"])
 
     def overlay(
         self, low: bytes, high: bytes | None, max_rows: int, max_bytes: int
@@ -358,42 +379,50 @@ class Past:
             The rows by key, and up to which key, inclusive, they are all that there are; None for all.
         """
         found: dict[bytes, bytes] = {}
-        size = 0
+        size, chunk = 0, _FIRST_CHUNK_ROWS
+        large, is_long = self._has_large_values(), len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
         cursor = self._transaction.cursor(db=self._store.value_history)
-        # The first row counts, so it comes last.
+        # The first row of a key counts, so it comes last.
         for prefix in reversed(self._prefixes):
-            if not seek_row(cursor, prefix + low):
+            # Where the key is not too long for any row, this is all that ``seek_row`` does.
+            if not (seek_row(cursor, prefix + low) if is_long else cursor.set_range(prefix + low)):
                 continue
-            fresh, fresh_bytes, whole = _read(cursor, _behind(prefix, high), 2 * max_rows, max_bytes)
-            found.update(fresh)
-            size, limit = size + fresh_bytes, high
-            if not whole:
-                high = next(reversed(fresh))
-            if len(found) > 2 * max_rows or size > 2 * max_bytes:
-                high = _horizon(found, high, max_rows, max_bytes)
-            if high != limit and high is not None:
+            rows, whole = _read(cursor, _behind(prefix, high), 2 * max_rows, max_bytes, 1 if large else chunk)
+            found.update({row_key[SEQUENCE_BYTES:]: row for row_key, row in rows})
+            # The next revision has about as many.
+            chunk = len(rows) + len(rows) // 8 + _FIRST_CHUNK_ROWS
+            size += sum([len(row) for _, row in rows]) if large else 0
+            if whole and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
+                continue
+            high = high if whole else rows[-1][0][SEQUENCE_BYTES:]
+            high = _horizon(found, high, max_rows, max_bytes)
+            if high is not None:
                 found = {key: row for key, row in found.items() if key <= high}
-                size = sum(map(len, found.values()))
+            size = sum(map(len, found.values()))
         return found, high
 
 
 def _read(
-    cursor: Cursor, behind: bytes, max_rows: int, max_bytes: int
-) -> tuple[dict[bytes, bytes], int, bool]:
-    """Return the rows from the cursor on and before the row key ``behind``, by key, and what they take.
+    cursor: Cursor, behind: bytes, max_rows: int, max_bytes: int, chunk: int
+) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Return the rows from the cursor on and before the row key ``behind``, and whether these are all.
 
-    Also whether these are all: there may be more than ``max_rows`` or ``max_bytes``.
+    They may end at ``max_rows``, or behind ``max_bytes``, which is looked at once in ``chunk`` rows.
     """
-    rows: dict[bytes, bytes] = {}
+    ahead = iter(cursor)
+    rows = list(islice(ahead, chunk))
     size = 0
-    for row_key, row in islice(cursor, max_rows):
-        if row_key >= behind:
-            return rows, size, True
-        rows[row_key[SEQUENCE_BYTES:]] = row
-        size += len(row)
-        if size > max_bytes:
-            return rows, size, False
-    return rows, size, len(rows) < max_rows
+    while rows[-1][0] < behind:
+        if chunk == 1:
+            size += len(rows[-1][1])
+        if len(rows) >= max_rows or size > max_bytes:
+            return rows, False
+        more = list(islice(ahead, chunk))
+        if not more:
+            return rows, True
+        rows += more
+    del rows[bisect_left(rows, (behind,)) :]
+    return rows, True
 
 
 def _behind(prefix: bytes, high: bytes | None) -> bytes:
@@ -403,19 +432,19 @@ def _behind(prefix: bytes, high: bytes | None) -> bytes:
     return prefix + high + b"\0"
 
 
-def _horizon(found: Mapping[bytes, bytes], high: bytes | None, max_rows: int, max_bytes: int) -> bytes:
+def _horizon(found: Mapping[bytes, bytes], high: bytes | None, max_rows: int, max_bytes: int) -> bytes | None:
     """Return the key, at most ``high``, up to which no more rows and bytes lie than allowed, but one row."""
     keys = sorted(found)
     if high is not None:
         keys = keys[: bisect_right(keys, high)]
     size = 0
-    for index, key in enumerate(keys[:max_rows]):
+    for index, key in enumerate(keys):
         size += len(found[key])
-        if size > max_bytes and index:
+        if index and (index == max_rows or size > max_bytes):
             return keys[index - 1]
-    return keys[:max_rows][-1]
+    return high
 
 
 def value_of_row(row: bytes) -> bytes | None:
     """Return the value that a row of the history of values says; None where the key was absent."""
-    return row[1:] if row[:1] == _PRESENT else None
+    return None if row == ABSENT else row[1:]

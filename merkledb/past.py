@@ -31,19 +31,27 @@ class PastTrie(Trie):
 
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
-        return None if self._top is None else self._node(self._top)
+        if self._top is None:
+            return None
+        return Node(self._top.path, None) if self._top.is_leaf else self._branch(self._top.path)
 
     def child(self, node: Node, token: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
-        place = None if node.places is None else node.places.get(token)
-        return self._stored.child(node, token) if place is None else self._node(place)
+        past = node.past
+        if past is None or token not in past.ids:
+            return self._stored.child(node, token)
+        path, rest = node.path + bytes([token]), past.rests.get(token)
+        if rest is not None:
+            path += rest.path
+            if rest.is_leaf:
+                return Node(path, None)
+        # What changes a child changes its parent, so only where that changed need be looked.
+        return self._branch(path, [*past.changes[token], *past.behind])
 
-    def _node(self, place: Place) -> Node:
-        if place.is_leaf:
-            return Node(place.path, None)
-        node = self._nodes.get(place.path)
+    def _branch(self, path: bytes, prefixes: list[bytes] | None = None) -> Node:
+        node = self._nodes.get(path)
         if node is None:
-            node = self._nodes[place.path] = self._past.node(self._stored, place.path)
+            node = self._nodes[path] = self._past.node(self._stored, path, prefixes)
         return node
 
     def value(self, key: bytes) -> bytes | None:

@@ -16,6 +16,7 @@ from merkledb.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
 
 CHILD_BYTES: Final = 1 + ID_BYTES
 COUNTS: Final = [uvarint(count) for count in range(257)]
+TOKENS: Final = [bytes([token]) for token in range(256)]
 
 
 class Record(NamedTuple):
@@ -37,7 +38,10 @@ class Record(NamedTuple):
 
     def pairs(self) -> list[tuple[int, bytes]]:
         """Return (token, id) of every child, ascending."""
-        return [(token, self.child_at(index)) for index, token in enumerate(self.tokens)]
+        children = self.children
+        return [
+            (children[at], children[at + 1 : at + CHILD_BYTES]) for at in range(0, len(children), CHILD_BYTES)
+        ]
 
 
 def value_part(digest: bytes | None) -> bytes:

@@ -7,12 +7,11 @@ value, ascending or descending, from a bound on.  ``take`` cuts them off where a
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
-from operator import itemgetter
-from typing import Final, NamedTuple, cast
+from itertools import islice
+from typing import Final, NamedTuple
 
-from merkledb.history import Past, value_of_row
-from merkledb.proof import encoded_bin_bytes, encoded_column_bytes
+from merkledb.history import ABSENT, Past, value_of_row
+from merkledb.proof import encoded_bin_bytes
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, key_of_row, row_key, seek
 
 # A window of the tables that is compared with history: as many rows as a proof has, or so many bytes.
@@ -21,8 +20,29 @@ _WINDOW_BYTES: Final = 1 << 20
 # Of a window, one row in so many is worth going on in the same way; else the windows become smaller.
 _SPARSENESS: Final = 8
 _LEAST_WINDOW_ROWS: Final = 16
+# So many rows are looked at before the end of a range is thought to be far away.
+_SMALL_WINDOW_ROWS: Final = 64
 
 Row = tuple[bytes, bytes]
+
+
+class Window(NamedTuple):
+    """Pairs that follow each other, as columns: so many tuples would keep the garbage collector busy.
+
+    Attributes:
+        keys: Ascending.
+        values: As many.
+    """
+
+    keys: list[bytes]
+    values: list[bytes]
+
+    def until(self, key: bytes | None) -> "Window":
+        """Return what lies up to ``key``, inclusive; None is no bound."""
+        if key is None or not self.keys or self.keys[-1] <= key:
+            return self
+        count = bisect_right(self.keys, key)
+        return Window(self.keys[:count], self.values[:count])
 
 
 class Pairs(NamedTuple):
@@ -63,37 +83,45 @@ def take(rows: Iterable[Row], end: bytes | None, max_keys: int, max_bytes: int) 
     return Pairs(keys, values, encoded_bytes, more=False)
 
 
-def take_stretches(stretches: Iterable[list[Row]], max_keys: int, max_bytes: int) -> Pairs:
-    """Return the pairs of ascending rows up to a limit, but at least one; many at a time, where they fit."""
+def take_windows(windows: Iterable[Window], max_keys: int, max_bytes: int) -> Pairs:
+    """Return the pairs of ascending windows up to a limit, but at least one; many at a time, if they fit."""
     keys: list[bytes] = []
     values: list[bytes | None] = []
     encoded_bytes = 0
-    for rows in stretches:
-        if not rows:
-            continue
-        fitting = rows[: max_keys - len(keys)]
-        new_keys, new_values = _columns(fitting)
-        new_bytes = encoded_column_bytes(new_keys, new_values)
+    for window in windows:
+        room = max_keys - len(keys)
+        new_keys, new_values = window.keys[:room], window.values[:room]
+        new_bytes = _encoded_bytes(new_keys) + _encoded_bytes(new_values)
         if encoded_bytes + new_bytes > max_bytes:
-            rest = take(fitting, None, max_keys, max_bytes - encoded_bytes)
-            if keys and encoded_bytes + rest.encoded_bytes > max_bytes:
-                return Pairs(keys, values, encoded_bytes, more=True)
-            encoded_bytes += rest.encoded_bytes
-            return Pairs(keys + rest.keys, values + rest.values, encoded_bytes, rest.more or len(rows) > 1)
+            new_keys, new_values, new_bytes = _fitting(
+                new_keys, new_values, max_bytes - encoded_bytes, at_least=0 if keys else 1
+            )
         keys += new_keys
         values += new_values
         encoded_bytes += new_bytes
-        if len(fitting) < len(rows):
+        if len(new_keys) < len(window.keys):
             return Pairs(keys, values, encoded_bytes, more=True)
     return Pairs(keys, values, encoded_bytes, more=False)
 
 
-def _columns(rows: list[Row]) -> tuple[list[bytes], list[bytes]]:
-    """Return the keys and the values of ascending rows."""
-    if not rows:
-        return [], []
-    row_keys, values = zip(*rows, strict=True)
-    return list(row_keys if rows[0][0][0] else map(key_of_row, row_keys)), list(values)
+def _fitting(
+    keys: list[bytes], values: list[bytes], max_bytes: int, at_least: int
+) -> tuple[list[bytes], list[bytes], int]:
+    """Return as many of the pairs as fit, and the bytes that they take."""
+    size = 0
+    for index, (key, value) in enumerate(zip(keys, values, strict=True)):
+        pair_bytes = encoded_bin_bytes(len(key)) + encoded_bin_bytes(len(value))
+        if size + pair_bytes > max_bytes and index >= at_least:
+            return keys[:index], values[:index], size
+        size += pair_bytes
+    return keys, values, size
+
+
+def _encoded_bytes(column: list[bytes]) -> int:
+    """Return how many bytes keys or values take in an encoded proof."""
+    if max(set(map(len, column)), default=0) < 1 << 8:
+        return len(b"".join(column)) + 2 * len(column)
+    return sum(map(encoded_bin_bytes, map(len, column)))
 
 
 class Rows(ABC):
@@ -155,24 +183,42 @@ class StoredRows(Rows):
             found = key_of_row(cursor.key()) == end or cursor.prev()
         return cursor.iterprev() if found else ()
 
-    def window(self, low: bytes, max_rows: int) -> tuple[list[Row], bool]:
-        """Return rows from the key ``low`` on, and whether there may be more behind them."""
-        rows = islice(self.ascending(low, None, max_rows), max_rows)
-        with_large_values = self._transaction.stat(self._store.values)["overflow_pages"]
-        if not with_large_values:
-            window = list(rows)
-            return window, len(window) == max_rows
-        window, size = [], 0
-        for row in rows:
-            window.append(row)
-            size += len(row[1])
-            if size > _WINDOW_BYTES:
-                return window, True
-        return window, len(window) == max_rows
+    def window(self, low: bytes, end: bytes | None, max_rows: int) -> tuple[Window, bool]:
+        """Return pairs of [low, end], and whether there may be more of them behind."""
+        cursor = self.cursor()
+        if not seek(cursor, low):
+            return Window([], []), False
+        if self._transaction.stat(self._store.values)["overflow_pages"]:
+            row_keys, values = _read_bytes(cursor, max_rows)
+        else:
+            ahead = cursor.iternext(keys=True, values=False)
+            row_keys = list(islice(ahead, min(max_rows, _SMALL_WINDOW_ROWS)))
+            if end is None or row_keys[-1] < row_key(end):
+                row_keys += islice(ahead, max_rows - len(row_keys))
+            seek(cursor, low)
+            values = list(islice(cursor.iternext(keys=False, values=True), len(row_keys)))
+        has_zeros = row_keys[0][:1] == b"\0"
+        window = Window(list(map(key_of_row, row_keys)) if has_zeros else row_keys, values)
+        last = window.keys[-1]
+        return window.until(end), len(values) >= max_rows and (end is None or last < end)
 
     def cursor(self) -> Cursor:
         """Return a new cursor of the values."""
         return self._transaction.cursor(db=self._store.values)
+
+
+def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes]]:
+    """Return row keys and values from the cursor on, and no more once they are large together."""
+    row_keys: list[bytes] = []
+    values: list[bytes] = []
+    size = 0
+    for row, value in islice(cursor, max_rows):
+        row_keys.append(row)
+        values.append(value)
+        size += len(value)
+        if size > _WINDOW_BYTES:
+            break
+    return row_keys, values
 
 
 class PastRows(Rows):
@@ -200,35 +246,30 @@ class PastRows(Rows):
 
     def pairs(self, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int) -> Pairs:
         """Return the pairs of [start, end], up to a limit, but at least one."""
-        return take_stretches(self._windows(start, end, max_keys), max_keys, max_bytes)
+        return take_windows(self._windows(start, end, max_keys), max_keys, max_bytes)
 
     def ascending(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[Row]:
-        """Return the rows from ``start`` up to ``end``."""
-        return chain.from_iterable(self._windows(start, end, expected))
+        """Yield the rows from ``start`` up to ``end``."""
+        for window in self._windows(start, end, expected):
+            yield from zip(map(row_key, window.keys), window.values, strict=True)
 
-    def _windows(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[list[Row]]:
-        """Yield the rows from ``start`` up to ``end`` in windows, some of which may be empty."""
+    def _windows(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[Window]:
+        """Yield what was in [start, end] in windows, some of which may be empty."""
         low: bytes | None = start or b""
         limit = min(expected + 1, _WINDOW_ROWS)
         while low is not None:
-            window, high = self._window(low, end, limit)
+            window, more = self._stored.window(low, end, limit)
+            high = window.keys[-1] if more else end
             changed, horizon = self._past.overlay(low, high, limit, _WINDOW_BYTES)
-            rows = _put_back(window, changed, horizon)
-            yield rows
+            past = _put_back(window.until(horizon), changed)
+            yield past
             if horizon is None or horizon == end:
                 return
             low = horizon + b"\0"
-            if not rows:
+            if not past.keys:
                 low = self._first_key(low)
-            is_sparse = len(rows) * _SPARSENESS < len(window)
-            limit = max(len(rows) * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
-
-    def _window(self, low: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
-        """Return rows of the tables in [low, end], and up to which key they are all that there are."""
-        window, more = self._stored.window(low, limit)
-        if end is not None and window and window[-1][0] > row_key(end):
-            window, more = window[: bisect_right(window, row_key(end), key=itemgetter(0))], False
-        return window, key_of_row(window[-1][0]) if more else end
+            is_sparse = len(past.keys) * _SPARSENESS < len(window.keys)
+            limit = max(len(past.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down to ``start``."""
@@ -269,21 +310,19 @@ class PastRows(Rows):
         return stretches
 
 
-def _put_back(window: list[Row], changed: Mapping[bytes, bytes], horizon: bytes | None) -> list[Row]:
-    """Return the rows up to ``horizon``, ascending, as they were before they changed."""
-    last = None if horizon is None else row_key(horizon)
-    if last is not None and window and window[-1][0] > last:
-        window = window[: bisect_right(window, last, key=itemgetter(0))]
+def _put_back(window: Window, changed: Mapping[bytes, bytes]) -> Window:
+    """Return the pairs as they were before they changed.
+
+    Args:
+        window: What the tables hold.
+        changed: The first rows of history of all keys in the window's range that changed since.
+    """
     if not changed:
         return window
-    rows: dict[bytes, bytes | None] = dict(window)
-    count = len(rows)
-    gone = False
-    for key, row in changed.items():
-        value = value_of_row(row)
-        rows[row_key(key)] = value
-        gone = gone or value is None
-    ordered = rows.items() if len(rows) == count else sorted(rows.items())
-    if gone:
-        return [(row, value) for row, value in ordered if value is not None]
-    return cast("list[Row]", list(ordered))
+    pairs = dict(zip(window.keys, window.values, strict=True))
+    pairs.update({key: row[1:] for key, row in changed.items() if row != ABSENT})
+    if len(pairs) == len(window.keys) and ABSENT not in changed.values():
+        return Window(window.keys, list(pairs.values()))
+    absent = {key for key, row in changed.items() if row == ABSENT}
+    keys = sorted(pairs.keys() - absent)
+    return Window(keys, list(map(pairs.__getitem__, keys)))

@@ -13,7 +13,7 @@ holds one leaf: the first key at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from merkledb.errors import CorruptDatabase
@@ -24,19 +24,35 @@ from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
 
 
+class PastChildren(NamedTuple):
+    """Which children of a branch of the past have changed since, and where they were.
+
+    Attributes:
+        ids: Their ids, by token.
+        rests: Where those are that are no branch right at their slot, by token: the path behind the slot.
+        changes: The revisions that changed them, by token, as prefixes of row keys of history.
+        behind: The revisions behind those that were looked at.
+    """
+
+    ids: dict[int, bytes]
+    rests: dict[int, Place]
+    changes: dict[int, list[bytes]]
+    behind: Sequence[bytes]
+
+
 class Node(NamedTuple):
     """A node as the trie has it that it came from.
 
     Attributes:
         path: Its full path.
         record: Its record; None for a leaf.
-        places: Of a branch of the past, the children that are not where the tables have them now; None
-            where the node is as the tables have it, with all that lies below it.
+        past: Of a branch of the past, the children that have changed since; None where the node is as the
+            tables have it, with all that lies below it.
     """
 
     path: bytes
     record: bytes | None
-    places: Mapping[int, Place] | None = None
+    past: PastChildren | None = None
 
 
 def is_slot_outside(slot: bytes, start: bytes | None, end: bytes | None) -> bool:
