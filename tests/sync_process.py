@@ -11,7 +11,13 @@ import merkledb
 from manager import Limits, Manager
 
 # Small transactions, so that a sync that takes some tenths of a second has many moments to be killed at.
-LIMITS = Limits(max_keys=256, max_bytes=64 << 10, buffered_bytes=1 << 20, transaction_bytes=256 << 10)
+LIMITS = Limits(
+    max_keys=256,
+    max_changes=64,
+    max_bytes=64 << 10,
+    buffered_bytes=1 << 20,
+    transaction_bytes=256 << 10,
+)
 
 
 async def main(store: str, port: int, root: bytes) -> None:

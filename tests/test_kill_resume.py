@@ -1,7 +1,7 @@
 """``kill -9`` of a real syncing process at random moments: it resumes, and fetches nothing applied again.
 
 Server and client are processes of their own, over TCP.  The server counts the pairs it proves; the stores say
-how many of them were on disk when the client died.
+how many of them were on disk when the client died.  A client that starts again may have another target.
 """
 
 import hashlib
@@ -18,9 +18,13 @@ import pytest
 import merkledb
 from manager.limits import PAIR_OVERHEAD_BYTES
 from tests.sync_process import LIMITS
+from tests.syncing import applied_keys
 
 KEYS = 20_000
 KILLS = 30
+# The source's later revisions, each with so many changes.
+LATER_REVISIONS = 6
+CHANGES = 3000
 # What may be fetched and not be on disk: what the limit of buffered bytes has room for, a
 # pair being two hashes.
 MOST_IN_FLIGHT = LIMITS.buffered_bytes // (PAIR_OVERHEAD_BYTES + 64)
@@ -30,12 +34,16 @@ PATIENCE_SECONDS = 60
 
 
 class Source(NamedTuple):
-    """A store that is served."""
+    """A store that is served, with the content of each of its roots, the oldest first."""
 
     store: Path
-    root: bytes
+    contents: dict[bytes, dict[bytes, bytes]]
     port: int
     counts: Path
+
+    @property
+    def roots(self) -> list[bytes]:
+        return list(self.contents)
 
     @property
     def proved_keys(self) -> int:
@@ -43,24 +51,41 @@ class Source(NamedTuple):
         return sum(map(int, self.counts.read_text().split()))
 
 
+def hash_of(number: int) -> bytes:
+    return hashlib.sha256(number.to_bytes(8)).digest()
+
+
+def revisions() -> Iterator[dict[bytes, bytes | None]]:
+    """Yield the changes of each revision: first all pairs, then others, absent ones, and new ones."""
+    yield {hash_of(number): hash_of(number) for number in range(KEYS)}
+    choice = random.Random(1)
+    for revision in range(LATER_REVISIONS):
+        numbers = choice.sample(range(KEYS + CHANGES), CHANGES)
+        yield {hash_of(number): hash_of(revision) if number % 3 else None for number in numbers}
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     folder = tmp_path_factory.mktemp("source")
-    hashes = (hashlib.sha256(number.to_bytes(8)).digest() for number in range(KEYS))
+    contents: dict[bytes, dict[bytes, bytes]] = {}
     with merkledb.open(folder / "store") as database:
-        root = database.commit({digest: digest for digest in hashes})
+        for changes in revisions():
+            content = {**next(reversed(contents.values()), {}), **changes}
+            contents[database.commit(changes)] = {
+                key: value for key, value in content.items() if value is not None
+            }
     counts = folder / "counts"
     counts.touch()
     command = [sys.executable, "-m", "tests.serve_process", str(folder / "store"), str(counts)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield Source(folder / "store", root, int(server.stdout.readline()), counts)
+        yield Source(folder / "store", contents, int(server.stdout.readline()), counts)
         server.kill()
 
 
-def sync(source: Source, store: Path, seconds: float) -> bool:
+def sync(source: Source, store: Path, root: bytes, seconds: float) -> bool:
     """Sync in a process that is killed after some seconds; return whether it ended before."""
-    command = [sys.executable, "-m", "tests.sync_process", str(store), str(source.port), source.root.hex()]
+    command = [sys.executable, "-m", "tests.sync_process", str(store), str(source.port), root.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "syncing\n"
@@ -76,20 +101,30 @@ def sync(source: Source, store: Path, seconds: float) -> bool:
 def keys_on_disk(store: Path) -> int:
     with merkledb.open(store) as database:
         database.check()
-        return len(database)
+        return applied_keys(database) if database.catching_up else len(database)
 
 
-def assert_copied(source: Source, store: Path) -> None:
-    with merkledb.open(store) as copy, merkledb.open(source.store, readonly=True) as original:
-        assert copy.root == source.root
+def shown_root(source: Source, store: Path) -> bytes | None:
+    """Return the root that a store shows, which is one of the source's with exactly its content."""
+    with merkledb.open(store) as database:
+        database.check()
+        if database.head is None or database.head.number == 0:
+            return None
+        assert dict(database.items()) == source.contents[database.root]
+        return database.root
+
+
+def assert_copied(source: Source, store: Path, root: bytes) -> None:
+    assert shown_root(source, store) == root
+    with merkledb.open(store) as copy:
+        assert not copy.catching_up
         assert copy.progress is None
-        assert all(left == right for left, right in zip(copy.items(), original.items(), strict=True))
 
 
-def seconds_of_a_sync(source: Source, store: Path) -> float:
+def seconds_of_a_sync(source: Source, store: Path, root: bytes) -> float:
     """Return how long a sync takes on this machine that nobody disturbs."""
     began = time.monotonic()
-    assert sync(source, store, PATIENCE_SECONDS)
+    assert sync(source, store, root, PATIENCE_SECONDS)
     return time.monotonic() - began
 
 
@@ -102,9 +137,9 @@ class Outcome(NamedTuple):
 
 
 def sync_for(source: Source, store: Path, seconds: float, keys_before: int) -> Outcome:
-    """Sync for some seconds; return what came of it."""
+    """Sync to the first root for some seconds; return what came of it."""
     proved = source.proved_keys
-    ended = sync(source, store, seconds)
+    ended = sync(source, store, source.roots[0], seconds)
     keys = keys_on_disk(store)
     return Outcome(ended, keys, source.proved_keys - proved - (keys - keys_before))
 
@@ -115,7 +150,7 @@ def test_a_sync_killed_at_random_moments_resumes_without_fetching_again_what_it_
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails.
     moments = random.Random(seed)
-    usual_seconds = seconds_of_a_sync(source, tmp_path / "undisturbed")
+    usual_seconds = seconds_of_a_sync(source, tmp_path / "undisturbed", source.roots[0])
     kills = resumed = syncs = 0
     while kills < KILLS:
         syncs += 1
@@ -128,5 +163,27 @@ def test_a_sync_killed_at_random_moments_resumes_without_fetching_again_what_it_
             kills += not ended
             assert 0 <= lost <= (LATE if ended else MOST_IN_FLIGHT)
         assert keys == KEYS
-        assert_copied(source, store)
+        assert_copied(source, store, source.roots[0])
     assert resumed > KILLS // 4, "too few of the moments lay within a sync"
+
+
+def test_a_sync_killed_at_random_moments_resumes_to_any_other_target_and_never_shows_a_mixture(
+    source: Source, tmp_path: Path
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails.
+    choice = random.Random(seed)
+    store = tmp_path / "store"
+    usual_seconds = seconds_of_a_sync(source, store, source.roots[0])
+    shown, kills = {source.roots[0]}, 0
+    while kills < KILLS // 2:
+        target = choice.choice(source.roots)
+        ended = sync(source, store, target, choice.expovariate(2 / usual_seconds))
+        kills += not ended
+        root = shown_root(source, store)
+        assert root is not None, "what was complete once stays readable"
+        assert root == target or not ended
+        shown.add(root)
+    assert sync(source, store, source.roots[-1], PATIENCE_SECONDS)
+    assert_copied(source, store, source.roots[-1])
+    assert len(shown) > 2
