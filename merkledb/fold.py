@@ -34,7 +34,7 @@ from itertools import islice
 from operator import eq, lt, xor
 from typing import Final, NamedTuple
 
-from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, encode_record, parse_record, preimage
+from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, encode_record, preimage, split_record
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
 
 DELETED: Final = b""
@@ -227,7 +227,7 @@ def _merge_children(children: list[bytes], record: bytes | None) -> list[bytes]:
     """
     kept, at, tokens, stored = [], 0, b"", b""
     if record is not None:
-        tokens, stored, _ = parse_record(record)
+        tokens, stored, _ = split_record(record)
     for child in children:
         place = bisect_left(tokens, child[0], at)
         kept.append(stored[CHILD_BYTES * at : CHILD_BYTES * place])

@@ -36,8 +36,8 @@ from merkledb.record import (
     COUNTS,
     TOKENS,
     encode_record,
-    parse_record,
     parse_value_part,
+    split_record,
     value_part,
 )
 from merkledb.revisions import SEQUENCE_BYTES, Place
@@ -139,18 +139,24 @@ def past_branch_row(
         opened: Branches that are there before the change, by path: a look there is cheaper than one into the
             trie.
     """
-    before = parse_record(record)
-    after = {} if new_record is None else dict(parse_record(new_record).pairs())
-    changed, rests, children, at = [], [], before.children, 0
-    for token in before.tokens:
-        child, at = children[at : at + CHILD_BYTES], at + CHILD_BYTES
-        if after.get(token) != child[1:]:
-            changed.append(child)
-            slot = path + child[:1]
-            if slot not in opened:
-                rests.append(_rest_of(trie, slot))
-    head = [COUNTS[len(before.tokens)], before.tokens, value_part(before.digest), COUNTS[len(changed)]]
-    return b"".join(head + changed + rests)
+    tokens, children, part = split_record(record)
+    new_tokens, new_children, _ = (b"", b"", b"") if new_record is None else split_record(new_record)
+    changed, rests, is_same_shape = [], [], tokens == new_tokens
+    kept = set() if is_same_shape else {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
+    for at in _starts(children):
+        child = children[at : at + CHILD_BYTES]
+        if child == new_children[at : at + CHILD_BYTES] if is_same_shape else child in kept:
+            continue
+        changed.append(child)
+        slot = path + child[:1]
+        if slot not in opened:
+            rests.append(_rest_of(trie, slot))
+    return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed, *rests])
+
+
+def _starts(children: bytes) -> range:
+    """Return where each child of a record begins."""
+    return range(0, len(children), CHILD_BYTES)
 
 
 def _rest_of(trie: OpenTrie, slot: bytes) -> bytes:

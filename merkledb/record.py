@@ -54,23 +54,27 @@ def encode_record(children: bytes, digest: bytes | None) -> bytes:
     return COUNTS[len(children) // CHILD_BYTES] + children + value_part(digest)
 
 
+def split_record(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the tokens, the children and the value part of what is known to be a record."""
+    at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * data[1])
+    middle = at + CHILD_BYTES * count
+    return data[at:middle:CHILD_BYTES], data[at:middle], data[middle:]
+
+
 def parse_record(data: bytes) -> Record:
     """Return the parts of a record.
 
     Raises:
         ValueError: ``data`` is not a record.
     """
-    if not data:
-        raise ValueError("a record is never empty")
-    at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * int.from_bytes(data[1:2]))
-    middle = at + CHILD_BYTES * count
-    digest = parse_value_part(data[middle:])
-    tokens = data[at:middle:CHILD_BYTES]
-    if len(tokens) != count:
-        raise ValueError("a record ends inside its children")
-    if list(tokens) != sorted(set(tokens)):
+    if len(data) < 2:  # The count, and that there is no value.
+        raise ValueError("a record has at least two bytes")
+    tokens, children, part = split_record(data)
+    # Where a record ends inside its children, nothing is left that could be a value part.
+    digest = None if part == NO_VALUE else parse_value_part(part)
+    if bytes(sorted(set(tokens))) != tokens:
         raise ValueError("a record's tokens are out of order")
-    return Record(tokens, data[at:middle], digest)
+    return Record(tokens, children, digest)
 
 
 def parse_value_part(part: bytes) -> bytes | None:
