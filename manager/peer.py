@@ -5,11 +5,47 @@ Nothing here knows the protocol (see ``client``).
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import trio
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
+
+
+MAX_PORT: Final = 65_535
+
+
+class Address(NamedTuple):
+    """A TCP port of a machine.
+
+    Attributes:
+        host: A name or an address; empty where a text left it out.
+        port: 0 to 65535.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` stands for.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    is_port = port.isascii() and port.isdecimal() and int(port) <= MAX_PORT
+    if not colon or not is_port or (":" in host and not is_bracketed):
+        raise ValueError(_not_an_address(text))
+    return Address(host[1:-1] if is_bracketed else host, int(port))
+
+
+def _not_an_address(text: str) -> str:
+    return f"{text!r} is not HOST:PORT, such as example.org:7440 or [2001:db8::1]:7440"
 
 
 class Peer(NamedTuple):
@@ -32,24 +68,19 @@ class Peer(NamedTuple):
             host: A name or an address.
             port: 1 to 65535.
         """
-        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(name, partial(trio.open_tcp_stream, host, port))
+        return cls(str(Address(host, port)), partial(trio.open_tcp_stream, host, port))
 
     @classmethod
-    def parse(cls, address: str) -> Self:
+    def parse(cls, text: str) -> Self:
         """Return the peer at ``HOST:PORT``; an IPv6 address stands in brackets.
 
         Raises:
             ValueError: The address is not of this form.
         """
-        host, colon, port = address.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            colon = ""
-        if not colon or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise ValueError(f"{address!r} is not HOST:PORT, such as 192.0.2.1:7440 or [2001:db8::1]:7440")
-        return cls.tcp(host, int(port))
+        address = parse_address(text)
+        if not address.host or not address.port:
+            raise ValueError(_not_an_address(text))
+        return cls.tcp(*address)
 
 
 PeerAddress = Peer | str | tuple[str, int]

@@ -30,11 +30,13 @@ class SeenHead(NamedTuple):
         root: The root; None when it has no complete one.
         revision: Its number.
         keys: How many pairs it has, which nothing proves.
+        is_followed: Whether it announces each new one, so that this is the present one.
     """
 
     root: bytes | None
     revision: int
     keys: int
+    is_followed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class PeerProgress:
         reason: Why it failed last; empty while it does not fail.
         root: The root of its head, as it says; None when it has none, or is not connected.
         revision: The number of its head, as it says.
+        is_followed: Whether it announces new heads, so that root and revision are those of the present one.
     """
 
     name: str
@@ -60,6 +63,7 @@ class PeerProgress:
     reason: str
     root: bytes | None = None
     revision: int = 0
+    is_followed: bool = False
 
     @property
     def facts(self) -> PeerFacts:
@@ -69,6 +73,7 @@ class PeerProgress:
             is_connected=is_connected,
             has_failed=not is_connected and bool(self.reason),
             lacks_target=self.state is PeerState.LACKING,
+            is_followed=self.is_followed,
             root=self.root,
             revision=self.revision,
         )

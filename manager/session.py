@@ -94,7 +94,7 @@ class PeerSession:
     @property
     def progress(self) -> PeerProgress:
         """The peer's part in the sync, as it is now."""
-        root, revision, _ = self.head or SeenHead(None, 0, 0)
+        head = self.head or SeenHead(None, 0, 0, is_followed=False)
         return PeerProgress(
             name=self.peer.name,
             state=self.state,
@@ -102,8 +102,9 @@ class PeerSession:
             keys=self._keys,
             requests=0 if self._client is None else self._client.requests_in_flight,
             reason=self._reason,
-            root=root,
-            revision=revision,
+            root=head.root,
+            revision=head.revision,
+            is_followed=head.is_followed,
         )
 
     @property
@@ -224,7 +225,7 @@ class PeerSession:
 
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
-        self.head = SeenHead(head.root, head.revision, head.keys)
+        self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
         if self._lacking is not None and self._lacking.root == head.root:
             self._lacking = None
             self._sync.ledger.wake()

@@ -48,6 +48,7 @@ class PeerFacts(NamedTuple):
         is_connected: Whether it is connected.
         has_failed: Whether it is not connected because it failed, not because it was not tried yet.
         lacks_target: Whether it has said that it does not have the target.
+        is_followed: Whether it announces its heads to us, so that what follows is true now.
         root: The root of its head; None when it has none, or is not connected.
         revision: The number of its head.
     """
@@ -55,6 +56,7 @@ class PeerFacts(NamedTuple):
     is_connected: bool
     has_failed: bool
     lacks_target: bool
+    is_followed: bool
     root: bytes | None
     revision: int
 
@@ -103,4 +105,6 @@ def _without_work(facts: Facts, connected: Sequence[PeerFacts]) -> Situation:
 
 
 def _is_behind(peer: PeerFacts, facts: Facts) -> bool:
+    if not peer.is_followed:
+        return False
     return peer.root is None or (peer.root != facts.head and peer.revision < facts.revision)
