@@ -4,10 +4,11 @@ The model knows every revision that there was, and what each answered when it wa
 made to need many windows and many steps for what a large one needs them for.
 """
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import event, settings
@@ -16,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import merkledb
 import merkledb.write
-from merkledb import Scheme, Snapshot, VerifiedChanges, VerifiedRange, verify_range
+from merkledb import Database, Scheme, Snapshot, VerifiedChanges, VerifiedRange, verify_range
+from merkledb.store import key_of_row
+from merkledb.write import Write
 from tests import oracle
 from tests.histories import (
     Clock,
@@ -41,6 +44,13 @@ class Known(NamedTuple):
     content: Contents
     request: Request
     answer: bytes
+
+
+def contents_of_tables(database: Database) -> Contents:
+    """What the tables hold, be it a mixture."""
+    store = database._store
+    with store.read() as transaction:
+        return {key_of_row(row): value for row, value in transaction.cursor(db=store.values)}
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -228,6 +238,26 @@ class HistoryMachine(RuleBasedStateMachine):
             self.database.roll_back()
         self.tip, self.unfinished, self.progress = self.known[-1].content, False, None
 
+    @precondition(lambda self: self.unfinished)
+    @rule(steps=st.integers(1, 3), rows=st.integers(1, 2))
+    def roll_back_and_die_on_the_way(self, steps: int, rows: int) -> None:
+        step, left = Write.roll_back, iter(range(steps))
+
+        def steps_and_death(write: Write, *arguments: Any) -> Any:
+            if next(left, None) is None:
+                raise InterruptedError
+            return step(write, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(merkledb.write, "_ROLLED_BACK_ROWS", rows)
+            patch.setattr(Write, "roll_back", steps_and_death)
+            with contextlib.suppress(InterruptedError):
+                self.database.roll_back()
+        # How far it came is its own business, as long as readers see nothing of it.
+        self.tip, self.progress = contents_of_tables(self.database), None
+        self.unfinished = self.database.catching_up
+        assert self.unfinished or self.tip == self.known[-1].content
+
     # Whatever may come between.
 
     @rule(history=st.integers(1, 4))
@@ -252,6 +282,7 @@ class HistoryMachine(RuleBasedStateMachine):
         known = data.draw(st.sampled_from(self.retained))
         with self.database.at(known.root) as snapshot:
             self.assert_is(snapshot, known, data)
+            assert snapshot.revision == max(each.number for each in self.known if each.root == known.root)
 
     def assert_is(self, snapshot: Snapshot, known: Known, data: st.DataObject) -> None:
         assert_reads_as(snapshot, known.content, self.scheme)
