@@ -1,12 +1,14 @@
-"""An authenticated key-value store: a Merkle trie on LMDB that proves ranges and applies verified ones.
+"""An authenticated key-value store: a Merkle trie on LMDB that proves ranges and changes, and keeps history.
 
 It knows no network.  Start reading with ``fold``, the one function that everything else feeds a stream to;
-then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; ``database`` is what users hold.
+then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; then ``revisions``, ``history``, ``past`` and
+``change_verifier``; ``database`` is what users hold.
 """
 
+from merkledb.batch import Batch
 from merkledb.change_prover import Difference
 from merkledb.change_verifier import VerifiedChanges
-from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database, open  # noqa: A004 - used as merkledb.open
+from merkledb.database import MAX_PROGRESS_BYTES, Database
 from merkledb.errors import (
     CallerError,
     CorruptDatabase,
@@ -35,6 +37,7 @@ from merkledb.errors import (
     ValueTooLong,
 )
 from merkledb.mapping import root_of
+from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.revisions import DEFAULT_HISTORY, Revision

@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
 from merkledb.fold import DELETED, Fold, Items
-from merkledb.history import past_branch_row
+from merkledb.past_branch import past_branch_row
 from merkledb.proof import ChangeProof
 from merkledb.scheme import Scheme
 from merkledb.trie import Inside, StoredTrie

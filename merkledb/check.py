@@ -8,8 +8,8 @@ from typing import Final
 
 from merkledb.errors import CorruptDatabase
 from merkledb.fold import Branches, Fold
-from merkledb.history import Past
 from merkledb.mapping import leaves
+from merkledb.past import Past
 from merkledb.revisions import Tip, read_revision, read_tip
 from merkledb.rows import PastRows, Row, StoredRows
 from merkledb.scheme import Scheme

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.history import ABSENT, Past, value_of_row
+from merkledb.history import ABSENT, value_of_row
+from merkledb.past import Past
 from merkledb.proof import encoded_bin_bytes
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, key_of_row, row_key, seek
 

@@ -10,8 +10,8 @@ still read are not used again, so a snapshot that is kept open for long makes th
 """
 
 from merkledb.errors import NoCompleteRoot
-from merkledb.history import Past
-from merkledb.past import PastTrie
+from merkledb.past import Past
+from merkledb.past_trie import PastTrie
 from merkledb.revisions import Revision, find_revision, read_revision, read_tip
 from merkledb.rows import PastRows, Rows, StoredRows
 from merkledb.scheme import Scheme

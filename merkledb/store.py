@@ -21,7 +21,6 @@ more 0x00 before it.  Row keys sort as the keys do.
 
 import contextlib
 import errno
-import fcntl
 import os
 import threading
 from bisect import bisect_right
@@ -44,6 +43,7 @@ from merkledb.errors import (
     ReadonlyDatabase,
     TooManyReaders,
 )
+from merkledb.folder import CUT_SHORT, prepare_folder, sync_folder
 
 FORMAT: Final = 2
 # LMDB's major version and with it the file format: 0 is the 0.9 series.
@@ -60,8 +60,6 @@ _SECOND_PASS: Final = tuple(1 - taken for taken in _FIRST_PASS)
 # Every worker thread of a server and every iterator in flight takes a reader's slot.
 _MAX_READERS: Final = 1024
 _MAX_TABLES: Final = 16
-# What a store whose creation was cut short may have left in its folder.
-_LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = (
     b"values",
@@ -72,7 +70,6 @@ _TABLES: Final = (
     b"meta",
     b"sync",
 )
-_CUT_SHORT: Final = "is a store whose creation was cut short: create it again"
 # A reader looks this often whether a short file grows: a writer lengthens it a moment after its commit.
 _LENGTH_CHECKS: Final = 1000
 # Often enough that a killed reader costs little, seldom enough to cost nothing.
@@ -148,7 +145,7 @@ class Store:
         self._closed = False
         self._writes = 0
         with contextlib.ExitStack() as undo:
-            self._lock_file = _prepare_folder(path, readonly=readonly, create=create)
+            self._lock_file = prepare_folder(path, readonly=readonly, create=create)
             if self._lock_file is not None:
                 undo.callback(os.close, self._lock_file)
             with self.translated():
@@ -169,7 +166,7 @@ class Store:
                 self._require_known_format()
                 return [self._open_existing(name) for name in _TABLES]
             if self.readonly:
-                raise NotADatabase(str(self.path), _CUT_SHORT)
+                raise NotADatabase(str(self.path), CUT_SHORT)
             with self._environment.begin(write=True) as transaction:
                 tables = [self._environment.open_db(name, transaction) for name in _TABLES]
                 for table, rows in first_rows.items():
@@ -356,52 +353,6 @@ def delete_rows(transaction: Transaction, table: Table, keys: Iterable[bytes]) -
         transaction.delete(row_key(key), db=table)
 
 
-def _prepare_folder(path: Path, *, readonly: bool, create: bool) -> int | None:
-    """Make or check the folder; return the descriptor that holds the writer's lock, or None for a reader."""
-    data = path / "data.mdb"
-    name = str(path)
-    try:
-        if path.exists() and not path.is_dir():
-            raise NotADatabase(name, "is a file, not the folder of a store: name another path")
-        if readonly and data.exists() and not data.stat().st_size:
-            raise NotADatabase(name, _CUT_SHORT)
-        if not data.exists():
-            if readonly or not create:
-                raise NotADatabase(
-                    name, "is no store: create one with a command that writes, or name another path"
-                )
-            if path.is_dir() and not _LOCK_FILES.issuperset(entry.name for entry in path.iterdir()):
-                raise NotADatabase(name, "is a folder that holds other things: name an empty or a new one")
-        if readonly:
-            return None
-        new = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        if new:
-            _sync_folder(path.parent)
-        return _lock(path)
-    except OSError as error:
-        raise NotADatabase(name, f"cannot be opened: {error.strerror}") from error
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise DatabaseInUse(str(path)) from error
-    return descriptor
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a folder's own entries durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _open_in_any_room(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
     """Open the environment with as much of ``map_bytes`` as this process may reserve."""
     while True:
@@ -425,5 +376,5 @@ def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Env
         lib_version=LMDB_VERSION,
     )
     if new:
-        _sync_folder(path)
+        sync_folder(path)
     return environment

@@ -13,7 +13,8 @@ from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, ChangeStream
 from merkledb.errors import CorruptDatabase, StaleChanges
 from merkledb.fold import Fold, Items
-from merkledb.history import HistoryWriter, past_branch_row
+from merkledb.history import HistoryWriter
+from merkledb.past_branch import past_branch_row
 from merkledb.proof import Branch
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, row_key, seek

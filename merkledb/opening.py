@@ -1,0 +1,95 @@
+"""Opening a database: its store, its scheme, and how much history it retains."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from merkledb.database import Database
+from merkledb.errors import CorruptDatabase, SchemeMismatch
+from merkledb.revisions import Retention, first_rows, put_retention, read_retention
+from merkledb.scheme import Scheme
+from merkledb.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
+
+
+def open(  # noqa: A001 - the package's verb, used as merkledb.open
+    path: str | os.PathLike[str],
+    *,
+    scheme: Scheme | None = Scheme(),  # noqa: B008 - immutable
+    history: int | None = None,
+    history_seconds: float | None = None,
+    readonly: bool = False,
+    create: bool = True,
+    map_bytes: int = DEFAULT_MAP_BYTES,
+    clock: Callable[[], float] = time.time,
+) -> Database:
+    """Open the database in the folder ``path``; make it when there is none.
+
+    Args:
+        path: The folder.  One process may have it open for writing, any number for reading.
+        scheme: The scheme it must have; None accepts the one it has, and makes a new one with Scheme().
+        history: How many revisions are retained, the head included, at least 1; the store remembers it.  None
+            leaves it as it is; a new store retains 256.
+        history_seconds: Up to which age revisions are retained at most, the head always; the store remembers
+            it.  None leaves it as it is; a new store retains them whatever their age.
+        readonly: Open for reading only.
+        create: Make the database when there is none; otherwise that is an error.
+        map_bytes: The most that the file may ever grow to.  Address space, not disk: the file grows with
+            its content.
+        clock: Tells the time of new revisions, in seconds since 1970.
+
+    Raises:
+        ValueError: A retention that is none.
+        NotADatabase: Nothing is there and it may not be made, or something else is there.
+        SchemeMismatch: It has another scheme.
+        FormatTooNew, FormatTooOld: Another release made it.
+        DatabaseInUse: It is open for writing elsewhere.
+        DatabaseFull: There is no room for its first pages.
+    """
+    if (history is not None and history < 1) or (history_seconds is not None and not history_seconds >= 0):
+        raise ValueError("a history holds at least 1 revision, and no less than 0 seconds")
+    rows = first_rows(Retention(), clock())
+    rows[b"meta"] |= _first_meta(scheme or Scheme())
+    store = Store(Path(path), rows, readonly=readonly, create=create, map_bytes=map_bytes)
+    try:
+        found = _read_scheme(store)
+        if scheme is not None and found != scheme:
+            raise SchemeMismatch(str(store.path), scheme, found)
+        if not readonly:
+            _retain(store, history, history_seconds)
+    except BaseException:
+        store.close()
+        raise
+    return Database(store, found, clock)
+
+
+def _retain(store: Store, history: int | None, history_seconds: float | None) -> None:
+    """Store what is to be retained, where that is not what the store knows."""
+    with store.read() as transaction:
+        known = read_retention(store, transaction)
+    wanted = Retention(
+        known.revisions if history is None else history,
+        known.seconds if history_seconds is None else history_seconds,
+    )
+    if wanted != known:
+        with store.write() as transaction:
+            put_retention(store, transaction, wanted)
+
+
+def _first_meta(scheme: Scheme) -> dict[bytes, bytes]:
+    """Return what else is in the meta table of a new store."""
+    return {
+        b"format": bytes([FORMAT]),
+        b"scheme": f"{scheme.hasher}/{scheme.branch_factor}".encode(),
+        b"lmdb": str(LMDB_VERSION).encode(),
+    }
+
+
+def _read_scheme(store: Store) -> Scheme:
+    with store.read() as transaction:
+        row = transaction.get(b"scheme", b"", db=store.meta)
+    try:
+        hasher, branch_factor = row.decode().split("/")
+        return Scheme(hasher, int(branch_factor))  # type: ignore[arg-type] # Scheme checks the name itself.
+    except ValueError as error:
+        raise CorruptDatabase(str(store.path), f"the scheme {row!r} is unknown") from error
