@@ -1,7 +1,7 @@
 """An authenticated key-value store: a Merkle trie on LMDB that proves ranges and changes, and keeps history.
 
 It knows no network.  Start reading with ``fold``, the one function that everything else feeds a stream to;
-then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; then ``revisions``, ``history``, ``past`` and
+then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; ``revisions``, ``history``, ``past`` and
 ``change_verifier``; ``database`` is what users hold.
 """
 
