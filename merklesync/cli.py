@@ -1,8 +1,8 @@
 """The command line ``merklesync``: the group of all commands, and how each ends.
 
 Each module of the commands holds some of them: ``loads``, ``exports``, ``pairs``, ``stores``, ``proofs``,
-``serving``, ``peers``, ``syncs``, ``demo``.  What they print is in ``output``; the table of exit codes is in
-``failures`` and in ``merklesync --help``.
+``serving``, ``syncs``, ``follows``, ``status``, ``history``, ``demo``.  What they print is in ``output``;
+the table of exit codes is in ``failures`` and in ``merklesync --help``.
 
 Invariant: whatever a user, a file, a peer or the machine does, standard error gets one line that says
 what to do, and no traceback.
@@ -11,39 +11,64 @@ what to do, and no traceback.
 import errno
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
-from typing import Any
+from itertools import takewhile
+from typing import Any, Final
 
 import click
 
 from merklesync.demo import demo
 from merklesync.exports import export
 from merklesync.failures import EXIT_CODES_HELP, ExitCode, Failure, failure_of, usage_failure
+from merklesync.follows import follow
+from merklesync.history import diff, log
 from merklesync.loads import load
 from merklesync.output import NoteHandler
 from merklesync.pairs import delete, get, list_keys, put
-from merklesync.peers import status
 from merklesync.proofs import prove, verify
 from merklesync.serving import serve
-from merklesync.stores import check, root
+from merklesync.status import status
+from merklesync.stores import check, rollback, root
 from merklesync.syncs import sync
+from merklesync.tasks import terminated_like_interrupted
+
+# Where a context keeps whether --json was given.
+_AS_JSON: Final = "merklesync.as_json"
 
 
 class Commands(click.Group):
     """A group of commands that all end with one line on standard error when they fail."""
 
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
         """Parse what stands before the command."""
-        try:
-            return super().make_context(*args, **extra)
-        except click.UsageError as error:
-            raise usage_failure(error) from error
+        as_json = "--json" in takewhile(lambda argument: argument != "--", args)
+        with _one_line(as_json=as_json):
+            context = super().make_context(info_name, args, parent, **extra)
+        # Whatever fails later, the parsing of the command's own options included, is to know of it.
+        context.meta[_AS_JSON] = as_json
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        try:
+        with _one_line(as_json=ctx.meta[_AS_JSON]):
             return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order in which they are met, not the alphabet's."""
+        return list(self.commands)
+
+
+@contextmanager
+def _one_line(*, as_json: bool) -> Iterator[None]:
+    """Make whatever input, a file, a peer or the machine can cause a ``Failure``."""
+    try:
+        try:
+            yield
         except KeyboardInterrupt as interrupt:
             raise Failure("interrupted", ExitCode.INTERRUPTED) from interrupt
         except click.UsageError as error:
@@ -56,10 +81,9 @@ class Commands(click.Group):
             if failure is None:
                 raise
             raise failure from error
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the commands in the order in which they are met, not the alphabet's."""
-        return list(self.commands)
+    except Failure as failure:
+        failure.as_json = as_json
+        raise
 
 
 def _prepare_streams() -> None:
@@ -92,6 +116,7 @@ def main(context: click.Context) -> None:
     A store is a folder. Keys and values are text, or 0x and hex digits.
     """
     _prepare_streams()
+    context.with_resource(terminated_like_interrupted())
     logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -104,11 +129,15 @@ for command in (
     delete,
     list_keys,
     root,
+    log,
+    diff,
     prove,
     verify,
     serve,
     sync,
+    follow,
     status,
+    rollback,
     check,
     export,
     demo,

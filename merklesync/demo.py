@@ -21,6 +21,8 @@ from typing import Any, Final, NamedTuple
 import click
 
 import merkledb
+from manager.goals import Target
+from manager.peer import Address
 from merkledb import DatabaseFull, Scheme
 from merklesync.failures import ExitCode, Failure
 from merklesync.keys import name_bytes
@@ -29,10 +31,9 @@ from merklesync.loads import load_folder, skipped_facts
 from merklesync.options import (
     LOOPBACK,
     PATH,
-    Address,
     SchemeChoice,
+    address_of,
     json_option,
-    parse_address,
     scheme_options,
 )
 from merklesync.output import (
@@ -62,9 +63,7 @@ _CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
 @click.option("--keep", is_flag=True, help="Keep both stores, and say where they are.")
 @scheme_options("of the stores")
 @json_option
-def demo(
-    folder: Path | None, *, keep: bool, hasher: str | None, branch_factor: int | None, as_json: bool
-) -> None:
+def demo(folder: Path | None, *, keep: bool, scheme: SchemeChoice, as_json: bool) -> None:
     """Load FOLDER into a store, serve it from a second process, sync it into a new store, compare both.
 
     FOLDER is the library of the running Python unless you name another. Nothing of it is changed; the stores
@@ -76,9 +75,8 @@ def demo(
     source = folder or default_folder()
     # Packages that were installed beside the library are none of it.
     excluded = () if folder else (source / "site-packages",)
-    scheme = SchemeChoice(hasher, branch_factor).complete()
     with _work_folder(keep=keep) as work:
-        run = _Run(work, scheme, {}, visible=bars_are_wanted(as_json=as_json))
+        run = _Run(work, scheme.complete(), {}, visible=bars_are_wanted(as_json=as_json))
         try:
             loaded, skipped = run.load(source, excluded)
             run.copy()
@@ -148,7 +146,7 @@ class _Run:
             self._timed("sync"),
             progress_bar("syncing", visible=self.visible) as bar,
         ):
-            sync_store(database, (address,), root, replace=False, bar=bar)
+            sync_store(database, (address,), Target(root), replace=False, trust_peers=False, bar=bar)
 
     def check(self) -> None:
         with self._timed("check"):
@@ -232,7 +230,7 @@ def _served(store: Path) -> Iterator[Address]:
             if not line:
                 _, sentence = server.communicate()
                 raise Failure(f"the server could not be started: {sentence.strip()}")
-            yield parse_address(json.loads(line)["address"])
+            yield address_of(json.loads(line)["address"])
         finally:
             server.terminate()
             try:

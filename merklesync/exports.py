@@ -27,6 +27,7 @@ from merklesync.output import (
     show_size,
 )
 from merklesync.records import write_csv, write_json_lines
+from merklesync.revisions import RevisionName, at_option, snapshot_at
 from merklesync.sorting import Pair
 from merklesync.stores import describe_store, open_for_reading
 from merklesync.tree_writer import require_names, write_tree
@@ -41,8 +42,9 @@ _WRITERS: Final[dict[Format, Callable[[IO[bytes], Iterable[Pair]], None]]] = {
 @store_argument
 @click.argument("target", type=PATH)
 @format_option
+@at_option
 @json_option
-def export(store: Path, target: Path, *, form: Format | None, as_json: bool) -> None:
+def export(store: Path, target: Path, *, form: Format | None, at: RevisionName | None, as_json: bool) -> None:
     """Write all pairs of STORE to TARGET.
 
     TARGET is a new file where its name ends in .jsonl, .ndjson or .csv (or --format says so), - is standard
@@ -58,7 +60,7 @@ def export(store: Path, target: Path, *, form: Format | None, as_json: bool) -> 
     form = target_format(target, form)
     if target == STANDARD_STREAM and as_json:
         raise click.UsageError("--json and - both want standard output", click.get_current_context())
-    with open_for_reading(store) as database, database.snapshot() as snapshot:
+    with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
         described = describe_store(snapshot)
         try:
             size_bytes = _export(snapshot, target, form, visible=bars_are_wanted(as_json=as_json))

@@ -1,5 +1,7 @@
 """How a command ends when it cannot do what it was asked: one line on standard error, and an exit code.
 
+With ``--json`` the sentence and the code are also one JSON document on standard output.
+
 ==== ==========================================================================
 code meaning
 ==== ==========================================================================
@@ -8,20 +10,21 @@ code meaning
 2    the command line is wrong; nothing was looked at
 3    verification failed: a proof, a peer or a store is not what it claims to be
 4    no peer could be reached
-130  interrupted with Ctrl-C
+130  interrupted: Ctrl-C, or SIGTERM
 ==== ==========================================================================
 
 Invariant: every error that input, a file, a peer or the machine can cause becomes a ``Failure`` here.
 Anything else is a defect of this program and shows its traceback.
 """
 
+import json
 from enum import IntEnum
 from typing import IO, Any, Final
 
 import click
 
 from manager import PeerUnreachable, SyncError, VerificationFailed
-from merkledb import CorruptDatabase, InvalidProof, MerkleDBError
+from merkledb import CorruptDatabase, InvalidProof, InvalidRange, MerkleDBError
 from merklesync.keys import shorten
 from merklesync.records import BadRecord
 from merklesync.tree_writer import TreeError
@@ -49,7 +52,9 @@ Exit codes:
   2    the command line is wrong
   3    verification failed: a proof, a peer or a store is not what it claims to be
   4    no peer could be reached
-  130  interrupted with Ctrl-C; run the same command again to go on"""
+  130  interrupted, with Ctrl-C or SIGTERM; run the same command again to go on
+
+With --json, a command that fails prints {"error": ..., "exit_code": ...}."""
 
 
 class Failure(click.ClickException):
@@ -58,14 +63,20 @@ class Failure(click.ClickException):
     Args:
         sentence: What went wrong and what to do next; shown as one line.
         exit_code: What the process ends with.
+
+    Attributes:
+        as_json: Whether it is printed as a JSON document too.
     """
 
     def __init__(self, sentence: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(shorten(sentence, MAX_SENTENCE_CHARACTERS))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class; each of ours has its own
+        self.as_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the one line."""
+        """Print the one line, and the document where that is wanted."""
+        if self.as_json:
+            click.echo(json.dumps({"error": self.message, "exit_code": self.exit_code}))
         click.echo(f"Error: {self.message}", file=file, err=True)
 
 
@@ -82,6 +93,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(str(error), ExitCode.NOT_VERIFIED)
         case PeerUnreachable():
             return Failure(str(error), ExitCode.UNREACHABLE)
+        case InvalidRange():
+            return Failure(str(error), ExitCode.USAGE)
         case MerkleDBError() | SyncError() | ServerError() | BadRecord() | TreeError():
             return Failure(str(error))
         case OSError():

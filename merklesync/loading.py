@@ -3,6 +3,10 @@
 Pairs come in ascending order of their keys, from ``trees`` or ``sorting``.  Each batch is one commit, so
 an interrupted load leaves a whole store at some root, and the same load again finishes it: pairs that the
 store holds already are not written again.  Memory holds one batch.
+
+A store that never held anything forgets the batches as revisions: nobody will ask for them, and a row of
+history for every key would be their price.  Any other store retains what it held before, as with every
+commit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,17 +63,18 @@ def load_pairs(database: Database, pairs: Iterable[Pair], *, replace: bool) -> L
     """
     loaded = Loaded()
     was_empty = len(database) == 0
+    keep_history = len(database.revisions()) > 1 or not was_empty
     start: bytes | None = None
     for batch in batches(pairs):
         end = next(reversed(batch))
         changes = _changes(database, batch, loaded, was_empty=was_empty)
         if replace and not was_empty:
             changes.update(_remove_others(database, batch, start, end, loaded))
-        _commit(database, changes)
+        _commit(database, changes, keep_history=keep_history)
         loaded.size_bytes += sum(map(len, batch)) + sum(map(len, batch.values()))
         start = end + b"\0"
     if replace and not was_empty:
-        _commit(database, _remove_others(database, {}, start, None, loaded))
+        _commit(database, _remove_others(database, {}, start, None, loaded), keep_history=True)
     return loaded
 
 
@@ -121,10 +126,10 @@ def _remove_others(
         loaded.removed += len(others)
         if len(others) < MAX_BATCH_KEYS:
             return dict.fromkeys(others)
-        _commit(database, dict.fromkeys(others))
+        _commit(database, dict.fromkeys(others), keep_history=True)
         start = others[-1] + b"\0"
 
 
-def _commit(database: Database, changes: Mapping[bytes, bytes | None]) -> None:
+def _commit(database: Database, changes: Mapping[bytes, bytes | None], *, keep_history: bool) -> None:
     if changes:
-        database.commit(changes)
+        database.commit(changes, keep_history=keep_history)

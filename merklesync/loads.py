@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import click
 
@@ -20,7 +20,15 @@ from merklesync.failures import ExitCode, Failure
 from merklesync.formats import STANDARD_STREAM, Format, format_option, source_format
 from merklesync.keys import name_bytes
 from merklesync.loading import Loaded, load_pairs
-from merklesync.options import PATH, SchemeChoice, json_option, scheme_options, store_argument
+from merklesync.options import (
+    PATH,
+    Retention,
+    SchemeChoice,
+    json_option,
+    retention_options,
+    scheme_options,
+    store_argument,
+)
 from merklesync.output import (
     WatchedPairs,
     bars_are_wanted,
@@ -48,6 +56,7 @@ _READERS: Final[dict[Format, Callable[..., Iterator[Pair]]]] = {
 @format_option
 @click.option("--replace", is_flag=True, help="Also remove every key that SOURCE does not have.")
 @scheme_options("of a new store")
+@retention_options
 @json_option
 def load(
     store: Path,
@@ -55,8 +64,8 @@ def load(
     *,
     form: Format | None,
     replace: bool,
-    hasher: str | None,
-    branch_factor: int | None,
+    scheme: SchemeChoice,
+    retention: Retention,
     as_json: bool,
 ) -> None:
     """Load SOURCE into STORE, which is created when it is missing.
@@ -69,7 +78,8 @@ def load(
     devices and files that are too large, unreadable, or changed meanwhile are skipped and counted. One bad
     line in a file of pairs, and nothing of it is loaded. Of a key that comes twice the last value counts.
 
-    An interrupted load leaves a whole store; the same command again finishes it.
+    An interrupted load leaves a whole store; the same command again finishes it. A large load is committed
+    in parts, each of which is a revision; but where STORE never held anything, only the last one is retained.
 
     JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, repeated (keys);
     bytes, seconds;
@@ -77,19 +87,30 @@ def load(
     """
     began = monotonic()
     form = source_format(source, form)
-    choice = SchemeChoice(hasher, branch_factor)
+    target = _Target(store, scheme, retention)
     visible = bars_are_wanted(as_json=as_json)
     try:
         if form is Format.FOLDER:
-            report = _load_folder(store, source, choice, replace=replace, visible=visible)
+            report = _load_folder(target, source, replace=replace, visible=visible)
         else:
-            report = _load_records(store, source, form, choice, replace=replace, visible=visible)
+            report = _load_records(target, source, form, replace=replace, visible=visible)
     except KeyboardInterrupt as interrupt:
         raise Failure("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
     if as_json:
         print_json(report.document(monotonic() - began))
     else:
         print_facts(report.facts(monotonic() - began))
+
+
+class _Target(NamedTuple):
+    """The store that a load goes to, as the command line names it."""
+
+    path: Path
+    scheme: SchemeChoice
+    retention: Retention
+
+    def open(self) -> Database:
+        return open_for_writing(*self)
 
 
 @dataclass(frozen=True)
@@ -141,12 +162,13 @@ def skipped_facts(skipped: Skipped) -> dict[str, str]:
     }
 
 
-def _load_folder(store: Path, source: Path, choice: SchemeChoice, *, replace: bool, visible: bool) -> _Report:
+def _load_folder(target: _Target, source: Path, *, replace: bool, visible: bool) -> _Report:
+    store = target.path
     if store.exists() and store.samefile(source):
         raise Failure(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
-    with open_for_writing(store, choice) as database, finished_by_repeating(database):
+    with target.open() as database, finished_by_repeating(database):
         loaded, skipped = load_folder(database, source, replace=replace, excluded=(store,), visible=visible)
         return _Report(_describe(database), loaded, skipped)
 
@@ -180,17 +202,15 @@ def load_folder(
         return load_pairs(database, pairs, replace=replace), skipped
 
 
-def _load_records(
-    store: Path, source: Path, form: Format, choice: SchemeChoice, *, replace: bool, visible: bool
-) -> _Report:
+def _load_records(target: _Target, source: Path, form: Format, *, replace: bool, visible: bool) -> _Report:
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
-        database = cleanup.enter_context(open_for_writing(store, choice)) if is_store(store) else None
-        scheme = database.scheme if database else choice.complete()
+        database = cleanup.enter_context(target.open()) if is_store(target.path) else None
+        scheme = database.scheme if database else target.scheme.complete()
         pairs = cleanup.enter_context(SortedPairs())
         lines, size_bytes = _collect(source, form, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:
-            database = cleanup.enter_context(open_for_writing(store, choice))
+            database = cleanup.enter_context(target.open())
         cleanup.enter_context(finished_by_repeating(database))
         bar = cleanup.enter_context(progress_bar("loading", visible=visible))
         watched = WatchedPairs(pairs, bar, total_keys=lines, total_bytes=size_bytes)

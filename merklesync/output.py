@@ -34,6 +34,23 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document))
 
 
+def print_json_list(about: Mapping[str, Any], name: str, items: Iterable[Any]) -> None:
+    """Print one JSON document that ends with a list, item by item, for a store need not fit into memory.
+
+    Args:
+        about: What else is in the document, at least one field.
+        name: Of the list.
+        items: What is in it.
+    """
+    shown = map(json.dumps, items)
+    # What is wrong with a list shows where it begins, and is to be said alone then.
+    first = next(shown, "")
+    click.echo(f"{json.dumps(about)[:-1]}, {json.dumps(name)}: [{first}", nl=False)
+    for item in shown:
+        click.echo(f",\n{item}", nl=False)
+    click.echo("]}")
+
+
 def print_facts(facts: Mapping[str, str]) -> None:
     """Print names and what they are, one a line, aligned."""
     width = max(map(len, facts), default=0)

@@ -1,6 +1,5 @@
 """The commands about single pairs: ``put``, ``get``, ``delete`` and ``list``."""
 
-import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -9,20 +8,24 @@ from typing import IO
 
 import click
 
-from merkledb import MAX_VALUE_BYTES, Database, Snapshot
+from merkledb import MAX_VALUE_BYTES, Database
 from merklesync.failures import Failure
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
     BYTES,
+    FILE,
+    KeyRange,
+    Retention,
     SchemeChoice,
-    end_option,
     json_option,
+    key_range_options,
+    retention_options,
     scheme_options,
-    start_option,
     store_argument,
 )
-from merklesync.output import print_json
+from merklesync.output import print_json, print_json_list
 from merklesync.records import bytes_to_json, pair_to_json
+from merklesync.revisions import RevisionName, at_option, snapshot_at
 from merklesync.sorting import Pair
 from merklesync.stores import describe_store, open_for_reading, open_for_writing
 
@@ -33,8 +36,9 @@ key_argument = click.argument("key", type=BYTES)
 @store_argument
 @key_argument
 @click.argument("value", type=BYTES, required=False)
-@click.option("--file", "file", type=click.File("rb"), help="Read the value from it; - is standard input.")
+@click.option("--file", "file", type=FILE, help="Read the value from it; - is standard input.")
 @scheme_options("of a new store")
+@retention_options
 @json_option
 def put(
     store: Path,
@@ -42,8 +46,8 @@ def put(
     value: bytes | None,
     file: IO[bytes] | None,
     *,
-    hasher: str | None,
-    branch_factor: int | None,
+    scheme: SchemeChoice,
+    retention: Retention,
     as_json: bool,
 ) -> None:
     """Store VALUE under KEY, replacing what KEY holds, and print the new root.
@@ -58,7 +62,7 @@ def put(
     if value is None and file is not None:
         # One byte more than allowed is enough to be refused.
         value = file.read(MAX_VALUE_BYTES + 1)
-    with open_for_writing(store, SchemeChoice(hasher, branch_factor)) as database:
+    with open_for_writing(store, scheme, retention) as database:
         _commit(database, {key: value}, as_json=as_json)
 
 
@@ -91,16 +95,18 @@ def _commit(database: Database, changes: dict[bytes, bytes | None], *, as_json: 
 @click.command()
 @store_argument
 @key_argument
+@at_option
 @json_option
-def get(store: Path, key: bytes, *, as_json: bool) -> None:
+def get(store: Path, key: bytes, *, at: RevisionName | None, as_json: bool) -> None:
     """Print the value of KEY: its bytes as they are, or, on a terminal, as text or hex.
 
     JSON: key, value; a string, {"hex": ...} or {"base64": ...} each, as load reads them.
     """
-    with open_for_reading(store) as database:
-        value = database.get(key)
+    with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
+        value, revision = snapshot.get(key), snapshot.revision
     if value is None:
-        raise Failure(f"{store} has no key {name_bytes(key)}")
+        where = "" if at is None else f" at revision {revision}"
+        raise Failure(f"{store} has no key {name_bytes(key)}{where}")
     if as_json:
         print_json(pair_to_json(key, value))
     elif sys.stdout.isatty():
@@ -111,47 +117,37 @@ def get(store: Path, key: bytes, *, as_json: bool) -> None:
 
 @click.command("list")
 @store_argument
-@start_option
-@end_option
-@click.option("--prefix", type=BYTES, metavar="KEY", help="Only keys that begin so.")
+@key_range_options
 @click.option("--reverse", is_flag=True, help="Largest key first.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N keys.")
 @click.option("--values", is_flag=True, help="Print the values too, after a tab.")
+@at_option
 @json_option
 def list_keys(
     store: Path,
     *,
-    start: bytes | None,
-    end: bytes | None,
-    prefix: bytes | None,
+    key_range: KeyRange,
     reverse: bool,
     limit: int | None,
     values: bool,
+    at: RevisionName | None,
     as_json: bool,
 ) -> None:
     """List the keys of STORE in order, one a line: text, or 0x and hex digits where text cannot be printed.
 
     JSON: root, revision, pairs: a list of key (and, with --values, value), as get shows them.
     """
-    if prefix is not None and (start is not None or end is not None):
-        raise click.UsageError("give either --prefix or --start and --end", click.get_current_context())
-    with open_for_reading(store) as database, database.snapshot() as snapshot:
-        if prefix is not None:
-            start, end = prefix, prefix.ljust(snapshot.scheme.max_key_bytes, b"\xff")
-        pairs = islice(snapshot.items(start, end, reverse=reverse), limit)
+    with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
+        bounds = key_range.bounds(snapshot.scheme)
+        pairs = islice(snapshot.items(*bounds, reverse=reverse), limit)
         if as_json:
-            _print_json_pairs(snapshot, pairs, values=values)
+            about = {"root": snapshot.root.hex(), "revision": snapshot.revision}
+            print_json_list(about, "pairs", _documents(pairs, values=values))
             return
         for key, value in pairs:
             click.echo(show_bytes(key) + (f"\t{show_bytes(value)}" if values else ""))
 
 
-def _print_json_pairs(snapshot: Snapshot, pairs: Iterator[Pair], *, values: bool) -> None:
-    """Print one document, pair by pair, for a store need not fit into memory."""
-    click.echo(f'{{"root": "{snapshot.root.hex()}", "revision": {snapshot.revision}, "pairs": [', nl=False)
-    separator = ""
+def _documents(pairs: Iterator[Pair], *, values: bool) -> Iterator[dict[str, str | dict[str, str]]]:
     for key, value in pairs:
-        shown = pair_to_json(key, value) if values else {"key": bytes_to_json(key, form="hex")}
-        click.echo(separator + json.dumps(shown), nl=False)
-        separator = ",\n"
-    click.echo("]}")
+        yield pair_to_json(key, value) if values else {"key": bytes_to_json(key, form="hex")}

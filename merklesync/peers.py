@@ -1,34 +1,42 @@
-"""What peers say of themselves before anything is asked of them, and the command ``status``.
+"""What peers say of themselves, and which roots they have.
 
 A server greets whoever connects with its head, its scheme and its limits.  None of that is proved; it tells
-which scheme a new store needs, and, when the user trusts the peer, which root to sync to.
+which scheme a new store needs, and, when the user trusts the peer, which root to sync to.  Which of some
+roots it retains is asked with the smallest request there is, and what it answers is not proved either.
 """
 
 import os
+from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import click
 import trio
 
-from merkledb import EMPTY_ROOT, Scheme
+from manager.peer import Address
+from merkledb import Scheme
 from merklesync.failures import ExitCode, Failure, describe
-from merklesync.options import ADDRESS, Address, json_option
-from merklesync.output import print_facts, print_json, show_keys, show_seconds, show_size
-from merklesync.tasks import run
+from merklesync.tasks import run_interruptibly
 from syncproto import (
     MAX_CONTROL_BYTES,
+    RANGE_OVERHEAD_BYTES,
+    Answer,
     Connection,
     Error,
+    ErrorCode,
+    GetRange,
     Goodbye,
     Hello,
+    Message,
+    Range,
     RemoteProtocolError,
     Role,
-    encode,
 )
 
 # Long enough for a server far away to accept and greet, short enough to wait for.
 GREETING_SECONDS: Final = 10.0
+# The smallest that can be asked for: the pair of the empty key, if there is one.
+_QUESTION_KEY: Final = b""
 USER_AGENT: Final = "merklesync-command"
 _RECEIVE_BYTES: Final = 4096
 
@@ -52,11 +60,14 @@ class MetPeer(NamedTuple):
         address: Where it listens.
         hello: What it said.
         seconds: How long it took to connect and be greeted.
+        retains: For each root that it was asked about, whether it has it; without those that it did not
+            answer for.
     """
 
     address: Address
     hello: Hello
     seconds: float
+    retains: dict[bytes, bool]
 
     @property
     def scheme(self) -> Scheme | None:
@@ -73,7 +84,7 @@ def met_peers(addresses: tuple[Address, ...]) -> list[MetPeer]:
     Raises:
         Failure: None could be reached.
     """
-    greetings = run(_greet_all, addresses)
+    greetings = greet_all(addresses)
     met = [greeting for greeting in greetings if isinstance(greeting, MetPeer)]
     if met:
         return met
@@ -86,11 +97,23 @@ def met_peers(addresses: tuple[Address, ...]) -> list[MetPeer]:
     )
 
 
-async def _greet_all(addresses: tuple[Address, ...]) -> list[MetPeer | Silence]:
+def greet_all(addresses: Sequence[Address], roots: Sequence[bytes] = ()) -> list[MetPeer | Silence]:
+    """Connect to all peers at once, and ask each which of ``roots`` it has.
+
+    Returns:
+        What each said, in the order given; one that is given twice, once.
+
+    Raises:
+        KeyboardInterrupt: A signal interrupted it.
+    """
+    return run_interruptibly(_greet_all, addresses, roots)
+
+
+async def _greet_all(addresses: Sequence[Address], roots: Sequence[bytes]) -> list[MetPeer | Silence]:
     greetings: dict[Address, MetPeer | Silence] = {}
 
     async def keep(address: Address) -> None:
-        greetings[address] = await greet(address)
+        greetings[address] = await greet(address, roots)
 
     async with trio.open_nursery() as nursery:
         for address in addresses:
@@ -98,20 +121,26 @@ async def _greet_all(addresses: tuple[Address, ...]) -> list[MetPeer | Silence]:
     return [greetings[address] for address in dict.fromkeys(addresses)]
 
 
-async def greet(address: Address) -> MetPeer | Silence:
-    """Connect to a peer, wait for its greeting, and take leave."""
+async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Silence:
+    """Connect to a peer, wait for its greeting, ask it which of ``roots`` it has, and take leave."""
     began = perf_counter()
-    with trio.move_on_after(GREETING_SECONDS):
-        try:
+    met: MetPeer | None = None
+    try:
+        with trio.move_on_after(GREETING_SECONDS):
             async with await trio.open_tcp_stream(*address) as stream:
-                return MetPeer(address, await _read_hello(stream), perf_counter() - began)
-        except OSError as error:
-            return Silence(address, _reason(error))
-        except RemoteProtocolError as error:
-            return Silence(address, f"it does not speak merklesync: {error}")
-        except trio.BrokenResourceError:
-            return Silence(address, "it closed the connection")
-    return Silence(address, f"it said nothing within {GREETING_SECONDS:.0f} seconds")
+                greeting = _Greeting(stream)
+                met = MetPeer(address, await greeting.hello(), perf_counter() - began, {})
+                await greeting.ask(roots, met.retains)
+    except OSError as error:
+        reason = _reason(error)
+    except RemoteProtocolError as error:
+        reason = f"it does not speak merklesync: {error}"
+    except trio.BrokenResourceError:
+        reason = "it closed the connection"
+    else:
+        reason = f"it said nothing within {GREETING_SECONDS:.0f} seconds"
+    # A peer that greeted and then fell silent was met all the same.
+    return met or Silence(address, reason)
 
 
 def _reason(error: OSError) -> str:
@@ -124,72 +153,76 @@ def _reason(error: OSError) -> str:
     return describe(error)
 
 
-async def _read_hello(stream: trio.SocketStream) -> Hello:
-    connection = Connection(Role.CLIENT, _our_hello("blake3", 16))
-    while data := await stream.receive_some(_RECEIVE_BYTES):
-        for message in connection.receive_data(data):
+class _Greeting:
+    """The few words that are exchanged with a peer on one connection."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._connection = Connection(Role.CLIENT, _our_hello("blake3", 16))
+        self._received: deque[Message] = deque()
+
+    async def hello(self) -> Hello:
+        """Wait for the peer's greeting.
+
+        Raises:
+            OSError, RemoteProtocolError, trio.BrokenResourceError: It does not greet.
+        """
+        while (message := await self._next()) is not None:
             if isinstance(message, Hello):
-                leave = (_our_hello(message.hasher, message.branch_factor), Goodbye())
-                await stream.send_all(b"".join(encode(word).data for word in leave))
                 return message
             if isinstance(message, Error):
                 raise ConnectionRefusedError(f"it refused: {message.message}")
-    connection.receive_end()
-    raise trio.BrokenResourceError
+        raise trio.BrokenResourceError
+
+    async def ask(self, roots: Sequence[bytes], retains: dict[bytes, bool]) -> None:
+        """Note for each of ``roots`` whether the peer has it, one after the other, and take leave."""
+        hello = self._connection.peer
+        assert hello is not None
+        await self._stream.send_all(self._connection.send(_our_hello(hello.hasher, hello.branch_factor)))
+        for root in roots if hello.max_requests else ():
+            answer = await self._answer(root)
+            if (retained := _is_retained(answer)) is not None:
+                retains[root] = retained
+        await self._stream.send_all(self._connection.send(Goodbye()))
+
+    async def _answer(self, root: bytes) -> Answer | None:
+        max_bytes = MAX_CONTROL_BYTES - RANGE_OVERHEAD_BYTES
+        request = GetRange(
+            self._connection.next_request_id(), root, _QUESTION_KEY, _QUESTION_KEY, 1, max_bytes
+        )
+        await self._stream.send_all(self._connection.send(request))
+        while (message := await self._next()) is not None:
+            if isinstance(message, Range | Error):
+                return message
+        return None
+
+    async def _next(self) -> Message | None:
+        """Return the next message of the peer; None when it has closed the connection."""
+        while not self._received:
+            data = await self._stream.receive_some(_RECEIVE_BYTES)
+            if not data:
+                self._connection.receive_end()
+                return None
+            self._received.extend(self._connection.receive_data(data))
+        return self._received.popleft()
+
+
+def _is_retained(answer: Answer | None) -> bool | None:
+    """Return whether a peer has a root, as it answers; None where the answer does not tell."""
+    match answer:
+        case Range() | Error(code=ErrorCode.LIMIT_TOO_SMALL):
+            return True
+        case Error(code=ErrorCode.UNKNOWN_ROOT | ErrorCode.HISTORY_GONE):
+            return False
+    return None
 
 
 def _our_hello(hasher: str, branch_factor: int) -> Hello:
     return Hello(
         hasher=hasher,
         branch_factor=branch_factor,
-        root=EMPTY_ROOT,
+        root=None,
         revision=0,
         max_frame_bytes=MAX_CONTROL_BYTES,
         user_agent=USER_AGENT,
     )
-
-
-@click.command()
-@click.argument("address", metavar="HOST:PORT", type=ADDRESS)
-@json_option
-def status(address: Address, *, as_json: bool) -> None:
-    """Show what the server at HOST:PORT says of itself. Nothing of it is proved.
-
-    Ends with exit code 4 when no server answers.
-
-    JSON: address, root, revision, keys, hasher, branch_factor, protocol, user_agent, max_keys, max_bytes,
-    max_requests, seconds.
-    """
-    met = met_peers((address,))[0]
-    hello = met.hello
-    if as_json:
-        print_json({"address": str(address), **describe_peer(hello), "seconds": met.seconds})
-        return
-    print_facts(
-        {
-            "address": f"{address}, answered in {show_seconds(met.seconds)}",
-            "root": hello.root.hex(),
-            "revision": f"{hello.revision:,}",
-            "keys": f"{hello.keys:,}",
-            "scheme": f"{hello.hasher} with branch factor {hello.branch_factor}",
-            "software": f"{hello.user_agent}, protocol {hello.version}",
-            "limits": f"{show_keys(hello.max_keys)} and {show_size(hello.max_bytes)} a proof, "
-            f"{hello.max_requests} requests at a time",
-        }
-    )
-
-
-def describe_peer(hello: Hello) -> dict[str, Any]:
-    """Return a greeting as the fields of a JSON document."""
-    return {
-        "root": hello.root.hex(),
-        "revision": hello.revision,
-        "keys": hello.keys,
-        "hasher": hello.hasher,
-        "branch_factor": hello.branch_factor,
-        "protocol": hello.version,
-        "user_agent": hello.user_agent,
-        "max_keys": hello.max_keys,
-        "max_bytes": hello.max_bytes,
-        "max_requests": hello.max_requests,
-    }

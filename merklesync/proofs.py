@@ -12,23 +12,34 @@ from typing import IO, Any, Final, NamedTuple
 
 import click
 
-from merkledb import DEFAULT_MAX_BYTES, MAX_PROOF_KEYS, RangeProof, VerifiedRange, verify_range
+from merkledb import (
+    DEFAULT_MAX_BYTES,
+    MAX_PROOF_KEYS,
+    LimitTooSmall,
+    RangeProof,
+    Snapshot,
+    VerifiedRange,
+    verify_range,
+)
 from merklesync.failures import ExitCode, Failure
 from merklesync.files import created
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
     BYTES,
+    FILE,
     PATH,
     ROOT,
     SchemeChoice,
     end_option,
     json_option,
+    require_order,
     scheme_options,
     start_option,
     store_argument,
 )
 from merklesync.output import note, print_facts, print_json, show_keys
 from merklesync.records import bytes_to_json, pair_to_json
+from merklesync.revisions import RevisionName, at_option, snapshot_at
 from merklesync.sorting import Pair
 from merklesync.stores import describe_scheme, open_for_reading
 
@@ -49,9 +60,10 @@ class Claim(NamedTuple):
         """Return the claim that the arguments KEY, --start and --end make.
 
         Raises:
-            UsageError: A key together with a range.
+            UsageError: A key together with a range, or a range that ends before it starts.
         """
         if key is None:
+            require_order(start, end)
             return cls(start, end)
         if start is not None or end is not None:
             raise click.UsageError("give either KEY or --start and --end", click.get_current_context())
@@ -98,8 +110,9 @@ def _shown(key: bytes | None) -> str | dict[str, str] | None:
     help="At most N bytes, for a range.",
 )
 @click.option("--output", type=PATH, metavar="FILE", help="Write the proof to FILE, a new one.")
+@at_option
 @json_option
-def prove(
+def prove(  # noqa: PLR0913 - one parameter for each argument and option
     store: Path,
     key: bytes | None,
     *,
@@ -108,6 +121,7 @@ def prove(
     max_keys: int,
     max_bytes: int,
     output: Path | None,
+    at: RevisionName | None,
     as_json: bool,
 ) -> None:
     """Prove what STORE holds under KEY, or that it holds nothing there; or all pairs from --start to --end.
@@ -121,11 +135,8 @@ def prove(
     claim = Claim.of(key, start, end)
     if output is None and not as_json and sys.stdout.isatty():
         raise click.UsageError("a proof is no text: add --output FILE", click.get_current_context())
-    with open_for_reading(store) as database, database.snapshot() as snapshot:
-        if key is not None:
-            proof = snapshot.prove(key)
-        else:
-            proof = snapshot.prove_range(*claim, max_keys=max_keys, max_bytes=max_bytes)
+    with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
+        proof = snapshot.prove(key) if key is not None else _prove_range(snapshot, claim, max_keys, max_bytes)
         about = {"root": snapshot.root.hex(), **describe_scheme(snapshot.scheme)}
     encoded = proof.encode()
     if output is not None:
@@ -148,8 +159,18 @@ def prove(
         note(f"the limits were reached; prove the rest with --start {rest}")
 
 
+def _prove_range(snapshot: Snapshot, claim: Claim, max_keys: int, max_bytes: int) -> RangeProof:
+    try:
+        return snapshot.prove_range(*claim, max_keys=max_keys, max_bytes=max_bytes)
+    except LimitTooSmall as error:
+        raise Failure(
+            f"a proof of at most {max_bytes} bytes cannot hold the next pair: "
+            f"add --max-bytes {error.needed_bytes}"
+        ) from error
+
+
 @click.command()
-@click.argument("proof", metavar="PROOF", type=click.File("rb"))
+@click.argument("proof", metavar="PROOF", type=FILE)
 @optional_key_argument
 @click.option(
     "--root",
@@ -163,7 +184,7 @@ def prove(
 @click.option("--values", is_flag=True, help="Print the pairs that are proved, each value after a tab.")
 @scheme_options("that the root was made with")
 @json_option
-def verify(  # noqa: PLR0913 - one parameter for each argument and option
+def verify(
     proof: IO[bytes],
     key: bytes | None,
     *,
@@ -171,8 +192,7 @@ def verify(  # noqa: PLR0913 - one parameter for each argument and option
     start: bytes | None,
     end: bytes | None,
     values: bool,
-    hasher: str | None,
-    branch_factor: int | None,
+    scheme: SchemeChoice,
     as_json: bool,
 ) -> None:
     """Verify the file PROOF (- is standard input) against --root, without a store and without a network.
@@ -185,8 +205,7 @@ def verify(  # noqa: PLR0913 - one parameter for each argument and option
     value, as get shows them, for a KEY or with --values.
     """
     claim = Claim.of(key, start, end)
-    scheme = SchemeChoice(hasher, branch_factor).complete()
-    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme)
+    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme.complete())
     if as_json:
         _print_json(verified, with_pairs=values or claim.is_key)
     elif claim.is_key:

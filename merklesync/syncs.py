@@ -5,6 +5,8 @@ peer only with --trust-peer; a store that holds content of its own is replaced o
 store is made only after a peer was met that serves its scheme.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +14,18 @@ import click
 import trio
 
 from manager import LocalContent, Manager, PeerState, Progress
-from merkledb import Database, Scheme
+from manager.goals import Target
+from manager.peer import Address
+from merkledb import Database
 from merklesync.failures import ExitCode, Failure
 from merklesync.keys import shorten
 from merklesync.options import (
-    ADDRESS,
     ROOT,
-    Address,
+    Retention,
     SchemeChoice,
+    from_option,
     json_option,
+    retention_options,
     scheme_options,
     store_argument,
 )
@@ -34,7 +39,7 @@ from merklesync.output import (
     show_seconds,
 )
 from merklesync.peers import MetPeer, met_peers
-from merklesync.stores import describe_store, is_store, open_for_writing
+from merklesync.stores import describe_store, is_store, open_for_syncing
 from merklesync.tasks import on_stop_signal, run
 
 # The bar itself needs the rest of a line.
@@ -43,15 +48,7 @@ MAX_TITLE_CHARACTERS: Final = 60
 
 @click.command()
 @store_argument
-@click.option(
-    "--from",
-    "addresses",
-    metavar="HOST:PORT",
-    type=ADDRESS,
-    multiple=True,
-    required=True,
-    help="A peer to copy from; give it several times for several peers.",
-)
+@from_option
 @click.option("--root", type=ROOT, metavar="HEX", help="The root to copy, from somebody you trust.")
 @click.option(
     "--trust-peer",
@@ -60,6 +57,7 @@ MAX_TITLE_CHARACTERS: Final = 60
 )
 @click.option("--replace", is_flag=True, help="Replace content that was written to STORE here.")
 @scheme_options("of a new store")
+@retention_options
 @json_option
 def sync(
     store: Path,
@@ -68,36 +66,40 @@ def sync(
     root: bytes | None,
     trust_peer: bool,
     replace: bool,
-    hasher: str | None,
-    branch_factor: int | None,
+    scheme: SchemeChoice,
+    retention: Retention,
     as_json: bool,
 ) -> None:
     """Make STORE a verified copy of a root, from one or more peers.
 
     Every pair is verified against the root before it is stored, so no peer needs to be trusted: only whoever
-    gave you the root. STORE is created when it is missing. An interrupted sync goes on where it was when the
-    same command runs again.
+    gave you the root. STORE is created when it is missing. What it has already, at whatever root, is kept
+    and brought forward by changes, where a peer has the history for it. Until all is complete, STORE goes on
+    showing what it showed before; a new one shows nothing. An interrupted sync goes on where it was when the
+    same command runs again, or is given up with rollback.
 
     Ends with exit code 3 when the last peer left sent a proof that does not hold, and 4 when none could be
     reached.
 
-    JSON: root, revision, keys, hasher, branch_factor; synced_keys, proof_bytes (interrupted runs included),
-    fetched_keys, seconds, keys_per_second (of this run); peers: for each name, state, keys, reason.
+    JSON: root, revision, keys, hasher, branch_factor; synced_keys, synced_changes, proof_bytes (interrupted
+    runs included), fetched_keys (pairs and changes), seconds, keys_per_second (of this run); peers: for each
+    name, state, keys, reason.
     """
     if (root is None) != trust_peer:
         raise click.UsageError("give either --root HEX or --trust-peer", click.get_current_context())
-    choice = SchemeChoice(hasher, branch_factor)
-    if not is_store(store):
+    target = None if root is None else Target(root)
+    if trust_peer or not is_store(store):
         met = met_peers(addresses)
-        scheme = _scheme_for(met, choice.complete(met[0].scheme if trust_peer else None))
-        choice = SchemeChoice(scheme.hasher, scheme.branch_factor)
-        root = root or met[0].hello.root
-    elif root is None:
-        root = met_peers(addresses)[0].hello.root
-    with open_for_writing(store, choice) as database:
+        if not is_store(store):
+            scheme = scheme_of_new(met, scheme, trust_peer=trust_peer)
+        target = target or _trusted_target(met)
+    assert target is not None
+    with open_for_syncing(store, scheme, retention) as database:
         try:
             with progress_bar("syncing", visible=bars_are_wanted(as_json=as_json)) as bar:
-                progress = sync_store(database, addresses, root, replace=replace, bar=bar)
+                progress = sync_store(
+                    database, addresses, target, replace=replace, trust_peers=trust_peer, bar=bar
+                )
         except KeyboardInterrupt as interrupt:
             raise Failure(
                 f"interrupted: {store} keeps what was copied; run the same command again to go on",
@@ -111,10 +113,20 @@ def sync(
         print_facts({**progress_facts(progress), "keys": f"{described['keys']:,}", "root": described["root"]})
 
 
-def _scheme_for(met: list[MetPeer], scheme: Scheme) -> Scheme:
-    """Return ``scheme`` when a peer serves it: a store of another could never be filled from them."""
+def scheme_of_new(met: list[MetPeer], choice: SchemeChoice, *, trust_peer: bool) -> SchemeChoice:
+    """Return the scheme for a new store: one that a peer serves, or it could never be filled from them.
+
+    Args:
+        met: The peers that answered, at least one.
+        choice: What the command line says.
+        trust_peer: Whether what it leaves out is the first peer's to say.
+
+    Raises:
+        Failure: No peer serves it.
+    """
+    scheme = choice.complete(met[0].scheme if trust_peer else None)
     if scheme in [peer.scheme for peer in met]:
-        return scheme
+        return SchemeChoice(scheme.hasher, scheme.branch_factor)
     found = met[0].hello
     raise Failure(
         f"{met[0].address} serves {found.hasher} with branch factor {found.branch_factor}, not {scheme}: "
@@ -122,16 +134,38 @@ def _scheme_for(met: list[MetPeer], scheme: Scheme) -> Scheme:
     )
 
 
+def _trusted_target(met: list[MetPeer]) -> Target:
+    """Return the root of the first peer that has one.
+
+    Raises:
+        Failure: None has.
+    """
+    for peer in met:
+        if peer.hello.root is not None:
+            return Target(peer.hello.root, peer.hello.revision)
+    raise Failure(
+        f"{met[0].address} has no complete root yet, for its own first sync is unfinished: "
+        "try again later, or name another peer"
+    )
+
+
 def sync_store(
-    database: Database, addresses: tuple[Address, ...], root: bytes, *, replace: bool, bar: Bar
+    database: Database,
+    addresses: tuple[Address, ...],
+    target: Target,
+    *,
+    replace: bool,
+    trust_peers: bool,
+    bar: Bar,
 ) -> Progress:
-    """Sync an open store to ``root`` and show how far it is.
+    """Sync an open store to ``target`` and show how far it is.
 
     Args:
         database: Opened for writing.
         addresses: The peers.
-        root: The root to reach.
+        target: The root to reach.
         replace: Whether content that was written here may be replaced.
+        trust_peers: Whether to go on to what the peers show next, should they do so before the end.
         bar: Where to show it.
 
     Raises:
@@ -139,8 +173,17 @@ def sync_store(
         Failure: It would replace content that was written here.
         SyncError: No peer could help.
     """
+    manager = Manager(database, list(dict.fromkeys(addresses)), replace=replace, trust_peers=trust_peers)
+    manager.update_target(*target)
+    with content_protected(database):
+        return run(_sync, manager, bar)
+
+
+@contextmanager
+def content_protected(database: Database) -> Iterator[None]:
+    """Say what lets a sync replace content that was written here."""
     try:
-        return run(_sync, Manager(database, list(dict.fromkeys(addresses)), root, replace=replace), bar)
+        yield
     except LocalContent as error:
         raise Failure(
             f"{database.path} holds content that was written here (root {error.root.hex()}): "
@@ -183,7 +226,7 @@ def _title(progress: Progress) -> str:
 
 
 def fetched_keys(progress: Progress) -> int:
-    """Return how many pairs this run fetched."""
+    """Return how many pairs and changes this run fetched."""
     return sum(peer.keys for peer in progress.peers)
 
 
@@ -195,6 +238,7 @@ def _document(progress: Progress) -> dict[str, Any]:
     ]
     return {
         "synced_keys": progress.keys,
+        "synced_changes": progress.changes,
         "fetched_keys": fetched_keys(progress),
         "proof_bytes": progress.bytes,
         "seconds": seconds,

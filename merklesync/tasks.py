@@ -1,7 +1,10 @@
 """Running trio from a command: signals end it in good order, errors come without the groups of nurseries."""
 
 import signal
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final, TypeVar
 
 import trio
@@ -25,6 +28,50 @@ def run(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         raise error from group
+
+
+def run_interruptibly(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
+    """Run ``function`` to its end, or until the first SIGINT or SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: A signal came; ``function`` was cancelled.
+        BaseException: As ``run``.
+    """
+    result: Result = run(_interruptibly, function, *arguments)
+    return result
+
+
+async def _interruptibly(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
+    results: list[Result] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(on_stop_signal, nursery.cancel_scope.cancel)
+        results.append(await function(*arguments))
+        nursery.cancel_scope.cancel()
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it leaves nothing half-written."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread hears signals; whoever runs a command elsewhere has to end it otherwise.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Do what SIGINT would do now, for trio knows when it may; where that is ignored, do it all the same."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 async def on_stop_signal(

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+import merkledb
 from merklesync.cli import main
 
 # Far above what any of these processes and threads needs: what takes longer hangs, and is to fail by name.
@@ -36,14 +38,21 @@ def succeed_json(*arguments: object, stdin: bytes | None = None) -> Any:
 
 
 def fail(exit_code: int, *arguments: object, stdin: bytes | None = None) -> str:
-    """Run a command that must fail with ``exit_code`` and one printable line; return that line."""
+    """Run a command that must fail with ``exit_code`` and one printable line; return that line.
+
+    With --json it must also print a document that says the same.
+    """
     result = run(*arguments, stdin=stdin)
     lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
     assert (result.exit_code, len(lines)) == (exit_code, 1), result.output
     assert lines[0].startswith("Error: ")
     assert lines[0].isprintable()
-    assert result.stdout == ""
-    return lines[0].removeprefix("Error: ")
+    sentence = lines[0].removeprefix("Error: ")
+    if "--json" in arguments:
+        assert json.loads(result.stdout) == {"error": sentence, "exit_code": exit_code}
+    else:
+        assert result.stdout == ""
+    return sentence
 
 
 def fill(store: Path, pairs: Mapping[bytes, bytes], *options: object) -> str:
@@ -53,6 +62,18 @@ def fill(store: Path, pairs: Mapping[bytes, bytes], *options: object) -> str:
     )
     source = "\n".join(lines).encode()
     return str(succeed_json("load", store, "-", "--format", "jsonl", *options, stdin=source)["root"])
+
+
+def commit(store: Path, changes: Mapping[bytes, bytes | None]) -> str:
+    """Commit changes to a store that nobody writes to at the moment; return its root."""
+    with merkledb.open(store, scheme=None) as database:
+        return database.commit(changes).hex()
+
+
+def content(store: Path) -> dict[bytes, bytes]:
+    """Return what a store shows."""
+    with merkledb.open(store, scheme=None, readonly=True) as database:
+        return dict(database.items())
 
 
 def _mind_interrupts() -> None:
@@ -81,10 +102,18 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
         raise
 
 
+def free_port() -> int:
+    """Return a port at which nothing listens now, for a server that is to come back at the same one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
-def serving(store: Path) -> Iterator[str]:
+def serving(store: Path, port: int = 0) -> Iterator[str]:
     """Serve a store from another process; give its address."""
-    with start("serve", store, "--listen", "127.0.0.1:0", "--json") as server:
+    with start("serve", store, "--listen", f"127.0.0.1:{port}", "--json") as server:
         try:
             assert server.stdout is not None
             yield json.loads(server.stdout.readline())["address"]

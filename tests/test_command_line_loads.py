@@ -17,7 +17,7 @@ from merkledb import root_of
 from merklesync import loading, sorting
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
-from tests.command_line import fail, fill, finish, start, succeed, succeed_json
+from tests.command_line import content, fail, fill, finish, start, succeed, succeed_json
 from tests.stores import new_database
 
 TREE = {b"a/b": b"1", b"a-b": b"", b"a/c/d": b"\x00\xff", b"\xff\xfe": b"not UTF-8", b"z z": b"x" * 5000}
@@ -31,11 +31,6 @@ def tree(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents)
     return folder
-
-
-def content(store: Path) -> dict[bytes, bytes]:
-    with merkledb.open(store, scheme=None, readonly=True) as database:
-        return dict(database.items())
 
 
 def content_of_folder(folder: Path) -> dict[bytes, bytes]:
@@ -142,8 +137,8 @@ def test_the_limits_of_the_store_hold_for_a_file_of_pairs(tmp_path: Path) -> Non
     arguments = ["load", tmp_path / "store", "-", "--format", "jsonl"]
     assert "the key has 64 bytes" in fail(1, *arguments, "--branch-factor", "2", stdin=long_key)
     succeed(*arguments, "--branch-factor", "4", stdin=long_key)
-    assert "standard input, line 1: the key has 128 bytes" in fail(
-        1, *arguments, stdin=b'{"key": "' + b"k" * 128 + b'", "value": ""}'
+    assert "standard input, line 1: the key has 127 bytes" in fail(
+        1, *arguments, stdin=b'{"key": "' + b"k" * 127 + b'", "value": ""}'
     )
 
 
@@ -176,6 +171,30 @@ def test_a_store_inside_the_folder_is_not_loaded_into_itself(tree: Path) -> None
 def test_load_of_what_is_not_there_makes_no_store(tmp_path: Path) -> None:
     assert "does not exist" in fail(1, "load", tmp_path / "store", tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_load_into_a_new_store_retains_its_end_only(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 2)
+    succeed("load", tmp_path / "store", tree)
+    assert [each["keys"] for each in succeed_json("log", tmp_path / "store")["revisions"]] == [5]
+
+
+def test_a_load_keeps_what_a_store_held_before(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    succeed("put", store, "k", "v")
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 2)
+    succeed("load", store, tree, "--replace")
+    assert [each["keys"] for each in succeed_json("log", store)["revisions"]][-2:] == [1, 0]
+    assert succeed("get", store, "k", "--at", "1") == "v"
+    emptied = tmp_path / "emptied"
+    succeed("put", emptied, "k", "v")
+    succeed("delete", emptied, "k")
+    succeed("load", emptied, tree)
+    assert succeed("get", emptied, "k", "--at", "1") == "v"
 
 
 def test_an_empty_source_makes_an_empty_store(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 import trio
 
 import merkledb
-from merkledb import Database, RangeProof, Snapshot, root_of
-from merklesync.options import Address, parse_address
+from manager.peer import Address
+from merkledb import ChangeProof, Database, HistoryGone, Revision, Snapshot, root_of
+from merklesync.options import address_of
 from merklesync.serving import is_loopback
 from server import Server, open_listeners
 from tests.command_line import (
     DEADLINE_SECONDS,
+    content,
     fail,
     fill,
     finish,
@@ -55,38 +57,33 @@ def closed_port() -> Iterator[str]:
         yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
-class LyingSnapshot:
-    """Claims to be at a root that it is not at."""
-
-    def __init__(self, snapshot: Snapshot, root: bytes) -> None:
-        self._snapshot = snapshot
-        self.root = root
-        self.revision = snapshot.revision
-
-    def __len__(self) -> int:
-        return len(self._snapshot)
-
-    def prove_range(
-        self,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        max_keys: int = 1,
-        max_bytes: int = 1 << 20,
-    ) -> RangeProof:
-        return self._snapshot.prove_range(start, end, max_keys=max_keys, max_bytes=max_bytes)
-
-
 class LyingDatabase:
+    """Claims to be at a root that it is not at, and proves what it holds."""
+
     def __init__(self, database: Database, root: bytes) -> None:
         self._database = database
         self._root = root
         self.scheme = database.scheme
 
-    @contextmanager
-    def snapshot(self) -> Iterator[LyingSnapshot]:
-        with self._database.snapshot() as snapshot:
-            yield LyingSnapshot(snapshot, self._root)
+    @property
+    def head(self) -> Revision | None:
+        head = self._database.head
+        return head and head._replace(root=self._root)
+
+    def at(self, root: bytes) -> Snapshot:
+        return self._database.snapshot()
+
+    def prove_changes(
+        self,
+        old: bytes,
+        new: bytes,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int = 1,
+        max_bytes: int = 1,
+    ) -> ChangeProof:
+        raise HistoryGone(old)
 
 
 @contextmanager
@@ -153,7 +150,7 @@ def stalling_relay(address: str, max_bytes: int) -> Iterator[str]:
 
     async def relay(client: trio.SocketStream) -> None:
         async with (
-            await trio.open_tcp_stream(*parse_address(address)) as server,
+            await trio.open_tcp_stream(*address_of(address)) as server,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(pass_on, client, server)
@@ -306,16 +303,30 @@ def test_serve_at_an_address_that_is_taken_or_elsewhere_fails(store: Path, addre
     ],
 )
 def test_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
-    assert parse_address(str(Address(*address))) == address
+    assert address_of(text) == address
+    assert address_of(str(Address(*address))) == address
 
 
 @pytest.mark.parametrize(
     "text", ["", "host", "host:", "host:x", "host:-1", "host:65536", "::1:1", "[::1]", "host:\u0661"]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"HOST:PORT|port"):
-        parse_address(text)
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        address_of(text)
+
+
+def test_a_peer_without_a_complete_root_is_told_apart(tmp_path: Path) -> None:
+    pairs = {b"%06d" % number: os.urandom(2_000) for number in range(2_000)}
+    fill(tmp_path / "store", pairs)
+    with serving(tmp_path / "store") as address:
+        stop_in_the_middle(tmp_path / "copy", address)
+    with serving(tmp_path / "copy") as address:
+        document = succeed_json("status", address)
+        assert (document["root"], document["revision"], document["keys"]) == (None, 0, 0)
+        assert "none yet" in succeed("status", address)
+        sentence = fail(1, "sync", tmp_path / "new", "--from", address, "--trust-peer")
+    assert "has no complete root yet" in sentence
+    assert not (tmp_path / "new").exists()
 
 
 def test_only_the_loopback_is_private() -> None:
@@ -326,35 +337,76 @@ def test_only_the_loopback_is_private() -> None:
     assert not is_loopback("192.0.2.1")
 
 
-def test_ctrl_c_leaves_a_copy_that_resumes(tmp_path: Path) -> None:
-    pairs = {b"%06d" % number: os.urandom(2_000) for number in range(4_000)}
-    root, copy = fill(tmp_path / "store", pairs), tmp_path / "copy"
-    with serving(tmp_path / "store") as address:
-        with (
-            stalling_relay(address, 4_000_000) as relay,
-            start("sync", copy, "--from", relay, "--root", root) as process,
-        ):
-            deadline = time.monotonic() + DEADLINE_SECONDS
-            while not is_begun(copy):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-            process.send_signal(signal.SIGINT)
-            _, errors = finish(process)
-        assert process.returncode == 130
-        assert (
-            errors
-            == f"Error: interrupted: {copy} keeps what was copied; run the same command again to go on\n"
-        )
-        assert "unfinished copy" in run("root", copy).stderr
-        document = succeed_json("sync", copy, "--from", address, "--root", root)
-    assert (document["root"], document["keys"], document["synced_keys"]) == (root, 4_000, 4_000)
-    assert 0 < document["fetched_keys"] < 4_000
-    assert run("root", copy).stderr == ""
+def stop_in_the_middle(copy: Path, address: str, *options: object) -> str:
+    """Begin a sync that stalls, interrupt it when something of it is on disk; return what it says."""
+    with (
+        stalling_relay(address, 2_000_000) as relay,
+        start("sync", copy, "--from", relay, "--trust-peer", *options) as process,
+    ):
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not is_begun(copy):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        _, errors = finish(process)
+    assert process.returncode == 130
+    return errors
 
 
 def is_begun(copy: Path) -> bool:
     try:
         with merkledb.open(copy, scheme=None, readonly=True, create=False) as database:
-            return database.revision > 0
+            return database.catching_up
     except merkledb.NotADatabase:
         return False
+
+
+def test_ctrl_c_leaves_a_copy_that_resumes(tmp_path: Path) -> None:
+    pairs = {b"%06d" % number: os.urandom(2_000) for number in range(4_000)}
+    root, copy = fill(tmp_path / "store", pairs), tmp_path / "copy"
+    with serving(tmp_path / "store") as address:
+        errors = stop_in_the_middle(copy, address)
+        assert (
+            errors
+            == f"Error: interrupted: {copy} keeps what was copied; run the same command again to go on\n"
+        )
+        assert "no complete root yet" in fail(1, "root", copy, "--json")
+        unfinished = succeed_json("status", copy)["sync"]
+        assert unfinished["target"] == root
+        assert 0 < unfinished["keys"] < 4_000
+        assert 0 < unfinished["share"] < 1
+        assert succeed_json("check", copy)["root"] is None
+        document = succeed_json("sync", copy, "--from", address, "--root", root)
+    assert (document["root"], document["keys"], document["synced_keys"]) == (root, 4_000, 4_000)
+    assert 0 < document["fetched_keys"] < 4_000
+    assert succeed_json("status", copy)["sync"] is None
+
+
+def test_an_unfinished_sync_is_rolled_back_to_what_is_shown_meanwhile(tmp_path: Path) -> None:
+    pairs = {b"%06d" % number: os.urandom(2_000) for number in range(2_000)}
+    root = fill(tmp_path / "store", pairs)
+    old_root = fill(tmp_path / "copy", {b"mine": b"1"})
+    with serving(tmp_path / "store") as address:
+        stop_in_the_middle(tmp_path / "copy", address, "--replace")
+        assert succeed("root", tmp_path / "copy").strip() == old_root
+        assert content(tmp_path / "copy") == {b"mine": b"1"}
+        shown = succeed("status", tmp_path / "copy")
+        assert f"on the way to root {root}" in shown
+        for command in (["put", tmp_path / "copy", "k", "v"], ["delete", tmp_path / "copy", "mine"]):
+            assert f"give it up with merklesync rollback {tmp_path / 'copy'}" in fail(1, *command)
+        document = succeed_json("rollback", tmp_path / "copy")
+        assert (document["rolled_back"], document["root"]) == (True, old_root)
+        assert succeed_json("check", tmp_path / "copy")["root"] == old_root
+        succeed("put", tmp_path / "copy", "k", "v")
+        result = run("rollback", tmp_path / "copy")
+        assert "has no unfinished sync" in result.stderr
+        assert result.stdout == succeed("root", tmp_path / "copy")
+
+
+def test_a_first_sync_is_rolled_back_to_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "store", {b"%06d" % number: os.urandom(2_000) for number in range(2_000)})
+    with serving(tmp_path / "store") as address:
+        stop_in_the_middle(tmp_path / "copy", address)
+    assert "its first sync is unfinished" in fail(1, "get", tmp_path / "copy", "000000")
+    document = succeed_json("rollback", tmp_path / "copy")
+    assert (document["rolled_back"], document["root"], document["keys"]) == (True, "00" * 32, 0)

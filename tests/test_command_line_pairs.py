@@ -1,6 +1,5 @@
 """put, get, delete, list, root, check: single pairs and whole stores, for people and for machines."""
 
-import json
 import sqlite3
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import merkledb
 from merkledb import Scheme, root_of
 from tests.command_line import fail, fill, run, succeed, succeed_json
 
-READING = ["get", "list", "root", "prove", "verify", "status", "check", "export"]
-COMMANDS = ["load", "put", "delete", "serve", "sync", "demo", *READING]
+READING = ["get", "list", "root", "log", "diff", "prove", "verify", "status", "check", "export"]
+COMMANDS = ["load", "put", "delete", "serve", "sync", "follow", "rollback", "demo", *READING]
 PAIRS = {b"": b"empty", b"a": b"1", b"a/b": b"", b"\xff\x00": b"\x00\xff", b"line\nbreak": b"x"}
 
 
@@ -90,7 +89,8 @@ def test_list_prints_one_json_document(store: Path) -> None:
 
 
 def test_list_of_a_range_that_ends_before_it_starts_is_refused(store: Path) -> None:
-    assert "swap them" in fail(1, "list", store, "--start", "b", "--end", "a")
+    assert "swap them" in fail(2, "list", store, "--start", "b", "--end", "a")
+    assert "swap them" in fail(2, "prove", store, "--start", "b", "--end", "a", "--json")
     assert "--prefix" in fail(2, "list", store, "--start", "b", "--prefix", "a")
 
 
@@ -128,6 +128,9 @@ def test_reading_commands_create_nothing(tmp_path: Path) -> None:
         ["export", missing, tmp_path / "target"],
         ["serve", missing, "--listen", "127.0.0.1:0"],
         ["delete", missing, "k"],
+        ["log", missing],
+        ["diff", missing, "1", "2"],
+        ["rollback", missing],
     ):
         assert "is no store" in fail(1, *command), root
     assert list(tmp_path.iterdir()) == []
@@ -162,16 +165,9 @@ def test_a_store_of_a_newer_format_is_refused(store: Path) -> None:
     assert "install a newer merklesync" in fail(1, "put", store, "k", "v")
 
 
-def test_a_copy_that_is_not_finished_is_noted(store: Path) -> None:
-    with merkledb.open(store) as database:
-        database.set_progress(b"something")
-    result = run("root", store)
-    assert "unfinished copy" in result.stderr
-    assert json.loads(run("root", store, "--json").stdout)["keys"] == 5
-
-
 def test_a_key_that_is_too_long_is_refused(store: Path) -> None:
-    assert "over the limit of 255" in fail(1, "put", store, "k" * 256, "v")
+    assert "over the limit of 252" in fail(1, "put", store, "k" * 253, "v")
+    assert succeed("list", store, "--prefix", "k" * 253) == ""
 
 
 @pytest.mark.parametrize(
@@ -179,16 +175,25 @@ def test_a_key_that_is_too_long_is_refused(store: Path) -> None:
     [
         (["put", "s", "k"], "give either VALUE or --file"),
         (["put", "s", "0x1", "v"], "0x1 is not 0x and an even number of hex digits"),
-        (["put", "s", "k", "--file", "/nonexistent"], "No such file or directory"),
         (["put", "s", "k", "v", "--branch-factor", "3"], "'3' is not one of"),
         (["nonsense"], "No such command"),
         (["--nonsense"], "No such option"),
         (["get", "s"], "Missing argument"),
         (["list", "s", "--limit", "x"], "'x' is not a valid integer"),
         (["verify", "/dev/null", "--root", "12"], "'12' is not a root: a root has 64 hex digits"),
-        (["status", "example.org"], "'example.org' is not HOST:PORT"),
+        (
+            ["status", "example.org:http"],
+            "there is no store 'example.org:http', and 'example.org:http' is not",
+        ),
         (["status", "::1:7440"], "is not HOST:PORT"),
-        (["status", "h:99999"], "port 99999 is above 65535"),
+        (["status", "h:99999"], "is not HOST:PORT"),
+        (["status", "h:1", "--from", "h:2"], "--from compares a store with its peers"),
+        (["follow", "s", "--from", "h:1"], "give either --roots FILE or --trust-peer"),
+        (["get", "s", "k", "--at", "1234567g"], "'1234567g' is no revision: give its number, or at least 8"),
+        (["diff", "s", "abc"], "'abc' is no revision"),
+        (["put", "s", "k", "v", "--history", "0"], "0 is not in the range x>=1"),
+        (["put", "s", "k", "v", "--history-seconds", "nan"], "'nan' is no number of seconds"),
+        (["put", "s", "k", "v", "--history-seconds", "-1"], "'-1' is no number of seconds"),
         (["sync", "s", "--from", "h:1"], "give either --root HEX or --trust-peer"),
         (
             ["sync", "s", "--from", "h:1", "--trust-peer", "--root", "00" * 32],
@@ -202,6 +207,27 @@ def test_a_key_that_is_too_long_is_refused(store: Path) -> None:
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments: list[str], sentence: str) -> None:
     assert sentence in fail(2, *arguments)
+
+
+def test_a_failure_is_a_json_document_where_one_was_asked_for(store: Path) -> None:
+    assert fail(1, "get", store, "nope", "--json").endswith("has no key nope")
+    assert "No such command" in fail(2, "nonsense", "--json")
+    assert "No such option" in fail(2, "get", store, "--nonsense", "--json")
+    assert "no key --json" in run("get", store, "--", "--json").stderr
+    assert run("get", store, "--", "--json").stdout == ""
+
+
+def test_a_file_that_is_missing_is_no_wrong_command_line(store: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for command in (
+        ["put", store, "k", "--file", missing],
+        ["verify", missing, "--root", "00" * 32],
+        ["load", store, missing],
+        ["status", missing],
+    ):
+        sentence = fail(1, *command)
+        assert str(missing) in sentence
+    assert "neither a store nor HOST:PORT" in sentence
 
 
 def test_help_names_every_command_and_exit_code() -> None:
