@@ -6,7 +6,8 @@ way to a newer target only
 
 - when no peer has it any more, at once;
 - when it has been the goal for so long that what was fetched at the goals before it might soon be older than
-  what peers retain, and could not be brought forward by changes any more.
+  what peers retain, and could not be brought forward by changes any more.  Where answers take long, it is
+  left some of them, for each piece that is fetched at a goal of its own has to be brought along on its own.
 
 So a target that moves faster than its content can be fetched is still reached, or rather one of its roots is,
 and then another: every root that the database shows was a target once.  While much is left the goal moves on
@@ -21,6 +22,9 @@ from typing import Final, NamedTuple
 # Goals whose revisions are remembered: what is fetched at one is applied seconds later, and by then there are
 # a few newer ones.
 _REMEMBERED_GOALS: Final = 64
+# A goal gets so many answers before it gives way, unless that takes so many times its patience.
+_MIN_ANSWERS: Final = 8
+_MAX_STRETCHING: Final = 12
 
 
 class Target(NamedTuple):
@@ -52,6 +56,7 @@ class Goals:
         self._base_seconds = patience_seconds
         self._patience_seconds = patience_seconds
         self._since = 0.0
+        self._answers = 0
         self._revisions: dict[bytes, int | None] = {}
 
     @property
@@ -64,7 +69,8 @@ class Goals:
         """When the goal gives way to the newest target if it is not reached; never while it is that."""
         if self.is_newest:
             return float("inf")
-        return self._since + self._patience_seconds if self.goal is not None else 0.0
+        stretching = 1 if self._answers >= _MIN_ANSWERS else _MAX_STRETCHING
+        return self._since + self._patience_seconds * stretching
 
     def aim(self, target: Target) -> None:
         """Note the newest target; it becomes the goal with ``advance``."""
@@ -82,7 +88,12 @@ class Goals:
         if self.target is not None:
             self._set_goal(self.target)
         self._since = now
+        self._answers = 0
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
+
+    def count_answer(self) -> None:
+        """Note that something was fetched since the goal became the goal."""
+        self._answers += 1
 
     def _set_goal(self, goal: Target) -> None:
         self.goal = goal

@@ -254,6 +254,7 @@ class Ledger:
         before = Work(work.start, verified.end, share, work.root)
         piece = Piece(verified, before, proof_bytes, verified.memory_bytes)
         self._verified.append(piece)
+        self.goals.count_answer()
         self.wake()
         return piece
 

@@ -337,7 +337,7 @@ class Manager:
 
     def _newest_announced(self, above: int) -> Target | None:
         """Return the announced head with the highest revision, if peers are trusted and it is ``above``."""
-        heads = [session.head for session in self._sessions if session.head is not None]
+        heads = [session.offered for session in self._sessions if session.offered is not None]
         return newest_announced(heads, above) if self._trust_peers else None
 
     def _peer_changed(self) -> None:

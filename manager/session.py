@@ -86,6 +86,8 @@ class PeerSession:
         self._hopeless: PeerError | None = None
         self._lacking: RootLacking | None = None
         self._lacking_until = 0.0
+        # A root that it announced and did not have.
+        self._denied: bytes | None = None
         self._timeouts = 0
         self._paused_until = 0.0
         self._keys = 0
@@ -117,6 +119,12 @@ class PeerSession:
     def hopeless(self) -> PeerError | None:
         """Why nothing is expected of the peer on the way to the present goal; None while something is."""
         return self._hopeless or (self._lacking if self._lacks_goal() else None)
+
+    @property
+    def offered(self) -> SeenHead | None:
+        """Its head, if it may have it: None where it did not have what it announced, or is of no use."""
+        is_offered = self._hopeless is None and (self.head is None or self.head.root != self._denied)
+        return self.head if is_offered else None
 
     @property
     def is_dropped(self) -> bool:
@@ -314,6 +322,8 @@ class PeerSession:
         self._lacking_until = trio.current_time() + self._backoff.jittered(
             self._sync.limits.max_backoff_seconds
         )
+        if self.head is not None and self.head.root == lacking.root:
+            self._denied = lacking.root
         if self._lacks_goal():
             self._reason = str(lacking)
             self._changed()

@@ -1,0 +1,554 @@
+"""Following: each new target, the heads of trusted peers, peers that come, go, lag, or lose everything."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from manager import (
+    Limits,
+    LocalContent,
+    Manager,
+    NoPeersLeft,
+    NothingToShow,
+    Peer,
+    PeerState,
+    PeerUnreachable,
+    Progress,
+    Reached,
+    Situation,
+    VerificationFailed,
+)
+from merkledb import EMPTY_ROOT, Database
+from syncproto import ErrorCode, Head
+from tests import fake_servers
+from tests.fake_servers import FakeServer, InEventLoop, ScriptedServer
+from tests.sources import Source, Watching, new_source
+from tests.stores import new_database
+from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
+
+
+class Following:
+    """A manager that follows, and what it reaches.
+
+    Attributes:
+        reached: What ``roots`` said.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.reached: list[Reached] = []
+
+    async def collect(self) -> None:
+        async for each in self.manager.roots():
+            self.reached.append(each)
+
+    @property
+    def progress(self) -> Progress:
+        return self.manager.progress
+
+    def situation(self) -> Situation:
+        return self.progress.situation
+
+
+@asynccontextmanager
+async def follow(
+    copy: Database,
+    servers: list[FakeServer | Peer],
+    target: bytes | None = None,
+    *,
+    source: Source | None = None,
+    limits: Limits = SMALL,
+    trust_peers: bool = False,
+    replace: bool = False,
+) -> AsyncIterator[Following]:
+    """Follow as long as the block lasts, from servers that live as long."""
+    async with trio.open_nursery() as nursery:
+        peers = [each if isinstance(each, Peer) else each.peer(nursery) for each in servers]
+        manager = Manager(
+            copy,
+            peers,
+            target,
+            limits=limits,
+            trust_peers=trust_peers,
+            replace=replace,
+            processor=Watching(source, copy) if source is not None else InEventLoop(),
+            random=random.Random(1),
+        )
+        following = Following(manager)
+        nursery.start_soon(following.collect)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(manager.follow)
+        await trio.sleep(0.1)
+        yield following
+        nursery.cancel_scope.cancel()
+
+
+def lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
+async def commit_and_announce(source: Source, server: FakeServer, seed: int) -> bytes:
+    root = source.change(5, random.Random(seed))
+    await server.announce()
+    return root
+
+
+# Targets that are named.
+
+
+async def test_each_named_target_is_reached_and_then_the_next_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with follow(copy, [server], source=source) as following:
+            assert following.situation() is Situation.NO_TARGET
+            for seed in range(4):
+                following.manager.update_target(await commit_and_announce(source, server, seed))
+                await trio.sleep(3600)
+                assert copy.root == source.root
+                assert following.situation() is Situation.IN_SYNC
+                assert following.progress.share == 1.0
+        assert_same(copy, source.database)
+    assert [each.root for each in following.reached] == source.roots[2:]
+    assert server.connections == 1, "pings keep the connection through the hours"
+
+
+async def test_what_untrusted_peers_announce_is_no_target(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with follow(copy, [server], source.root, source=source) as following:
+            await commit_and_announce(source, server, 1)
+            await trio.sleep(60)
+            assert copy.root == source.roots[1]
+            assert following.situation() is Situation.IN_SYNC
+            assert following.progress.peers[0].root == source.root
+            assert following.progress.peers[0].revision == 2
+
+
+async def test_following_goes_on_with_what_an_earlier_run_was_on_the_way_to(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        await sync_in_part(source.database, copy, FakeServer(source.database), 50)
+        async with follow(copy, [FakeServer(source.database)], source=source) as following:
+            await trio.sleep(60)
+            assert following.manager.target == source.root
+        assert_same(copy, source.database)
+
+
+async def test_a_target_that_no_peer_has_is_waited_for_and_ends_nothing(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with follow(copy, [server], b"?" * 32, source=source) as following:
+            await trio.sleep(600)
+            assert following.situation() is Situation.NO_PEER_KNOWS_TARGET
+            assert following.progress.peers[0].state is PeerState.LACKING
+            assert "unknown root" in following.progress.peers[0].reason
+            following.manager.update_target(source.root)
+            await trio.sleep(1)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, source.database)
+    assert server.connections == 1
+    assert len(server.requests) < 60, "it is asked again now and then, no more"
+
+
+async def test_a_peer_that_announces_the_target_is_asked_for_it_at_once(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy, new_database() as empty:
+        server = FakeServer(empty)
+        async with follow(copy, [server], source.root, source=source) as following:
+            await trio.sleep(10)
+            assert following.situation() is Situation.NO_PEER_KNOWS_TARGET
+            server.database = source.database
+            await server.announce()
+            await trio.sleep(2)
+            assert copy.root == source.root
+
+
+async def test_a_target_that_is_pruned_while_it_is_fetched_is_given_up_for_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300), history=1) as source, new_database() as copy:
+        server = ScriptedServer(source.database, fake_servers.after(0.1))
+        async with follow(copy, [server], source.root, source=source) as following:
+            await trio.sleep(1)
+            source.change(3, random.Random(1))
+            await trio.sleep(60)
+            assert following.situation() is Situation.NO_PEER_KNOWS_TARGET
+            assert "history gone" in following.progress.peers[0].reason
+            keys = following.progress.keys
+            following.manager.update_target(source.root)
+            await trio.sleep(60)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, source.database)
+    assert keys > 0
+
+
+# Heads that are announced.
+
+
+async def test_each_announced_head_of_a_trusted_peer_is_followed_under_its_own_number(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with follow(copy, [server], source=source, trust_peers=True) as following:
+            assert copy.root == source.root
+            for seed in range(5):
+                await commit_and_announce(source, server, seed)
+                await trio.sleep(1)
+                assert copy.root == source.root
+            assert copy.revision == source.database.revision == 6
+        assert_same(copy, source.database)
+    assert [each.root for each in following.reached] == source.roots[1:]
+    assert [each.revision for each in following.reached] == [1, 2, 3, 4, 5, 6]
+    assert server.keys_sent == 200
+    assert server.connections == 1
+
+
+async def test_the_highest_revision_of_several_peers_wins(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(100)) as source, new_source(some_pairs(10, seed=2)) as other:
+        for seed in range(3):
+            source.change(5, random.Random(seed))
+        with new_database() as copy:
+            servers = [FakeServer(other.database, "behind"), FakeServer(source.database, "ahead")]
+            async with follow(copy, [*servers], trust_peers=True) as following:
+                await trio.sleep(10)
+                assert copy.root == source.root
+                await commit_and_announce(other, servers[0], 1)
+                await trio.sleep(10)
+                assert copy.root == source.root
+                assert following.situation() is Situation.IN_SYNC
+
+
+async def test_a_peer_that_lost_everything_changes_nothing_here(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as copy, new_source({b"a": b"b"}) as other:
+        for seed in range(5):
+            source.change(5, random.Random(seed))
+        server = FakeServer(source.database)
+        async with follow(copy, [server], source=source, trust_peers=True) as following:
+            for lost in (other.database, None):
+                with new_database() as empty:
+                    server.database = lost or empty
+                    await server.announce()
+                    await trio.sleep(60)
+                    assert following.situation() is Situation.PEERS_BEHIND
+                    assert copy.root == source.root
+            server.database = source.database
+            await commit_and_announce(source, server, 9)
+            await trio.sleep(1)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, source.database)
+
+
+class Incomplete(FakeServer):
+    """Has no complete root, as long as it is so."""
+
+    is_incomplete = True
+
+    def head(self, request_id: int) -> Head:
+        return Head(request_id, None, 0, 0) if self.is_incomplete else super().head(request_id)
+
+
+async def test_a_peer_without_a_complete_root_is_waited_for(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = Incomplete(source.database)
+        async with follow(copy, [server], source=source, trust_peers=True) as following:
+            await trio.sleep(600)
+            assert following.situation() is Situation.NO_TARGET
+            server.is_incomplete = False
+            await server.announce()
+            await trio.sleep(1)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, source.database)
+    assert server.connections == 1
+
+
+async def test_a_run_that_trusts_peers_copies_the_newest_head(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(100)) as source, new_database() as copy:
+        async with trio.open_nursery() as nursery:
+            peers = [FakeServer(source.database).peer(nursery)]
+            manager = Manager(copy, peers, trust_peers=True, processor=InEventLoop())
+            progress = await manager.run()
+            nursery.cancel_scope.cancel()
+        assert_same(copy, source.database)
+    assert progress.target == source.root
+
+
+async def test_a_run_that_trusts_peers_of_which_none_has_a_root_is_a_typed_error(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(100)) as source, new_database() as copy:
+        async with trio.open_nursery() as nursery:
+            peers = [Incomplete(source.database).peer(nursery)]
+            manager = Manager(copy, peers, trust_peers=True, processor=InEventLoop())
+            with pytest.raises(NoPeersLeft, match="no complete root to show yet") as caught:
+                await manager.run()
+            nursery.cancel_scope.cancel()
+        assert isinstance(caught.value.failures[0].error, NothingToShow)
+
+
+class Boasting(FakeServer):
+    """Announces a root that nobody has, under a high number."""
+
+    def head(self, request_id: int) -> Head:
+        return Head(request_id, b"?" * 32, 1000, 7)
+
+
+async def test_a_trusted_peer_that_does_not_have_what_it_announces_does_not_keep_us_from_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(100)) as source, new_database() as copy:
+        boaster, honest = Boasting(source.database, "boaster"), FakeServer(source.database, "honest")
+        async with follow(copy, [boaster, honest], source=source, trust_peers=True) as following:
+            await trio.sleep(120)
+            assert copy.root == source.root
+            assert following.situation() is Situation.IN_SYNC
+            for seed in range(3):
+                await commit_and_announce(source, honest, seed)
+                await trio.sleep(120)
+                assert copy.root == source.root
+
+
+async def test_a_source_that_was_set_back_while_we_were_on_the_way_to_its_head_is_followed_there(
+    autojump_clock: MockClock,
+) -> None:
+    pairs = some_pairs(300)
+    with new_source(pairs) as source, new_source(pairs) as restored, new_database() as copy:
+        for seed in range(4):
+            source.change(5, random.Random(seed))
+            if seed < 2:
+                restored.change(5, random.Random(seed))
+        assert restored.root in source.contents
+        server = ScriptedServer(source.database, fake_servers.after(1.0))
+        async with follow(copy, [server], source=source, trust_peers=True) as following:
+            await trio.sleep(3)
+            assert following.situation() is Situation.FIRST_COPY
+            server.database = restored.database
+            await server.announce()
+            await trio.sleep(600)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, restored.database)
+
+
+# Peers that come and go.
+
+
+async def test_following_outlasts_an_outage_of_all_peers(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        is_down = False
+
+        async def open_stream() -> trio.abc.Stream:
+            if is_down:
+                raise ConnectionRefusedError("connection refused")
+            return await server.open_stream()
+
+        async with trio.open_nursery() as nursery:
+            server.peer(nursery)
+            async with follow(copy, [Peer("peer", open_stream)], trust_peers=True) as following:
+                assert following.situation() is Situation.IN_SYNC
+                is_down = True
+                for conversation, _ in list(server.subscribers):
+                    await conversation.stream.aclose()
+                await trio.sleep(3600)
+                assert following.situation() is Situation.NO_PEER_REACHABLE
+                assert copy.root == source.root
+                source.change(5, random.Random(1))
+                is_down = False
+                await trio.sleep(60)
+                assert following.situation() is Situation.IN_SYNC
+                assert following.progress.peers[0].reason == ""
+            nursery.cancel_scope.cancel()
+        assert_same(copy, source.database)
+
+
+async def test_a_first_outage_is_outlasted_too(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(20)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+
+        async def open_later() -> trio.abc.Stream:
+            if trio.current_time() < 3600:
+                raise ConnectionRefusedError("connection refused")
+            return await server.open_stream()
+
+        async with trio.open_nursery() as nursery:
+            server.peer(nursery)
+            async with follow(copy, [Peer("late", open_later)], source.root) as following:
+                await trio.sleep(1800)
+                assert following.situation() is Situation.NO_PEER_REACHABLE
+                await trio.sleep(1900)
+                assert following.situation() is Situation.IN_SYNC
+            nursery.cancel_scope.cancel()
+
+
+async def test_following_ends_when_every_peer_was_dropped(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with follow(copy, [ScriptedServer(source.database, fake_servers.no_pairs)], source.root):
+                await trio.sleep(60)
+        assert isinstance(lone_error(caught.value), VerificationFailed)
+
+
+async def test_a_busy_peer_is_followed_all_the_same(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        busy = ScriptedServer(source.database, fake_servers.refuse(ErrorCode.OVERLOADED, 1000), times=3)
+        async with follow(copy, [busy], source=source, trust_peers=True) as following:
+            await trio.sleep(60)
+            assert following.situation() is Situation.IN_SYNC
+
+
+# Local commits.
+
+
+async def test_a_local_commit_while_following_is_not_lost_unasked(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+
+        async def commit_here_and_there() -> None:
+            async with follow(copy, [server], trust_peers=True):
+                copy.commit({b"mine": b"now"})
+                await commit_and_announce(source, server, 1)
+                await trio.sleep(10)
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await commit_here_and_there()
+        error = lone_error(caught.value)
+        assert isinstance(error, LocalContent)
+        assert error.root == copy.root
+        assert copy[b"mine"] == b"now"
+
+
+async def test_a_local_commit_while_following_is_replaced_where_that_is_allowed(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with follow(copy, [server], trust_peers=True, replace=True) as following:
+            for seed in range(3):
+                copy.commit(dict.fromkeys(list(source.contents[source.root])[:20], b"mine"))
+                for _ in range(2):
+                    await commit_and_announce(source, server, seed)
+                    await trio.sleep(10)
+                assert copy.root == source.root
+                assert following.situation() is Situation.IN_SYNC
+                assert following.progress.peers[0].state is PeerState.CONNECTED
+        assert_same(copy, source.database)
+
+
+async def test_a_number_that_was_given_here_keeps_no_trusted_peer_from_being_followed(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        for number in range(9):
+            copy.commit({b"mine": bytes([number])})
+        async with follow(copy, [FakeServer(source.database)], trust_peers=True, replace=True) as following:
+            await trio.sleep(10)
+            assert following.situation() is Situation.IN_SYNC
+        assert_same(copy, source.database)
+
+
+# Replicas of replicas.
+
+
+async def test_a_replica_of_a_replica_follows_the_source_with_the_same_numbers(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as middle, new_database() as last:
+        server, relay = FakeServer(source.database, "source"), FakeServer(middle, "middle")
+
+        async def announce_what_is_reached(following: Following) -> None:
+            async for _ in following.manager.roots():
+                await relay.announce()
+
+        async with (
+            follow(middle, [server], source=source, trust_peers=True) as first,
+            follow(last, [relay], source=source, trust_peers=True) as second,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(announce_what_is_reached, first)
+            for seed in range(5):
+                await commit_and_announce(source, server, seed)
+                await trio.sleep(1)
+                assert last.root == middle.root == source.root
+                assert last.revision == middle.revision == source.database.revision
+            assert second.situation() is Situation.IN_SYNC
+            nursery.cancel_scope.cancel()
+        assert_same(last, source.database)
+
+
+async def test_a_replica_serves_its_last_complete_root_while_it_catches_up(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as middle, new_database() as last:
+        await sync_from([FakeServer(source.database)], source.root, middle)
+        source.change(250, random.Random(1))
+        slow = ScriptedServer(source.database, fake_servers.after(5.0))
+        limits = Limits(max_keys=16, max_changes=16, transaction_seconds=0.1)
+        async with follow(middle, [slow], source=source, trust_peers=True, limits=limits):
+            await trio.sleep(22)
+            assert middle.catching_up
+            await sync_from([FakeServer(middle)], source.roots[1], last)
+            assert dict(last.items()) == source.contents[source.roots[1]]
+            assert middle.catching_up
+
+
+# The stream of roots.
+
+
+async def test_a_slow_reader_of_roots_sees_the_newest_only(autojump_clock: MockClock) -> None:
+    seen: list[int] = []
+
+    async def read(manager: Manager) -> None:
+        async for reached in manager.roots():
+            seen.append(reached.revision)
+            await trio.sleep(100)
+
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        async with (
+            follow(copy, [server], trust_peers=True) as following,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(read, following.manager)
+            for seed in range(20):
+                await trio.sleep(10)
+                await commit_and_announce(source, server, seed)
+            await trio.sleep(200)
+            nursery.cancel_scope.cancel()
+    assert seen[-1] == 21
+    assert len(seen) <= 4
+
+
+async def test_the_stream_of_roots_ends_with_the_run(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        async with trio.open_nursery() as nursery:
+            manager = Manager(
+                copy, [FakeServer(source.database).peer(nursery)], source.root, processor=InEventLoop()
+            )
+            roots, progress = manager.roots(), manager.watch()
+            await manager.run()
+            assert [each.root async for each in roots] == [source.root]
+            assert [each.share async for each in progress] == [1.0]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_sync_that_cannot_begin_ends_its_streams(autojump_clock: MockClock) -> None:
+    async def refuse() -> trio.abc.Stream:
+        raise ConnectionRefusedError("connection refused")
+
+    with new_database() as copy:
+        manager = Manager(copy, [Peer("nobody", refuse)], EMPTY_ROOT[:-1] + b"x", processor=InEventLoop())
+        roots = manager.roots()
+        with pytest.raises(PeerUnreachable):
+            await manager.run()
+        assert [each async for each in roots] == []

@@ -1,0 +1,329 @@
+"""Lies about changes: who lies is dropped and named, and nobody is for content that is not as believed."""
+
+import logging
+import random
+from collections.abc import Callable
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from manager import Limits, PeerState, Progress, VerificationFailed
+from manager.ranges import RangeMap
+from manager.saved import decode_saved, encode_saved
+from merkledb import Branch, ChangeProof, Database, Reason
+from syncproto import Changes, Error, ErrorCode, GetChanges, Range
+from tests import fake_servers
+from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
+from tests.sources import Source, new_source
+from tests.stores import new_database
+from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
+
+Tampering = Callable[[ChangeProof], ChangeProof]
+
+
+def altered_value(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(values=(b"altered", *proof.values[1:]))
+
+
+def omitted_change(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(keys=proof.keys[1:], values=proof.values[1:])
+
+
+def invented_change(proof: ChangeProof) -> ChangeProof:
+    first, *others = proof.keys
+    keys = (first, first + b"\x00", *others)
+    end = proof.end if others or proof.end is None else keys[-1]
+    return ChangeProof(keys, (proof.values[0], b"invented", *proof.values[1:]), end, proof.boundary)
+
+
+def altered_key(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(keys=(proof.keys[0][:-1], *proof.keys[1:]))
+
+
+def deletion_of_all(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(values=(None,) * len(proof.values))
+
+
+def early_end(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(end=proof.keys[0][:-1])
+
+
+def swapped_changes(proof: ChangeProof) -> ChangeProof:
+    return (
+        proof._replace(keys=(proof.keys[-1], *proof.keys[:-1])) if len(proof.keys) > 1 else early_end(proof)
+    )
+
+
+def without_boundary(proof: ChangeProof) -> ChangeProof:
+    return proof._replace(boundary=())
+
+
+def other_branch(proof: ChangeProof) -> ChangeProof:
+    first, *others = proof.boundary
+    children = tuple((token, bytes(32)) for token, _ in first.children)
+    return proof._replace(boundary=(Branch(first.path, first.digest, children), *others))
+
+
+# Lies that a look at the proof alone cannot tell from an honest proof for another content.
+DOUBTFUL: dict[str, Tampering] = {
+    "an altered value": altered_value,
+    "an omitted change": omitted_change,
+    "an invented change": invented_change,
+    "an altered key": altered_key,
+    "all changes as deletions": deletion_of_all,
+}
+# The same, where the proof has a boundary at all.
+DOUBTFUL_BOUNDARIES: dict[str, Tampering] = {"no boundary": without_boundary, "another branch": other_branch}
+
+
+async def no_proof(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+    """Send bytes that are no proof where changes are asked for."""
+    if isinstance(request, GetChanges):
+        await conversation.send(Changes(request.request_id, b"\x93\x90\x90\xc0"))
+    else:
+        await conversation.send(server.honest_answer(request))
+
+
+async def lying_range(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+    """Send a range that is not true where changes are asked for, as if history did not reach back."""
+    if isinstance(request, GetChanges):
+        proof = server.proof(request)
+        lie = proof._replace(values=(b"altered", *proof.values[1:]))
+        await conversation.send(Range(request.request_id, lie.encode()))
+    else:
+        await conversation.send(server.honest_answer(request))
+
+
+PLAIN: dict[str, tuple[Answer, Reason]] = {
+    "an end that is not the last key": (fake_servers.tamper_changes(early_end), Reason.WRONG_END),
+    "changes out of order": (fake_servers.tamper_changes(swapped_changes), Reason.KEYS_OUT_OF_ORDER),
+    "bytes that are no proof": (no_proof, Reason.MALFORMED),
+    "a range that is not true": (lying_range, Reason.WRONG_ROOT),
+}
+
+
+async def a_copy_behind(source: Source, copy: Database, changes: int = 60) -> None:
+    """Make a copy, and let the source go on."""
+    await sync_from([FakeServer(source.database)], source.root, copy)
+    source.change(changes, random.Random(1))
+
+
+async def sync_from_liar_and_honest(liar: FakeServer, source: Source, copy: Database) -> Progress:
+    honest = ScriptedServer(source.database, fake_servers.after(0.3), "honest")
+    return await sync_from([liar, honest], source.root, copy)
+
+
+def assert_dropped_and_named(progress: Progress, caplog: pytest.LogCaptureFixture) -> None:
+    liar, honest = progress.peers
+    assert liar.state is PeerState.DROPPED
+    assert liar.reason.startswith("invalid proof: ")
+    assert liar.keys == 0
+    assert honest.state is PeerState.CONNECTED
+    assert "dropped peer liar: invalid proof" in caplog.text
+    assert "dropped peer honest" not in caplog.text
+
+
+@pytest.mark.parametrize("name", DOUBTFUL | DOUBTFUL_BOUNDARIES)
+async def test_a_liar_about_changes_is_dropped_and_named_when_another_peer_can_show_that_it_lied(
+    name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    tampering = (DOUBTFUL | DOUBTFUL_BOUNDARIES)[name]
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liar = ScriptedServer(source.database, fake_servers.tamper_changes(tampering), "liar")
+        progress = await sync_from_liar_and_honest(liar, source, copy)
+        assert_same(copy, source.database)
+    assert_dropped_and_named(progress, caplog)
+    assert progress.keys == 0, "nothing had to be copied in full"
+
+
+@pytest.mark.parametrize(("script", "reason"), PLAIN.values(), ids=PLAIN)
+async def test_a_proof_that_could_hold_for_no_content_is_a_lie_by_itself(
+    script: Answer, reason: Reason, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liar = ScriptedServer(source.database, script, "liar")
+        with pytest.raises(VerificationFailed, match="liar: invalid proof") as caught:
+            await sync_from([liar], source.root, copy)
+        assert caught.value.reason is reason
+        assert liar.connections == 1
+        progress = await sync_from_liar_and_honest(liar, source, copy)
+        assert_same(copy, source.database)
+    assert_dropped_and_named(progress, caplog)
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+async def test_the_only_peer_convicts_itself_when_it_admits_that_nothing_has_changed(
+    name: str, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        root = copy.root
+        liar = ScriptedServer(source.database, fake_servers.tamper_changes(DOUBTFUL[name]), "liar")
+        with pytest.raises(VerificationFailed, match="liar: invalid proof") as caught:
+            await sync_from([liar], source.root, copy)
+        assert caught.value.peer == "liar"
+        assert copy.root == root, "nothing of it was applied"
+
+
+async def test_the_only_peer_that_lies_about_changes_and_about_that_too_still_gives_ranges(
+    autojump_clock: MockClock,
+) -> None:
+    async def lie_about_all_changes(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        if isinstance(request, GetChanges):
+            proof = ChangeProof((b"lie",), (b"lie",), b"lie", ())
+            await conversation.send(Changes(request.request_id, proof.encode()))
+        else:
+            await conversation.send(server.honest_answer(request))
+
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liar = ScriptedServer(source.database, lie_about_all_changes, "liar")
+        progress = await sync_from([liar], source.root, copy, Limits())
+        assert_same(copy, source.database)
+    assert progress.keys == len(source.contents[source.root])
+
+
+async def test_who_shows_that_the_content_is_right_and_then_lies_about_its_changes_is_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liars = [
+            ScriptedServer(source.database, fake_servers.tamper_changes(altered_value), name)
+            for name in ("one", "two", "three")
+        ]
+        with pytest.raises(VerificationFailed) as caught:
+            await sync_from(liars, source.root, copy)
+    assert {failure.peer for failure in caught.value.failures} == {"one", "two", "three"}
+
+
+# Content that is not what it is held to be.
+
+
+def exchange_roots(database: Database) -> None:
+    """Let the stored progress say of each range that it is at the root that the others are at."""
+    assert database.progress is not None
+    saved = decode_saved(database.progress, database.scheme.max_key_bytes)
+    one, other = {key_range.root for key_range in saved.ranges}
+    ranges = RangeMap(database.scheme.max_key_bytes)
+    for key_range in saved.ranges:
+        ranges.set(key_range.start, key_range.end, other if key_range.root == one else one)
+    database.set_progress(encode_saved(saved._replace(ranges=ranges)))
+
+
+async def a_copy_with_untrue_progress(source: Source, copy: Database) -> None:
+    await a_copy_behind(source, copy, 200)
+    await sync_in_part(source.database, copy, FakeServer(source.database), 50)
+    exchange_roots(copy)
+    source.change(100, random.Random(2))
+
+
+@pytest.mark.parametrize("peers", [1, 2, 4])
+async def test_no_honest_peer_is_dropped_for_content_that_is_not_at_its_root(
+    peers: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_with_untrue_progress(source, copy)
+        servers = [FakeServer(source.database, f"honest {number}") for number in range(peers)]
+        progress = await sync_from(servers, source.root, copy)
+        assert_same(copy, source.database)
+    assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
+    assert "dropped peer" not in caplog.text
+    assert progress.keys > 0, "what was doubted came as ranges"
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+async def test_a_liar_gets_no_honest_peer_dropped_for_content_that_is_not_at_its_root(
+    name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_with_untrue_progress(source, copy)
+        liar = ScriptedServer(source.database, fake_servers.tamper_changes(DOUBTFUL[name]), "liar")
+        progress = await sync_from_liar_and_honest(liar, source, copy)
+        assert_same(copy, source.database)
+    assert progress.peers[1].state is PeerState.CONNECTED
+    assert "dropped peer honest" not in caplog.text
+
+
+async def test_a_peer_that_does_not_say_whether_anything_has_changed_blames_nobody(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the same roots: one sends a range, one an error, one bytes that are no proof, one nothing."""
+    caplog.set_level(logging.WARNING)
+
+    def unhelpful(help_out: Answer) -> Answer:
+        async def answer(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+            if isinstance(request, GetChanges) and request.old_root == request.new_root:
+                await help_out(server, conversation, request)
+            else:
+                await conversation.send(server.honest_answer(request))
+
+        return answer
+
+    async def a_range(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        await conversation.send(Range(request.request_id, server.proof(request).encode()))
+
+    async def an_error(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        await conversation.send(Error(request.request_id, ErrorCode.HISTORY_GONE, "gone"))
+
+    scripts = [a_range, an_error, no_proof, fake_servers.never]
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liar = ScriptedServer(source.database, fake_servers.tamper_changes(altered_value), "liar", times=3)
+        others = [
+            ScriptedServer(source.database, unhelpful(script), f"unhelpful {number}")
+            for number, script in enumerate(scripts)
+        ]
+        await sync_from([liar, *others], source.root, copy)
+        assert_same(copy, source.database)
+    assert "dropped peer" not in caplog.text
+
+
+# Everything at once.
+
+BAD_SCRIPTS: list[Answer] = [
+    *(fake_servers.tamper_changes(tampering) for tampering in (DOUBTFUL | DOUBTFUL_BOUNDARIES).values()),
+    *(script for script, _ in PLAIN.values()),
+    fake_servers.never,
+    fake_servers.half_a_frame,
+    fake_servers.hang_up,
+    fake_servers.no_pairs,
+    fake_servers.after(25.0),
+    fake_servers.refuse(ErrorCode.UNKNOWN_ROOT),
+    fake_servers.refuse(ErrorCode.HISTORY_GONE),
+    fake_servers.refuse(ErrorCode.INTERNAL),
+    fake_servers.claim_and_then(1 << 21, fake_servers.never),
+]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.sampled_from(BAD_SCRIPTS), max_size=4),
+    st.integers(0, 4),
+    st.booleans(),
+    st.integers(0, 1 << 32),
+)
+def test_one_honest_peer_is_enough_among_any_others_to_bring_a_copy_forward(
+    scripts: list[Answer], place: int, progress_is_untrue: bool, seed: int
+) -> None:
+    async def main() -> None:
+        await (a_copy_with_untrue_progress if progress_is_untrue else a_copy_behind)(source, copy)
+        bad = [ScriptedServer(source.database, script, f"bad {at}") for at, script in enumerate(scripts)]
+        servers = [*bad[:place], FakeServer(source.database, "honest"), *bad[place:]]
+        progress = await sync_from(servers, source.root, copy, SMALL)
+        honest = next(peer for peer in progress.peers if peer.name == "honest")
+        assert honest.state is PeerState.CONNECTED
+        assert trio.current_time() < 600
+
+    with new_source(some_pairs(450, seed)) as source, new_database() as copy:
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+        assert_same(copy, source.database)
