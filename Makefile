@@ -1,10 +1,12 @@
 # make demo   sets up, then copies a real file tree between two processes, verifying every pair
 # make test   sets up, then lint, types and all tests
-.PHONY: demo test lint types bench format setup clean
+# make simulate SEEDS=1000   whole systems on a virtual clock, one for each seed; SEED=17 runs one, with its log
+.PHONY: demo test lint types bench simulate format setup clean
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 JOBS ?= 2
+SEEDS ?= 1000
 
 setup: $(READY)
 
@@ -35,6 +37,9 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench.database
 	$(BIN)/python -m bench.sync
+
+simulate: $(READY)
+	$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS))
 
 clean:
 	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

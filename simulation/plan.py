@@ -1,0 +1,109 @@
+"""What a seed makes of the world: how many nodes there are, how large things are, and how much goes wrong.
+
+Everything is drawn here at once, so that the first line of a log says what kind of run it was.  Stores are
+small and proofs are smaller, so that there are many requests; the sizes vary by a factor of a hundred.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, cast
+
+from merkledb import Scheme
+
+HasherName = Literal["blake3", "sha256"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One world.
+
+    Attributes:
+        scheme: Of all stores.
+        keys: At the origin, when all begins.
+        large_changes: Keys that a large commit changes at most.
+        longest_value_bytes: Of a value; often more than ``max_bytes``.
+        commits: How many the writer makes while things go wrong.
+        commit_seconds: Between two of them, on average.
+        history: Revisions that the origin retains.
+        history_seconds: For how long every node retains them; None: for ever.
+        replica_history: Revisions that replicas retain.
+        max_keys: Of a request.
+        max_bytes: Of a request.
+        max_requests: In flight to one peer.
+        origin_servers: Honest servers of the origin.
+        liars: Dishonest servers of the origin.
+        repertoire: The lies that each of them tells; None: each has some of its own.
+        mirrors: Honest copies of the origin that lag behind.
+        replicas: Which sync.
+        trusting_share: The share of replicas that believe the heads that their peers announce.
+        fault_seconds: For which things go wrong.
+        roughness: Of the network, see ``Weather``.
+        slowness: Of the network.
+        kills: How many nodes are killed, in every way.
+        partitions: How often the network is parted.
+        drops: How many connections are dropped.
+        full_disks: How often a write finds no room.
+        slowest_work_seconds: That blocking work takes, on either side of its moment.
+    """
+
+    scheme: Scheme
+    keys: int
+    large_changes: int
+    longest_value_bytes: int
+    commits: int
+    commit_seconds: float
+    history: int
+    history_seconds: float | None
+    replica_history: int
+    max_keys: int
+    max_bytes: int
+    max_requests: int
+    origin_servers: int
+    liars: int
+    repertoire: tuple[str, ...] | None
+    mirrors: int
+    replicas: int
+    trusting_share: float
+    fault_seconds: float
+    roughness: float
+    slowness: float
+    kills: int
+    partitions: int
+    drops: int
+    full_disks: int
+    slowest_work_seconds: float
+
+
+def draw(random: Random) -> Plan:
+    """Return the plan of a seed."""
+    branch_factor = random.choice([2, 4, 16, 16, 16, 256])
+    keys = random.choice([0, 1, 10, 30, 30, 60, 60, 60, 120, 200])
+    is_quiet = random.random() < 0.15
+    return Plan(
+        scheme=Scheme(cast("HasherName", random.choice(["blake3", "sha256"])), branch_factor),
+        keys=keys,
+        large_changes=random.choice([10, 30, 60, keys + 1]),
+        longest_value_bytes=random.choice([60, 1000, 10_000]),
+        commits=random.choice([1, 3, 8, 8, 15, 25]),
+        commit_seconds=random.choice([0.05, 0.5, 2.0, 5.0]),
+        history=random.choice([1, 2, 4, 16, 16, 256]),
+        history_seconds=random.choice([None, None, None, 3.0, 20.0]),
+        replica_history=random.choice([1, 2, 4, 16, 256]),
+        max_keys=max(random.choice([2, 5, 10, 20, 64]), keys // 12),
+        max_bytes=max(random.choice([600, 1500, 4000, 100_000]), keys * (30 if branch_factor == 256 else 12)),
+        max_requests=random.choice([1, 2, 2, 4]),
+        origin_servers=random.choice([1, 1, 2, 3]),
+        liars=random.choice([0, 0, 1, 1, 2, 3]),
+        repertoire=None,
+        mirrors=random.choice([0, 0, 1, 2]),
+        replicas=random.choice([1, 1, 2, 2, 3, 4]),
+        trusting_share=random.choice([0.0, 0.3, 1.0]),
+        fault_seconds=random.choice([5.0, 15.0, 40.0]),
+        roughness=0.0 if is_quiet else random.choice([0.05, 0.2, 0.5, 0.8]),
+        slowness=0.0 if is_quiet else random.choice([0.0, 0.2, 0.6]),
+        kills=0 if is_quiet else random.choice([0, 1, 2, 5, 8]),
+        partitions=0 if is_quiet else random.choice([0, 0, 1, 3]),
+        drops=0 if is_quiet else random.choice([0, 1, 5]),
+        full_disks=0 if is_quiet else random.choice([0, 0, 0, 2]),
+        slowest_work_seconds=random.choice([0.0, 0.001, 0.05]),
+    )

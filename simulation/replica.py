@@ -1,0 +1,140 @@
+"""A replica: a store that a manager keeps current, from peers of which some lie, and that serves others."""
+
+from functools import partial
+from random import Random
+
+import trio
+from outcome import acapture
+
+from manager import (
+    Limits,
+    LocalContent,
+    Manager,
+    Peer,
+    PeerProgress,
+    PeerState,
+    SyncError,
+    WrongRoot,
+)
+from merkledb import Database, DatabaseFull
+from server import Server
+from simulation.inline import Inline
+from simulation.model import Made
+from simulation.node import Death, Node, World
+from simulation.safety import Unexpected, Unsafe
+
+
+class Replica(Node):
+    """One replica.
+
+    Args:
+        world: Where it is.
+        name: Of the node and of its server.
+        peers: The names of the servers that it asks.
+        liars: Those of them that lie.
+        is_trusting: Whether it believes its peers which root is the newest; else it is told.
+    """
+
+    def __init__(
+        self, world: World, name: str, peers: tuple[str, ...], liars: frozenset[str], *, is_trusting: bool
+    ) -> None:
+        super().__init__(world, name, world.plan.replica_history)
+        self._peers = peers
+        self._liars = liars
+        self.is_trusting = is_trusting
+        self.target: Made | None = None
+        self._manager: Manager | None = None
+        self._was_told = trio.Event()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it shows the newest root."""
+        head = None if self.database is None else self.database.head
+        return head is not None and head.root == self.world.model.newest.root
+
+    def tell(self, made: Made) -> None:
+        """Tell it which root to be at."""
+        self.target = made
+        self._was_told.set()
+        if self._manager is not None and not self.is_dying:
+            self.world.trace.note("retarget", self.name, f"{made.number} {made.root.hex()[:8]}")
+            self._manager.update_target(made.root, made.number)
+
+    async def live(self, database: Database) -> None:
+        """Serve, and follow."""
+        server = self.server(database)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, [self.listener(self.name)])
+            if not self.is_trusting:
+                await self._was_told.wait()
+            while True:
+                await self._follow(database, server)
+                await trio.sleep(self._random.choice([0.1, 1.0, 5.0]))
+
+    async def _follow(self, database: Database, server: Server) -> None:
+        """Follow until that fails."""
+        plan = self.world.plan
+        limits = Limits(max_keys=plan.max_keys, max_bytes=plan.max_bytes, requests_per_peer=plan.max_requests)
+        manager = Manager(
+            database,
+            [Peer(name, partial(self.world.network.dial, self.name, name)) for name in self._peers],
+            limits=limits,
+            random=Random(self._random.random()),
+            processor=Inline(self._random, 1, plan.slowest_work_seconds),
+            trust_peers=self.is_trusting,
+        )
+        if self.target is not None:
+            manager.update_target(self.target.root, self.target.number)
+        self._manager = manager
+        try:
+            await self._watched(manager, server)
+        except SyncError as error:
+            self._judge(error)
+        except DatabaseFull:
+            self.world.trace.note("full disk", self.name)
+        finally:
+            self._judge_drops(manager)
+            self._manager = None
+
+    async def _watched(self, manager: Manager, server: Server) -> None:
+        """Run the manager, and announce what it reaches."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, manager, server)
+            # An error must leave the nursery alone, not in a group.
+            outcome = await acapture(manager.follow)
+            nursery.cancel_scope.cancel()
+        outcome.unwrap()
+
+    async def _announce(self, manager: Manager, server: Server) -> None:
+        async for reached in manager.roots():
+            self.world.trace.note("reached", self.name, f"{reached.revision} {reached.root.hex()[:8]}")
+            server.announce()
+
+    def _judge(self, error: SyncError) -> None:
+        """Say whether a sync may end so."""
+        self.world.trace.note(f"sync ended: {type(error).__name__}", self.name, str(error))
+        if isinstance(error, LocalContent | WrongRoot):
+            self.world.violate(Unexpected(f"{self.name}", error))
+
+    def calm_down(self) -> None:
+        """Live on without faults; an operator looks after whoever lost its peers for a fault that is over."""
+        super().calm_down()
+        dropped = [] if self._manager is None else _dropped(self._manager)
+        if any(peer.name not in self._liars for peer in dropped):
+            self.world.trace.note("restarted by its operator", self.name)
+            self.die(Death.KILLED, 0.0)
+
+    def _judge_drops(self, manager: Manager) -> None:
+        """Say whether peers may be dropped as they were."""
+        for peer in _dropped(manager):
+            is_liar = peer.name in self._liars
+            self.world.trace.note(
+                f"dropped {'a liar' if is_liar else 'an honest peer'}", self.name, peer.reason
+            )
+            is_proof = peer.reason.startswith("invalid proof")
+            if is_proof and not is_liar and not self.world.network.was_corrupted(self.name, peer.name):
+                self.world.violate(Unsafe(f"{self.name} dropped honest {peer.name}: {peer.reason}"))
+
+
+def _dropped(manager: Manager) -> list[PeerProgress]:
+    return [peer for peer in manager.progress.peers if peer.state is PeerState.DROPPED]

@@ -1,0 +1,109 @@
+"""The simulation: seeds that all go well, the same each time, and that really exercise what they are for."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simulation import Simulation, lies
+from simulation.runner import run_seed
+
+ROOT = Path(__file__).parent.parent
+# In chunks, so that the tests of several processes share them.
+CHUNK = 25
+CHUNKS = 6
+# Seeds whose counts are looked at; other ones, so that more are run.
+COUNTED = range(10_000, 10_060)
+# Within so many seeds each lie is told at least once, however seldom it fits.
+SEEDS_FOR_A_LIE = 40
+EVENTS = {
+    "applied a range",
+    "applied changes",
+    "commit: back",
+    "commit: deletions",
+    "commit: emptied",
+    "commit: first",
+    "commit: large",
+    "commit: range deleted",
+    "commit: small",
+    "commit: values",
+    "current",
+    "death: at a write, after",
+    "death: at a write, before",
+    "death: at a write, inside",
+    "death: killed",
+    "death: power lost",
+    "death: wiped",
+    "dropped a liar",
+    "full disk",
+    "network: corrupted",
+    "network: cut",
+    "network: dropped",
+    "network: ended early",
+    "network: parted",
+    "network: stalled",
+    "reached",
+    "retarget",
+}
+DIGESTS = """
+from simulation import Simulation
+for seed in range(6):
+    print(Simulation(seed).run().digest)
+"""
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_seed_violates_anything(chunk: int) -> None:
+    failures = {}
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        result = run_seed(seed)
+        if result.failure:
+            failures[seed] = result.failure
+    assert not failures, f"replay with: python -m simulation --seed {min(failures)}"
+
+
+def digests(hash_seed: int) -> str:
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
+    command = [sys.executable, "-c", DIGESTS]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_a_seed_does_the_same_in_every_process() -> None:
+    first = digests(1)
+    assert len(first.split()) == 6
+    assert digests(2) == first
+    assert [Simulation(seed).run().digest for seed in range(6)] == first.split()
+
+
+def test_a_log_changes_nothing() -> None:
+    silent, logged = Simulation(3).run(), Simulation(3, keep_lines=True).run()
+    assert silent.digest == logged.digest
+    assert silent.counts == logged.counts
+    assert not silent.lines
+    assert len(logged.lines) == sum(logged.counts.values())
+
+
+def test_everything_that_can_go_wrong_does() -> None:
+    counts: Counter[str] = Counter()
+    for seed in COUNTED:
+        result = run_seed(seed)
+        assert not result.failure
+        counts += result.counts
+    assert counts.keys() >= EVENTS
+
+
+@pytest.mark.parametrize("lie", lies.ALL)
+def test_no_lie_is_believed(lie: str) -> None:
+    for seed in range(SEEDS_FOR_A_LIE):
+        plan = replace(Simulation(seed).plan, liars=1, trusting_share=0.0, repertoire=(lie,), replicas=1)
+        outcome = Simulation(seed, plan=plan).run()
+        assert outcome.violation is None
+        if outcome.counts[f"lie: {lie}"]:
+            return
+    pytest.fail(f"no liar told that lie in {SEEDS_FOR_A_LIE} seeds")
