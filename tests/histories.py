@@ -9,8 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
+import merkledb.change_prover
+import merkledb.check
 import merkledb.history
+import merkledb.past
 import merkledb.rows
+import merkledb.writer
 from merkledb import Database, LimitTooSmall, Scheme, Snapshot, View
 from tests import oracle
 from tests.judging import Bound, proof_of
@@ -46,12 +50,29 @@ class Clock:
         return self.now
 
 
+# What is cut into pieces of so many rows, and of so many bytes.
+ROWS = {
+    merkledb.rows: ("_WINDOW_ROWS", "_LEAST_WINDOW_ROWS", "_SMALL_WINDOW_ROWS"),
+    merkledb.past: ("_FIRST_LOOKUPS", "_LOOKUPS", "_FIRST_CHUNK_ROWS"),
+    merkledb.change_prover: ("_WINDOW_ROWS",),
+    merkledb.writer: ("_STRETCH_ROWS",),
+    merkledb.check: ("_STRETCH_PAIRS",),
+}
+BYTES = {
+    merkledb.rows: ("_WINDOW_BYTES",),
+    merkledb.change_prover: ("_WINDOW_BYTES",),
+    merkledb.writer: ("_STRETCH_BYTES",),
+}
+
+
 @contextlib.contextmanager
 def small_windows(rows: int, size: int = 1 << 20, pruned_rows: int = 4096) -> Iterator[None]:
     """Make a small store need what a large one needs: many windows to read through, many steps to prune."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merkledb.rows, "_WINDOW_ROWS", rows)
-        patch.setattr(merkledb.rows, "_WINDOW_BYTES", size)
+        for names_of, limit in ((ROWS, rows), (BYTES, size)):
+            for module, names in names_of.items():
+                for name in names:
+                    patch.setattr(module, name, limit)
         patch.setattr(merkledb.history, "_PRUNED_ROWS", pruned_rows)
         yield
 

@@ -127,7 +127,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     # Local commits.
 
-    @rule(data=st.data(), way=st.sampled_from(["commit", "batch", "view", "views"]))
+    @rule(data=st.data(), way=st.sampled_from(["commit", "commit", "batch", "view", "views", "forget"]))
     def commit(self, data: st.DataObject, way: str) -> None:
         kind = data.draw(st.integers(0, 5))
         change: dict[bytes, bytes | None] = data.draw(changes(self.pool))
@@ -146,10 +146,12 @@ class HistoryMachine(RuleBasedStateMachine):
         self.progress = None
         if self.tip != before:
             self.new_revision(data)
+            if way == "forget":
+                self.oldest = len(self.known) - 1
 
     def make(self, change: dict[bytes, bytes | None], way: str) -> bytes | None:
-        if way == "commit":
-            return self.database.commit(change)
+        if way in ("commit", "forget"):
+            return self.database.commit(change, keep_history=way == "commit")
         if way == "batch":
             with self.database.batch() as batch:
                 for key, value in change.items():

@@ -249,6 +249,50 @@ def test_how_much_is_retained_may_be_changed_at_opening(tmp_path: Path) -> None:
         assert [revision.number for revision in database.revisions()] == [11, 10, 9, 8]
 
 
+def test_a_commit_may_forget_all_that_was(tmp_path: Path) -> None:
+    with merkledb.open(tmp_path / "store", history=5) as database:
+        states: list[Contents] = [{}]
+        for number in range(3):
+            states.append({**states[-1], bytes([number]): b"v"})
+            database.commit(states[-1])
+        assert database.commit({b"key": b"1"}) == database.commit({b"key": b"1"}, keep_history=False)
+        assert len(database.revisions()) == 5
+        states.append({**states[-1], b"key": b"2"})
+        database.commit({b"key": b"2"}, keep_history=False)
+        assert_revisions(database, states[-1:])
+        for state in states[:-1]:
+            with pytest.raises(merkledb.HistoryGone):
+                database.at(oracle.root_of(state, database.scheme))
+        states.append({})
+        database.commit(dict.fromkeys(states[-2]))
+        assert_revisions(database, states[-2:])
+        with database.at(oracle.root_of(states[-2], database.scheme)) as snapshot:
+            assert_reads_as(snapshot, states[-2], database.scheme)
+
+
+def test_roots_are_known_to_be_gone_for_a_while_and_then_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merkledb.revisions.REMEMBERED_REVISIONS", 3)
+    with merkledb.open(tmp_path / "store", history=2) as database:
+        roots = [database.root]
+        for number in range(8):
+            # One root comes back while its older revision is being forgotten.
+            content = b"again" if number in (0, 4) else b"%d" % number
+            roots.append(database.commit({b"key": content}))
+        for root in roots[7:]:
+            database.at(root).close()
+        for root in (*roots[4:7], roots[1]):
+            with pytest.raises(merkledb.HistoryGone):
+                database.at(root)
+        for root in (roots[0], *roots[2:4]):
+            with pytest.raises(merkledb.UnknownRoot):
+                database.at(root)
+        with database._store.read() as transaction:
+            # A row of each revision, and one of each root.
+            assert database._store.entries(transaction, database._store.revisions) <= 2 * (2 + 3 + 1)
+
+
 @pytest.mark.parametrize("history", [0, -1])
 def test_a_history_without_the_head_is_refused(tmp_path: Path, history: int) -> None:
     with pytest.raises(ValueError, match="history"):
@@ -294,13 +338,16 @@ def test_pruning_takes_all_rows_away_in_bounded_steps(tmp_path: Path) -> None:
             database.commit({some.randbytes(4): some.randbytes(40) for _ in range(30)})
         rows = history_rows(database)
     with small_windows(4096, pruned_rows=40), merkledb.open(tmp_path / "store", history=1) as database:
-        while rows:
+        for _ in range(rows):
             database.commit({b"key": some.randbytes(8)})
             assert len(database.revisions()) == 1
             left = history_rows(database)
             assert left < rows or left == 0
             assert rows - left <= 40, "a commit prunes a bounded number of rows"
             rows = left
+            if not rows:
+                break
+        assert rows == 0
         database.check()
 
 
@@ -390,6 +437,25 @@ def test_iterations_of_old_roots_go_on_while_commits_are_made() -> None:
             database.commit({difference.key: b"again"})
         assert different == sorted([*mapping, *(b"new" + key for key in mapping)])
         database.check()
+
+
+def test_what_outlives_its_database_says_so(tmp_path: Path) -> None:
+    database = merkledb.open(tmp_path / "store")
+    roots = [database.commit({bytes([number]): b"%d" % number for number in range(at)}) for at in (3, 6)]
+    with small_windows(1):
+        old = database.at(roots[0])
+        outliving: list[Iterator[object]] = [
+            database.differences(*roots),
+            old.items(),
+            old.items(reverse=True),
+        ]
+        for iterator in outliving:
+            next(iterator)
+        database.close()
+        for iterator in outliving:
+            with pytest.raises(merkledb.DatabaseClosed):
+                next(iterator)
+    old.close()
 
 
 def test_history_survives_a_restart_and_is_read_by_other_openings_for_reading(tmp_path: Path) -> None:
