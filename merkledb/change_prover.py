@@ -46,6 +46,7 @@ class Differences:
         self._earlier, self._later = (new, old) if self._new_is_earlier else (old, new)
         self._between = self._earlier.past_until(self._later)
         self._behind = self._later.past_until(None)
+        self._tables = self._later.tables()
 
     def between(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[Difference]:
         """Yield the differences in [start, end], ascending by key.
@@ -75,7 +76,7 @@ class Differences:
             elif key in again:
                 after = value_of_row(again[key])
             else:
-                after = self._later.value_in_tables(key)
+                after = self._tables.value(key)
             if before != after:
                 yield (
                     Difference(key, after, before) if self._new_is_earlier else Difference(key, before, after)

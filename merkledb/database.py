@@ -262,10 +262,10 @@ class Database(Content):
             KeyTooLong, ValueTooLong, TypeError: As ``commit``.
             SyncUnfinished: A sync is under way, so nothing could be committed.
         """
-        if self.catching_up:
-            raise SyncUnfinished(str(self.path))
         snapshot = self.snapshot()
         try:
+            if not snapshot.is_tip:
+                raise SyncUnfinished(str(self.path))
             return View(snapshot, changes, self._commit_view)
         except BaseException:
             snapshot.close()

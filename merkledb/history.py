@@ -59,7 +59,7 @@ class HistoryWriter:
 
     def put_branches(self, paths: Sequence[bytes], rows: Sequence[bytes]) -> None:
         """Keep the branches that stood at ``paths``, ascending, as ``past_branch_row`` made them."""
-        if self._unfinished:
+        if self._unfinished and self._has_rows():
             rows = [self._merged(path, row) for path, row in zip(paths, rows, strict=True)]
         self._put(self._store.branch_history, paths, rows, overwrite=True)
 
@@ -75,6 +75,11 @@ class HistoryWriter:
         else:
             cursor = self._transaction.cursor(db=table)
             cursor.putmulti(zip(row_keys, rows, strict=True), overwrite=False)
+
+    def _has_rows(self) -> bool:
+        """Return whether an earlier step, or a sync that was given up, left rows of branches."""
+        cursor = self._transaction.cursor(db=self._store.branch_history)
+        return cursor.set_range(self._prefix) and cursor.key().startswith(self._prefix)
 
     def _merged(self, path: bytes, row: bytes) -> bytes:
         """Return the row for a branch that may have one already, which then says what came first."""

@@ -189,8 +189,9 @@ class StoredRows(Rows):
         cursor = self.cursor()
         if not seek(cursor, low):
             return Window([], []), False
-        if self._transaction.stat(self._store.values)["overflow_pages"]:
-            row_keys, values = _read_bytes(cursor, max_rows)
+        with_large_values = self._transaction.stat(self._store.values)["overflow_pages"]
+        if with_large_values:
+            row_keys, values, more = _read_bytes(cursor, max_rows)
         else:
             ahead = cursor.iternext(keys=True, values=False)
             row_keys = list(islice(ahead, min(max_rows, _SMALL_WINDOW_ROWS)))
@@ -198,18 +199,22 @@ class StoredRows(Rows):
                 row_keys += islice(ahead, max_rows - len(row_keys))
             seek(cursor, low)
             values = list(islice(cursor.iternext(keys=False, values=True), len(row_keys)))
+            more = len(values) >= max_rows
         has_zeros = row_keys[0][:1] == b"\0"
         window = Window(list(map(key_of_row, row_keys)) if has_zeros else row_keys, values)
         last = window.keys[-1]
-        return window.until(end), len(values) >= max_rows and (end is None or last < end)
+        return window.until(end), more and (end is None or last < end)
 
     def cursor(self) -> Cursor:
         """Return a new cursor of the values."""
         return self._transaction.cursor(db=self._store.values)
 
 
-def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes]]:
-    """Return row keys and values from the cursor on, and no more once they are large together."""
+def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes], bool]:
+    """Return row keys and values from the cursor on, and whether there may be more behind them.
+
+    They end once they are large together.
+    """
     row_keys: list[bytes] = []
     values: list[bytes] = []
     size = 0
@@ -218,8 +223,8 @@ def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes]
         values.append(value)
         size += len(value)
         if size > _WINDOW_BYTES:
-            break
-    return row_keys, values
+            return row_keys, values, True
+    return row_keys, values, len(values) == max_rows
 
 
 class PastRows(Rows):

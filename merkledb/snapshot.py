@@ -81,14 +81,19 @@ class Snapshot(State):
         last = self._last if later is None else later.sequence
         return Past(self._store, self._transaction, self.sequence, last)
 
-    def value_in_tables(self, key: bytes) -> bytes | None:
-        """Return the value that the tables hold for ``key``, which may be another than this state's."""
-        return StoredRows(self._store, self._transaction).value(key)
+    def tables(self) -> StoredRows:
+        """Return the rows of the tables, which may be another state's than this."""
+        return StoredRows(self._store, self._transaction)
 
     @property
     def description(self) -> Revision:
         """The revision that this is."""
         return self._state
+
+    @property
+    def is_tip(self) -> bool:
+        """Whether the tables hold this state."""
+        return self._past is None
 
     def close(self) -> None:
         """End the read transaction; the snapshot cannot be used afterwards."""
@@ -101,7 +106,7 @@ class Snapshot(State):
         return self._state.keys
 
     def _rows(self) -> Rows:
-        stored = StoredRows(self._store, self._transaction)
+        stored = self.tables()
         return stored if self._past is None else PastRows(stored, self._past, self._first_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
