@@ -220,7 +220,11 @@ class Node(ABC):
     def server(self, database: Database) -> Server:
         """Return a server of the store."""
         plan = self.world.plan
-        limits = ServerLimits(max_keys=max(plan.max_keys, 8), max_ordinary_bytes=max(plan.max_bytes, 600))
+        limits = ServerLimits(
+            max_connections=plan.max_connections,
+            max_keys=max(plan.max_keys, 8),
+            max_ordinary_bytes=plan.max_bytes,
+        )
         workers = Inline(self._random, limits.max_threads, plan.slowest_work_seconds)
         return Server(database, limits=limits, workers=workers, on_failure=self._server_failed)
 

@@ -28,8 +28,14 @@ class Plan:
         history_seconds: For how long every node retains them; None: for ever.
         replica_history: Revisions that replicas retain.
         max_keys: Of a request.
+        max_changes: Of a request for changes.
         max_bytes: Of a request.
+        buffered_bytes: Memory of a sync; small enough that requests wait for it.
+        transaction_bytes: Of proofs that are applied at once.
+        transaction_seconds: After which they are applied.
+        goal_seconds: For which a root is fetched although there is a newer one.
         max_requests: In flight to one peer.
+        max_connections: Of each server.
         origin_servers: Honest servers of the origin.
         liars: Dishonest servers of the origin.
         repertoire: The lies that each of them tells; None: each has some of its own.
@@ -56,8 +62,14 @@ class Plan:
     history_seconds: float | None
     replica_history: int
     max_keys: int
+    max_changes: int
     max_bytes: int
+    buffered_bytes: int
+    transaction_bytes: int
+    transaction_seconds: float
+    goal_seconds: float
     max_requests: int
+    max_connections: int
     origin_servers: int
     liars: int
     repertoire: tuple[str, ...] | None
@@ -91,7 +103,13 @@ def draw(random: Random) -> Plan:
         replica_history=random.choice([1, 2, 4, 16, 256]),
         max_keys=max(random.choice([2, 5, 10, 20, 64]), keys // 12),
         max_bytes=max(random.choice([600, 1500, 4000, 100_000]), keys * (30 if branch_factor == 256 else 12)),
+        max_changes=max(random.choice([1, 3, 10, 30, 2048]), keys // 20),
+        buffered_bytes=random.choice([10_000, 100_000, 64 << 20]),
+        transaction_bytes=random.choice([2_000, 20_000, 200_000, 32 << 20]),
+        transaction_seconds=random.choice([0.01, 0.2, 1.0]),
+        goal_seconds=random.choice([0.2, 1.0, 5.0]),
         max_requests=random.choice([1, 2, 2, 4]),
+        max_connections=random.choice([3, 64, 64]),
         origin_servers=random.choice([1, 1, 2, 3]),
         liars=random.choice([0, 0, 1, 1, 2, 3]),
         repertoire=None,

@@ -74,7 +74,16 @@ class Replica(Node):
     async def _follow(self, database: Database, server: Server) -> None:
         """Follow until that fails."""
         plan = self.world.plan
-        limits = Limits(max_keys=plan.max_keys, max_bytes=plan.max_bytes, requests_per_peer=plan.max_requests)
+        limits = Limits(
+            max_keys=plan.max_keys,
+            max_changes=plan.max_changes,
+            max_bytes=plan.max_bytes,
+            buffered_bytes=plan.buffered_bytes,
+            transaction_bytes=plan.transaction_bytes,
+            transaction_seconds=plan.transaction_seconds,
+            goal_seconds=plan.goal_seconds,
+            requests_per_peer=plan.max_requests,
+        )
         manager = Manager(
             database,
             [Peer(name, partial(self.world.network.dial, self.name, name)) for name in self._peers],
