@@ -5,7 +5,7 @@ This is the face: the names that most users need, from the packages that do the 
 - ``merkledb``: the store, its roots and its proofs;
 - ``syncproto``: the protocol, without I/O;
 - ``server``: serves a store to whoever connects;
-- ``manager``: copies a store from servers that nobody has to trust.
+- ``manager``: copies a store from servers that nobody has to trust, and keeps the copy current.
 
 The command line is in ``cli``.
 """
@@ -23,16 +23,21 @@ except HiddenPackage as error:
         sys.exit(f"Error: {error}")
     raise
 
-from manager import Manager, Peer, Progress, SyncError
+from manager import Manager, Peer, Progress, Reached, Situation, SyncError
 from merkledb import (
     EMPTY_ROOT,
+    ChangeProof,
     Database,
+    Difference,
     InvalidProof,
     MerkleDBError,
     RangeProof,
+    Revision,
     Scheme,
     Snapshot,
+    VerifiedChanges,
     VerifiedRange,
+    View,
     open,  # noqa: A004 - the verb of merkledb, used as merklesync.open
     root_of,
     verify_range,
@@ -41,7 +46,9 @@ from server import serve
 
 __all__ = [
     "EMPTY_ROOT",
+    "ChangeProof",
     "Database",
+    "Difference",
     "HiddenPackage",
     "InvalidProof",
     "Manager",
@@ -49,10 +56,15 @@ __all__ = [
     "Peer",
     "Progress",
     "RangeProof",
+    "Reached",
+    "Revision",
     "Scheme",
+    "Situation",
     "Snapshot",
     "SyncError",
+    "VerifiedChanges",
     "VerifiedRange",
+    "View",
     "open",
     "root_of",
     "serve",

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 import trio
 
-from manager import Manager, Progress, Reached, ReachedStream, Situation
+from manager import LocalContent, Manager, Progress, Reached, ReachedStream, Situation
 from manager.goals import Target
 from manager.peer import Address
 from merkledb import Database
@@ -120,7 +120,7 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     after 5 seconds.
 
     JSON, a line each: {"event": "root", root, revision, keys}; {"event": "serving", address, addresses};
-    {"event": "situation", situation, target, root, revision, keys, changes, share, peers}.
+    {"event": "situation", situation, target, root, revision, synced_keys, synced_changes, share, peers}.
     """  # noqa: D301 - click wants the backspace itself
     if (roots is None) != trust_peer:
         raise click.UsageError("give either --roots FILE or --trust-peer", click.get_current_context())
@@ -128,6 +128,9 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
         scheme = scheme_of_new(met_peers(addresses), scheme, trust_peer=trust_peer)
     teller = _Teller(as_json)
     with open_for_syncing(store, scheme, retention) as database, content_protected(database):
+        if database.written_locally and not replace:
+            # Before a target is known, for whatever is followed will sooner or later be something else.
+            raise LocalContent(database.root)
         manager = Manager(database, list(dict.fromkeys(addresses)), replace=replace, trust_peers=trust_peer)
         hook = RootHook(on_root, store, note) if on_root is not None else None
         run(_Follower(database, manager, teller, roots, hook).run, address)
@@ -168,8 +171,8 @@ def _describe(progress: Progress) -> dict[str, Any]:
         "target": _hex(progress.target),
         "root": _hex(progress.root),
         "revision": progress.revision,
-        "keys": progress.keys,
-        "changes": progress.changes,
+        "synced_keys": progress.keys,
+        "synced_changes": progress.changes,
         "share": progress.share,
         "peers": [
             {
@@ -255,14 +258,16 @@ class _Follower:
         await read_targets(source, self._aim, note)
         self._is_last = True
         head = self._database.head
-        self._end_at(None if head is None else head.root)
+        await self._end_at(None if head is None else head.root)
 
     def _aim(self, target: Target) -> None:
         self._manager.update_target(*target)
 
-    def _end_at(self, root: bytes | None) -> None:
-        """End when the last target is what the database shows."""
+    async def _end_at(self, root: bytes | None) -> None:
+        """End when the last target is what the database shows, and all is done that is to be done for it."""
         if self._is_last and self._manager.target in (None, root):
+            if self._hook is not None:
+                await self._hook.finished()
             self._following.cancel()
 
     # What is to be said.
@@ -270,10 +275,13 @@ class _Follower:
     async def _tell_roots(self, reached_roots: ReachedStream) -> None:
         """Say, for each root, that the database shows it."""
         head = self._database.head
+        first: Reached | None = None
         if head is not None and head.number and not self._database.written_locally:
-            await self._tell_root(Reached(head.root, head.number, head.keys))
+            first = Reached(head.root, head.number, head.keys)
+            await self._tell_root(first)
         async for reached in reached_roots:
-            await self._tell_root(reached)
+            if reached != first:
+                await self._tell_root(reached)
 
     async def _tell_root(self, reached: Reached) -> None:
         if self._server is not None:
@@ -281,7 +289,7 @@ class _Follower:
         if self._hook is not None:
             self._hook.offer(reached)
         await _aside(self._teller.root, reached)
-        self._end_at(reached.root)
+        await self._end_at(reached.root)
 
     async def _tell_situations(self) -> None:
         """Say how the replica stands: when that changes for more than a moment, and while work goes on."""

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -23,6 +23,13 @@ from manager.streams import NewestStream
 # As long as people wait at a terminal after Ctrl-C; a command that has to finish more should not mind TERM.
 GRACE_SECONDS: Final = 5.0
 _STANDARD_ERROR: Final = 2
+
+
+class _Offer(NamedTuple):
+    """A root, and whether the command has been run for it."""
+
+    reached: Reached
+    done: trio.Event
 
 
 class RootHook:
@@ -38,16 +45,24 @@ class RootHook:
         self._command = command
         self._store = store.absolute()
         self._complain = complain
-        self._roots: NewestStream[Reached] = NewestStream()
+        self._offers: NewestStream[_Offer] = NewestStream()
+        self._newest: _Offer | None = None
 
     def offer(self, reached: Reached) -> None:
         """Let the command be run for a root, in place of an older one that still waits."""
-        self._roots.put(reached)
+        self._newest = _Offer(reached, trio.Event())
+        self._offers.put(self._newest)
 
     async def run(self) -> None:
         """Run the command for what is offered, until cancelled."""
-        async for reached in self._roots:
-            await self._run(reached)
+        async for offer in self._offers:
+            await self._run(offer.reached)
+            offer.done.set()
+
+    async def finished(self) -> None:
+        """Wait until the command has been run for the root that was offered last."""
+        if self._newest is not None:
+            await self._newest.done.wait()
 
     async def _run(self, reached: Reached) -> None:
         environment = {

@@ -58,7 +58,7 @@ def status(subject: str, *, addresses: tuple[Address, ...], as_json: bool) -> No
 
     JSON of a store: store, root (null while a first sync is unfinished), revision, keys, hasher,
     branch_factor, written_locally, revisions (how many are retained), oldest_revision, sync (null, or target,
-    keys, changes, expected_keys, share), situation and peers (null without --from).
+    synced_keys, synced_changes, expected_keys, share), situation and peers (null without --from).
 
     JSON of a server: address, root, revision, keys, hasher, branch_factor, protocol, user_agent, max_keys,
     max_bytes, max_requests, seconds.
@@ -206,11 +206,11 @@ def _describe_sync(look: _Look) -> dict[str, Any] | None:
         return None
     saved = look.saved
     if saved is None:
-        return dict.fromkeys(("target", "keys", "changes", "expected_keys", "share"))
+        return dict.fromkeys(("target", "synced_keys", "synced_changes", "expected_keys", "share"))
     return {
         "target": saved.target.root.hex(),
-        "keys": saved.keys,
-        "changes": saved.changes,
+        "synced_keys": saved.keys,
+        "synced_changes": saved.changes,
         "expected_keys": saved.expected_keys,
         "share": _share(saved),
     }
@@ -239,13 +239,19 @@ def _facts(path: Path, look: _Look, peers: Sequence[MetPeer | Silence]) -> dict[
         "revision": f"{described['revision']:,}",
         "keys": f"{described['keys']:,}",
         "retained": _show_retained(look.revisions),
-        "content": "written here" if look.replica.is_local else "none, or a copy",
+        "content": _show_origin(look),
         "sync": _show_sync(look),
     }
     if peers:
         facts["situation"] = sentence(replica_situation(look.replica, peers))
     facts |= {f"peer {peer.address}": describe_standing(look.replica, peer) for peer in peers}
     return facts
+
+
+def _show_origin(look: _Look) -> str:
+    if look.replica.is_local:
+        return "written here"
+    return "a copy" if look.described["keys"] or look.catching_up else "none"
 
 
 def _show_retained(revisions: Sequence[Revision]) -> str:

@@ -1,6 +1,7 @@
 """Helpers for tests of the command line: commands in this process, and servers in others."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -74,6 +75,22 @@ def content(store: Path) -> dict[bytes, bytes]:
     """Return what a store shows."""
     with merkledb.open(store, scheme=None, readonly=True) as database:
         return dict(database.items())
+
+
+@contextmanager
+def standard_input(data: bytes) -> Iterator[None]:
+    """Let standard input, as a file descriptor, which no runner replaces, hold ``data``, and then end."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 def _mind_interrupts() -> None:

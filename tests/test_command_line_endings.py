@@ -1,10 +1,12 @@
 """How commands end where the machine around them is unkind: one line, the right code, nothing lost."""
 
 import os
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
-from tests.command_line import PROGRAM, fail, fill, run, succeed
+from tests.command_line import PROGRAM, fail, fill, finish, run, start, succeed
 
 
 def test_a_proof_is_never_written_over_something(tmp_path: Path) -> None:
@@ -50,6 +52,52 @@ def test_a_failed_replace_leaves_local_content_protected(tmp_path: Path) -> None
     assert run(*arguments, "--replace").exit_code == 4
     assert "replace" in fail(1, *arguments)
     assert succeed("get", mine, "precious") == "1"
+
+
+def test_an_export_that_is_terminated_leaves_no_half_file(tmp_path: Path) -> None:
+    store, target = tmp_path / "store", tmp_path / "target.jsonl"
+    fill(store, {b"%06d" % number: bytes(2_000) for number in range(50_000)})
+    with start("export", store, target) as process:
+        while not (target.exists() and target.stat().st_size):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, errors = finish(process)
+    assert (process.returncode, errors) == (130, "Error: interrupted: export again\n")
+    assert not target.exists()
+
+
+def test_sigterm_ends_a_command_whose_interrupts_are_ignored(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *PROGRAM]
+    with subprocess.Popen(
+        [*command, "load", tmp_path / "store", "-", "--format", "jsonl"],
+        stdin=reading,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(reading)
+        # More than a pipe holds: once it is written, the process is known to read.
+        os.write(writing, b'{"key": "a", "value": "b"}\n' * 10_000)
+        process.send_signal(signal.SIGTERM)
+        _, errors = finish(process)
+    os.close(writing)
+    assert (process.returncode, errors) == (130, "Error: interrupted: nothing was loaded\n")
+
+
+def test_sigterm_is_heard_again_after_a_command(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    fill(tmp_path / "store", {})
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_while_peers_are_asked_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with start("status", f"127.0.0.1:{listener.getsockname()[1]}") as process:
+            connection, _ = listener.accept()
+            process.send_signal(signal.SIGTERM)
+            _, errors = finish(process)
+        connection.close()
+    assert (process.returncode, errors) == (130, "Error: interrupted\n")
 
 
 def test_a_data_file_that_was_cut_off_is_one_line(tmp_path: Path) -> None:

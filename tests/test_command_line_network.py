@@ -373,7 +373,7 @@ def test_ctrl_c_leaves_a_copy_that_resumes(tmp_path: Path) -> None:
         assert "no complete root yet" in fail(1, "root", copy, "--json")
         unfinished = succeed_json("status", copy)["sync"]
         assert unfinished["target"] == root
-        assert 0 < unfinished["keys"] < 4_000
+        assert 0 < unfinished["synced_keys"] < 4_000
         assert 0 < unfinished["share"] < 1
         assert succeed_json("check", copy)["root"] is None
         document = succeed_json("sync", copy, "--from", address, "--root", root)
