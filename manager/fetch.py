@@ -132,7 +132,8 @@ class _Fetch:
         self._limits = sync.limits
         # What changes are asked from; None to ask for a range.
         self._old_root = None if errand.work.root in client.forgotten_roots else errand.work.root
-        self._is_confirmed = False
+        # A doubt that the peer has dispelled: up to its end, the content is what it is held to be.
+        self._dispelled: Doubt | None = None
         # The root that is asked for: the goal at the moment of the first request.
         self._root: bytes | None = None
 
@@ -173,7 +174,7 @@ class _Fetch:
         if not await self._is_unchanged(self._work.root, doubt):
             self._old_root = None
             return True
-        self._is_confirmed = True
+        self._dispelled = doubt
         self._sync.ledger.dispel_doubt(self._errand)
         self._sync.accuse(doubt)
         goal = self._sync.ledger.goals.goal
@@ -294,6 +295,14 @@ class _Fetch:
         try:
             return await sync.processor.run(verify)
         except ProofDoubted as doubted:
-            if self._is_confirmed:
+            if self._errand.scope.cancel_called:
+                # Another peer was faster, and by now the content may be where its proof has brought it.
+                await trio.lowlevel.checkpoint()
+            if self._dispelled is not None and reaches(self._dispelled.end, doubted.end):
                 raise doubted.failure from doubted
             raise
+
+
+def reaches(end: bytes | None, other: bytes | None) -> bool:
+    """Return whether a range with the end ``end`` reaches to ``other``; None is behind every key."""
+    return end is None or (other is not None and other <= end)

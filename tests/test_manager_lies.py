@@ -1,5 +1,6 @@
 """Lies about changes: who lies is dropped and named, and nobody is for content that is not as believed."""
 
+import dataclasses
 import logging
 import random
 from collections.abc import Callable
@@ -238,6 +239,44 @@ async def test_no_honest_peer_is_dropped_for_content_that_is_not_at_its_root(
     assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
     assert "dropped peer" not in caplog.text
     assert progress.keys > 0, "what was doubted came as ranges"
+
+
+async def test_a_lie_about_a_short_range_gets_no_honest_peer_dropped_for_what_lies_behind_it(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The content is right where the liar lies, which is shown, and wrong behind that."""
+    caplog.set_level(logging.WARNING)
+
+    async def lie_about_the_first(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        if not isinstance(request, GetChanges) or request.old_root == request.new_root:
+            await conversation.send(server.honest_answer(request))
+            return
+        short = dataclasses.replace(request, max_keys=1)
+        proof = server.changes(short)
+        assert proof is not None
+        await conversation.send(Changes(request.request_id, altered_value(proof).encode()))
+
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        await a_copy_behind(source, copy, 100)
+        first = source.roots[1]
+        await sync_in_part(source.database, copy, FakeServer(source.database), 10)
+        assert copy.progress is not None
+        saved = decode_saved(copy.progress, copy.scheme.max_key_bytes)
+        (done, _) = saved.ranges
+        assert done.end is not None
+        assert done.end < b"\x80"
+        # It is said that what is done reaches further than it does.
+        ranges = RangeMap(copy.scheme.max_key_bytes, first)
+        ranges.set(b"", b"\x90", source.root)
+        copy.set_progress(encode_saved(saved._replace(ranges=ranges, shares=(0.5, 0.5))))
+        liar = ScriptedServer(source.database, lie_about_the_first, "liar")
+        honest = ScriptedServer(source.database, fake_servers.after(0.3), "honest")
+        source.change(150, random.Random(3))
+        assert list(source.database.differences(source.roots[-2], source.root, None, done.end))
+        progress = await sync_from([liar, honest], source.root, copy, Limits(requests_per_peer=1))
+        assert_same(copy, source.database)
+    assert progress.peers[1].state is PeerState.CONNECTED
+    assert "dropped peer honest" not in caplog.text
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
