@@ -37,6 +37,8 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench.database
 	$(BIN)/python -m bench.sync
+	$(BIN)/python -m bench.history
+	$(BIN)/python -m bench.follow
 
 simulate: $(READY)
 	$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS))

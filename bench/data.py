@@ -1,14 +1,22 @@
-"""The pairs that all benchmarks use, and how they get into a store."""
+"""The pairs and changes that all benchmarks use, and how they get into a store."""
 
+import random
+import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import lmdb
+
 import merkledb
+from merkledb.store import LMDB_VERSION
 
 # Few enough that a commit's columns stay in the processor's cache, many enough that its fsync hardly counts.
 LOAD_BATCH_PAIRS: Final = 16_384
+# More than any benchmark writes.
+MAP_BYTES: Final = 1 << 36
+_MAX_TABLES: Final = 16
 
 
 def key_of(index: int) -> bytes:
@@ -27,6 +35,16 @@ def sorted_pairs(count: int) -> tuple[list[bytes], list[bytes]]:
     return [key for key, _ in pairs], [value for _, value in pairs]
 
 
+def scattered_changes(keys: int, number: int, count: int) -> dict[bytes, bytes]:
+    """Return new values for ``count`` of the first ``keys`` keys, chosen at random.
+
+    Another ``number`` gives others.
+    """
+    seed = number.to_bytes(8, "big")
+    chosen = map(key_of, random.Random(number).sample(range(keys), count))
+    return {key: sha256(seed + key).digest() for key in chosen}
+
+
 def batches(keys: list[bytes], values: list[bytes], size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yield both columns in stretches of ``size``."""
     for at in range(0, len(keys), size):
@@ -34,13 +52,40 @@ def batches(keys: list[bytes], values: list[bytes], size: int) -> Iterator[tuple
 
 
 def load(path: Path, keys: list[bytes], values: list[bytes]) -> bytes:
-    """Load pairs into a new store; return its root."""
+    """Load pairs into a new store, as a bulk load does; return its root."""
     with merkledb.open(path) as database:
         for some_keys, some_values in batches(keys, values, LOAD_BATCH_PAIRS):
-            database.commit(dict(zip(some_keys, some_values, strict=True)))
+            database.commit(dict(zip(some_keys, some_values, strict=True)), keep_history=False)
         return database.root
+
+
+def load_raw(path: Path, keys: list[bytes], values: list[bytes]) -> lmdb.Environment:
+    """Append the same pairs to a new LMDB file; return it, open."""
+    environment = lmdb.open(str(path), map_size=MAP_BYTES, lib_version=LMDB_VERSION)
+    with environment.begin(write=True) as transaction:
+        transaction.cursor().putmulti(zip(keys, values, strict=True), append=True)
+    return environment
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Copy a store that nobody writes."""
+    target.mkdir()
+    shutil.copy(source / "data.mdb", target)
 
 
 def store_bytes(path: Path) -> int:
     """Return what a store takes on disk."""
     return (path / "data.mdb").stat().st_blocks * 512
+
+
+def table_bytes(path: Path, *names: bytes) -> int:
+    """Return what the pages of some tables of a store take; this process must not have it open."""
+    with lmdb.open(
+        str(path), map_size=MAP_BYTES, max_dbs=_MAX_TABLES, readonly=True, lib_version=LMDB_VERSION
+    ) as environment:
+        tables = [environment.open_db(name, create=False) for name in names]
+        with environment.begin() as transaction:
+            stats = [transaction.stat(table) for table in tables]
+    return sum(
+        stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]) for stat in stats
+    )

@@ -14,23 +14,22 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import click
 import lmdb
 
 import merkledb
-from bench.data import LOAD_BATCH_PAIRS, batches, key_of, load, sorted_pairs, store_bytes, value_of
+from bench.data import LOAD_BATCH_PAIRS, MAP_BYTES, batches, key_of, load, sorted_pairs, store_bytes, value_of
+from bench.figures import Stopwatch
 from merkledb.store import LMDB_VERSION
 
 _PROOF_KEYS: Final = 2048
 _COMMIT_PAIRS: Final = 10_000
 _GETS: Final = 50_000
 _PROOFS: Final = 30
-_MAP_BYTES: Final = 1 << 34
 
 Figures = dict[str, float]
-Result = TypeVar("Result")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -42,7 +41,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def raw_append(path: Path, keys: list[bytes], values: list[bytes], *, many_rows_a_call: bool) -> None:
     """Append sorted pairs to an empty LMDB table, in the transactions that a load makes."""
-    environment = lmdb.open(str(path), map_size=_MAP_BYTES, lib_version=LMDB_VERSION)
+    environment = lmdb.open(str(path), map_size=MAP_BYTES, lib_version=LMDB_VERSION)
     for some_keys, some_values in batches(keys, values, LOAD_BATCH_PAIRS):
         rows = zip(some_keys, some_values, strict=True)
         with environment.begin(write=True) as transaction:
@@ -87,20 +86,16 @@ def measure_reads(database: merkledb.Database, keys: list[bytes]) -> Figures:
 
 def measure_proofs(database: merkledb.Database, copy: merkledb.Database) -> Figures:
     """Return how long the parts of a sync take, a proof of 2,048 pairs each."""
-    times: dict[str, list[float]] = {"prove": [], "encode": [], "decode": [], "verify": [], "apply": []}
-    root, sizes = database.root, []
+    clock, root, sizes = Stopwatch(), database.root, []
     for start in starts():
         database.prove_range(start, max_keys=_PROOF_KEYS)  # The pages come into memory.
-        clock = Stopwatch(times)
         proof = clock.lap("prove", partial(database.prove_range, start, max_keys=_PROOF_KEYS))
         encoded = clock.lap("encode", proof.encode)
         decoded = clock.lap("decode", partial(merkledb.RangeProof.decode, encoded))
         verified = clock.lap("verify", partial(merkledb.verify_range, decoded, root, start))
         clock.lap("apply", partial(copy.apply, verified))
         sizes.append(len(encoded) / _PROOF_KEYS)
-    figures = {
-        f"{name} {_PROOF_KEYS:,} pairs, ms": statistics.median(taken) * 1e3 for name, taken in times.items()
-    }
+    figures = {f"{name} {_PROOF_KEYS:,} pairs, ms": clock.median(name) * 1e3 for name in clock.seconds}
     return {**figures, "proof, bytes a key": statistics.median(sizes)}
 
 
@@ -108,20 +103,6 @@ def starts() -> Iterator[bytes]:
     """Yield where the measured proofs start: all over the key space."""
     for number in range(_PROOFS):
         yield bytes([256 * number // _PROOFS, 128])
-
-
-class Stopwatch:
-    """Adds what a step took to a table of times."""
-
-    def __init__(self, times: dict[str, list[float]]) -> None:
-        self._times = times
-
-    def lap(self, name: str, work: Callable[[], Result]) -> Result:
-        """Do one step; return its result."""
-        began = time.perf_counter()
-        result = work()
-        self._times[name].append(time.perf_counter() - began)
-        return result
 
 
 def measure_single_proofs(database: merkledb.Database, keys: list[bytes]) -> Figures:

@@ -8,19 +8,15 @@ median of the runs is what counts.
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from bench.data import load, sorted_pairs, store_bytes
-
-_SAMPLE_SECONDS: Final = 0.01
+from bench.watched import WatchedProcess
 
 
 @dataclass
@@ -46,55 +42,11 @@ class Copy:
     store_bytes_per_key: float
 
 
-class _Process:
-    """One of the processes, with a thread that watches its memory."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "bench.processes", *arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.peak_bytes = 0
-        self._ended = Event()
-        Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        status = Path(f"/proc/{self.process.pid}/status")
-        while not self._ended.wait(_SAMPLE_SECONDS):
-            self.peak_bytes = max(self.peak_bytes, anonymous_bytes(status))
-
-    def line(self) -> str:
-        """Return the next line that the process prints."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a process of the benchmark failed: {self.process.args!r}")
-        return line.strip()
-
-    def end(self) -> dict[str, Any]:
-        """Let the process end; return what it measured."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        result: dict[str, Any] = json.loads(self.line())
-        self._ended.set()
-        self.process.wait()
-        return result
-
-
-def anonymous_bytes(status: Path) -> int:
-    """Return the anonymous memory that a /proc status file tells of; 0 when the process is gone."""
-    try:
-        for line in status.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
-
-
 def copy(kind: str, source: Path, target: Path, keys: int, root: bytes) -> Copy:
     """Copy ``source`` once; ``kind`` is "raw" or "verified"."""
-    server = _Process(f"serve_{kind}", str(source))
+    server = WatchedProcess(f"serve_{kind}", str(source))
     port = server.line()
-    client = _Process(f"sync_{kind}", str(target), port, root.hex())
+    client = WatchedProcess(f"sync_{kind}", str(target), port, root.hex())
     copied, served = client.end(), server.end()
     if copied["keys"] != keys:
         raise SystemExit(f"the {kind} copy has {copied['keys']} of {keys} keys")

@@ -7,16 +7,48 @@ from pathlib import Path
 
 import pytest
 
+from bench.figures import Figure, Stopwatch, table
+
 ROOT = Path(__file__).parent.parent
+# Enough pairs for every proof that is measured, and little else.
+SIZES: dict[str, dict[str, float]] = {
+    "bench.database": {"keys": 40_000, "runs": 1},
+    "bench.sync": {"keys": 40_000, "runs": 1},
+    "bench.history": {"keys": 40_000, "commits": 21, "changes": 100, "rounds": 2},
+    "bench.follow": {"keys": 10_000, "retained": 2, "changes": 100, "seconds": 0.1, "runs": 1},
+}
 
 
-@pytest.mark.parametrize("name", ["bench.database", "bench.sync"])
+@pytest.mark.parametrize("name", SIZES)
 def test_a_benchmark_runs(name: str) -> None:
-    command = [sys.executable, "-m", name, "--keys", "40000", "--runs", "1", "--json"]
+    options = [f"--{option}={size}" for option, size in SIZES[name].items()]
+    command = [sys.executable, "-m", name, *options, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     figures = json.loads(done.stdout)
-    assert figures.pop("keys") == 40000
-    assert figures.pop("runs") == 1
+    assert {option: figures.pop(option) for option in SIZES[name]} == SIZES[name]
+    assert figures
     for figure in figures.values():
         values = figure.values() if isinstance(figure, dict) else [figure]
-        assert all(value > 0 for value in values)
+        assert all(isinstance(value, int | float) for value in values)
+
+
+def test_a_table_tells_what_is_missed() -> None:
+    figures = [Figure("a", 1234.5), Figure("b", 0.2, 0.25), Figure("c", 3.0, 2.0)]
+    lines = table("title", figures).splitlines()
+    assert lines[0] == "title"
+    assert [line.split() for line in lines[3:]] == [
+        ["a", "1,234"],
+        ["b", "0.2", "<=", "0.25"],
+        ["c", "3", "<=", "2", "missed"],
+    ]
+
+
+def test_ratios_are_medians_of_what_was_done_in_turn() -> None:
+    ticks = iter([0.0, 1.0, 1.0, 3.0, 3.0, 6.0, 6.0, 7.0, 7.0, 8.0, 8.0, 13.0])
+    clock = Stopwatch(lambda: next(ticks))
+    for _ in range(3):
+        clock.lap("one", lambda: None)
+        clock.lap("other", lambda: None)
+    assert clock.seconds == {"one": [1.0, 3.0, 1.0], "other": [2.0, 1.0, 5.0]}
+    assert clock.median("one") == 1.0
+    assert clock.ratio("other", "one") == 2.0

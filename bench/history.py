@@ -1,0 +1,299 @@
+"""Measure history, change proofs and views in one process: what they add, beside what it is like without.
+
+    python -m bench.history [--keys N] [--commits N] [--changes N] [--rounds N] [--json]
+
+Copies of one loaded store take the same commits of scattered changes in turn: one retains 256 revisions, one
+none but the head, one few enough that each commit prunes what a commit has added; raw LMDB puts the same
+pairs.  Then proofs at older roots are made in turn with those at the head.  Ratios are medians of the ratios
+of what was done in turn.
+"""
+
+import gc
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+import lmdb
+
+import merkledb
+from bench.data import (
+    copy_store,
+    load,
+    load_raw,
+    scattered_changes,
+    sorted_pairs,
+    store_bytes,
+    table_bytes,
+)
+from bench.figures import Figure, Stopwatch, document, table
+
+# How far back proofs are made, in commits, and what they may cost there, as multiples of the head's.
+_BACKS: Final = (0, 1, 20, 200)
+_ASKED_BACK: Final = {20: 2.0, 200: 5.0}
+_PROOF_KEYS: Final = 2048
+# Single proofs are made so many at each root, in turn.
+_SINGLE_PROOFS: Final = 300
+_VIEW_CHANGES: Final = 1000
+# Few revisions, so that pruning sets in soon.
+_FEW_REVISIONS: Final = 8
+# Numbers of change sets that no commit of the others has.
+_FIRST_SYNCED: Final = 1_000_000
+_FIRST_VIEW: Final = 2_000_000
+
+
+class Sizes(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        keys: Pairs in the store.
+        commits: How many commits the store has before proofs are made.
+        changes: Changes in each.
+        rounds: How often each thing is timed.
+    """
+
+    keys: int
+    commits: int
+    changes: int
+    rounds: int
+
+
+def measure_commits(
+    folder: Path, keys: list[bytes], values: list[bytes], sizes: Sizes
+) -> tuple[list[Figure], list[bytes]]:
+    """Return what commits cost with and without history, and the roots of the store "kept"."""
+    clock, grown = Stopwatch(), []
+    raw = load_raw(folder / "raw", keys, values)
+    with (
+        merkledb.open(folder / "kept") as kept,
+        merkledb.open(folder / "bare", history=1) as bare,
+        merkledb.open(folder / "pruned", history=_FEW_REVISIONS) as pruned,
+    ):
+        roots = [kept.root]
+        every = max(1, sizes.commits // sizes.rounds)
+        for number in range(sizes.commits):
+            changes = scattered_changes(sizes.keys, number, sizes.changes)
+            work: dict[str, Callable[[], object]] = {
+                "kept": partial(kept.commit, changes),
+                "bare": partial(bare.commit, changes),
+                "pruned": partial(pruned.commit, changes),
+                "raw": partial(put_raw, raw, changes),
+            }
+            if number % every:
+                kept.commit(changes)
+            else:
+                in_turn(clock, work, number // every)
+                grown.append(store_bytes(folder / "pruned"))
+            roots.append(kept.root)
+    raw.close()
+    return [*commit_figures(clock, sizes), *store_figures(folder, sizes, grown)], roots
+
+
+def in_turn(clock: Stopwatch, work: Mapping[str, Callable[[], object]], first: int) -> None:
+    """Do each piece of work once; another begins each time, so that none profits from its place."""
+    names = list(work)
+    for at in range(len(names)):
+        name = names[(first + at) % len(names)]
+        clock.lap(name, work[name])
+
+
+def put_raw(environment: lmdb.Environment, changes: dict[bytes, bytes]) -> None:
+    """Put the pairs into an LMDB table, sorted, durably."""
+    with environment.begin(write=True) as transaction:
+        transaction.cursor().putmulti(sorted(changes.items()))
+
+
+def commit_figures(clock: Stopwatch, sizes: Sizes) -> list[Figure]:
+    """Return what a commit took."""
+    what = f"commit of {sizes.changes:,} changes"
+    return [
+        Figure("raw LMDB puts of the same pairs, ms", clock.median("raw") * 1e3),
+        Figure(f"{what}, no history, ms", clock.median("bare") * 1e3),
+        Figure(f"{what}, 256 revisions, ms", clock.median("kept") * 1e3),
+        Figure(f"{what}, {_FEW_REVISIONS} revisions, pruning, ms", clock.median("pruned") * 1e3),
+        Figure("history adds, of the commit without", clock.ratio("kept", "bare") - 1, 0.8),
+        Figure("history and pruning add, of the commit without", clock.ratio("pruned", "bare") - 1),
+        Figure("commit with history / raw LMDB puts", clock.ratio("kept", "raw")),
+    ]
+
+
+def store_figures(folder: Path, sizes: Sizes, grown: list[int]) -> list[Figure]:
+    """Return what history takes on disk.
+
+    Args:
+        folder: Where the stores are, all closed.
+        sizes: What was committed.
+        grown: How large the store that prunes was after each of its commits.
+    """
+    changed = sizes.commits * sizes.changes
+    value_bytes = table_bytes(folder / "kept", b"value_history")
+    branch_bytes = table_bytes(folder / "kept", b"branch_history")
+    retained = min(_FEW_REVISIONS - 1, len(grown)) * sizes.changes
+    added = table_bytes(folder / "pruned", b"value_history", b"branch_history")
+    settled = grown[min(2 * _FEW_REVISIONS, len(grown) - 1)]
+    return [
+        Figure("history, bytes a changed pair", (value_bytes + branch_bytes) / changed, 1000),
+        Figure("  of these, values", value_bytes / changed),
+        Figure("  of these, branches", branch_bytes / changed),
+        Figure("history when pruning, bytes a retained changed pair", added / retained),
+        Figure("file when pruning / file without history", grown[-1] / store_bytes(folder / "bare")),
+        Figure(f"file when pruning, at the end / after {2 * _FEW_REVISIONS} commits", grown[-1] / settled),
+    ]
+
+
+def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Sizes) -> list[Figure]:
+    """Return what proofs cost at older roots, beside those at the head."""
+    backs = [back for back in _BACKS if back < len(roots)]
+    figures = []
+    with merkledb.open(path, readonly=True) as database:
+        work = {str(back): partial(prove_range, database, roots[-1 - back]) for back in backs}
+        clock = prove_in_turn(work, starts(sizes.rounds))
+        figures += proof_figures(f"range proof of {_PROOF_KEYS:,} pairs", "ms", clock, backs, _ASKED_BACK)
+        work = {str(back): partial(prove_one, database, roots[-1 - back]) for back in backs}
+        clock = prove_in_turn(work, random.Random(3).choices(keys, k=_SINGLE_PROOFS))
+        figures += proof_figures("single proof", "µs", clock, backs, {})
+        work = {
+            str(back): partial(prove_changes, database, roots[-1 - back], roots[-1]) for back in backs[1:]
+        }
+        clock = prove_in_turn(work, starts(sizes.rounds, share=0.5))
+        figures += change_figures(clock, backs[1:])
+        return figures + measure_views(database, sizes)
+
+
+def starts(count: int, share: float = 0.97) -> list[bytes]:
+    """Return where proofs start: all over the first ``share`` of the key space."""
+    return [int((number + 0.5) / count * share * (1 << 32)).to_bytes(4, "big") for number in range(count)]
+
+
+def prove_in_turn(work: Mapping[str, Callable[[bytes], object]], at: list[bytes]) -> Stopwatch:
+    """Return how long each takes at each key, in turn, once its pages are in memory."""
+    clock = Stopwatch(time.process_time)
+    for number, key in enumerate(at):
+        for prove in work.values():
+            prove(key)
+        in_turn(clock, {name: partial(prove, key) for name, prove in work.items()}, number)
+    return clock
+
+
+def prove_range(database: merkledb.Database, root: bytes, start: bytes) -> None:
+    """Make a range proof as a server does."""
+    with database.at(root) as snapshot:
+        snapshot.prove_range(start, max_keys=_PROOF_KEYS)
+
+
+def prove_one(database: merkledb.Database, root: bytes, key: bytes) -> None:
+    """Make a proof of one key."""
+    with database.at(root) as snapshot:
+        snapshot.prove(key)
+
+
+def prove_changes(database: merkledb.Database, old: bytes, new: bytes, start: bytes) -> None:
+    """Make a change proof as a server does."""
+    database.prove_changes(old, new, start, max_keys=_PROOF_KEYS)
+
+
+def proof_figures(
+    what: str, unit: str, clock: Stopwatch, backs: list[int], asked: Mapping[int, float]
+) -> list[Figure]:
+    """Return what proofs took at the head, and so many commits back."""
+    units = {"ms": 1e3, "µs": 1e6}[unit]
+    figures = [Figure(f"{what} at the head, {unit}", clock.median("0") * units)]
+    for back in backs[1:]:
+        figures.append(Figure(f"{what}, {back} commits back, {unit}", clock.median(str(back)) * units))
+        ratio = clock.ratio(str(back), "0")
+        figures.append(Figure(f"{what}, {back} commits back / at the head", ratio, asked.get(back)))
+    return figures
+
+
+def change_figures(clock: Stopwatch, backs: list[int]) -> list[Figure]:
+    """Return what change proofs from older roots to the head took."""
+    return [
+        Figure(f"change proof of {_PROOF_KEYS:,}, from {back} back, ms", clock.median(str(back)) * 1e3)
+        for back in backs
+    ]
+
+
+def measure_views(database: merkledb.Database, sizes: Sizes) -> list[Figure]:
+    """Return what views of the head cost."""
+    clock = Stopwatch(time.process_time)
+    for number in range(sizes.rounds):
+        changes = scattered_changes(sizes.keys, _FIRST_VIEW + number, _VIEW_CHANGES)
+        with clock.lap("view", partial(database.view, changes)) as view:
+            clock.lap("prove", partial(view.prove_range, starts(1)[0], max_keys=_PROOF_KEYS))
+    return [
+        Figure(f"view of {_VIEW_CHANGES:,} changes, with its root, ms", clock.median("view") * 1e3),
+        Figure(f"  its range proof of {_PROOF_KEYS:,} pairs, ms", clock.median("prove") * 1e3),
+    ]
+
+
+def measure_changes(folder: Path, keys: list[bytes], values: list[bytes], sizes: Sizes) -> list[Figure]:
+    """Return what the parts of a change sync cost, a proof of 2,048 changes each."""
+    clock, encoded_bytes = Stopwatch(), 0
+    raw = load_raw(folder / "raw changes", keys, values)
+    with merkledb.open(folder / "source") as source, merkledb.open(folder / "replica") as replica:
+        for number in range(sizes.rounds):
+            changes, old = scattered_changes(sizes.keys, _FIRST_SYNCED + number, _PROOF_KEYS), source.root
+            new = source.commit(changes)
+            proof = clock.lap("prove", partial(source.prove_changes, old, new))
+            encoded = clock.lap("encode", proof.encode)
+            decoded = clock.lap("decode", partial(merkledb.ChangeProof.decode, encoded))
+            verified = clock.lap("verify", partial(replica.verify_changes, decoded, new))
+            work: dict[str, Callable[[], object]] = {
+                "apply": partial(replica.apply, verified),
+                "raw": partial(put_raw, raw, changes),
+            }
+            in_turn(clock, work, number)
+            encoded_bytes += len(encoded)
+    raw.close()
+    what = f"{_PROOF_KEYS:,} scattered changes, ms"
+    asked = {"verify": 150.0, "apply": 75.0}
+    return [
+        *(Figure(f"{name} {what}", seconds * 1e3, asked.get(name)) for name, seconds in medians(clock)),
+        Figure("change proof, bytes a change", encoded_bytes / sizes.rounds / _PROOF_KEYS),
+    ]
+
+
+def medians(clock: Stopwatch) -> list[tuple[str, float]]:
+    """Return the steps of a change sync and what they took."""
+    names = {step: step for step in ("prove", "encode", "decode", "verify", "apply")}
+    names["raw"] = "raw LMDB puts of"
+    return [(name, clock.median(step)) for step, name in names.items()]
+
+
+def measure(folder: Path, sizes: Sizes) -> list[Figure]:
+    """Return all figures."""
+    keys, values = sorted_pairs(sizes.keys)
+    # All these pairs are the benchmark's own; the collector need not look at them again and again.
+    gc.freeze()
+    load(folder / "base", keys, values)
+    for name in ("kept", "bare", "pruned", "source", "replica"):
+        copy_store(folder / "base", folder / name)
+    figures = measure_changes(folder, keys, values, sizes)
+    commit_part, roots = measure_commits(folder, keys, values, sizes)
+    return commit_part + measure_proofs(folder / "kept", keys, roots, sizes) + figures
+
+
+@click.command(help=__doc__)
+@click.option("--keys", default=1_000_000, show_default=True, help="Pairs in the store.")
+@click.option("--commits", default=210, show_default=True, help="Commits before proofs are made.")
+@click.option("--changes", default=10_000, show_default=True, help="Changes in each of them.")
+@click.option("--rounds", default=30, show_default=True, help="How often each thing is timed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
+    """Run the benchmark."""
+    sizes = Sizes(keys, commits, changes, rounds)
+    with tempfile.TemporaryDirectory(prefix="merklesync-bench-") as folder:
+        figures = measure(Path(folder), sizes)
+    if as_json:
+        print(json.dumps(sizes._asdict() | document(figures)))
+    else:
+        print(table(f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run", figures))
+
+
+if __name__ == "__main__":
+    main()
