@@ -234,11 +234,13 @@ class ClaimNotKept(PeerError):
 
     Attributes:
         needed_bytes: What the proof would need, as the peer claimed.
+        is_late: Whether it only did not come in time.
     """
 
-    def __init__(self, needed_bytes: int, detail: str) -> None:
+    def __init__(self, needed_bytes: int, detail: str, *, is_late: bool = False) -> None:
         super().__init__(f"it claimed that a pair needs {needed_bytes} bytes, and then {detail}")
         self.needed_bytes = needed_bytes
+        self.is_late = is_late
 
 
 class GaveWay(PeerError):

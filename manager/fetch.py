@@ -65,6 +65,7 @@ class Sync:
         processor: Where proofs are verified.
         random: Where all jitter comes from.
         subscribes: Whether peers are asked for their heads.
+        forgives: Whether a peer that was dropped is tried again after a long time.
         accuse: Called with a doubt that was a lie.
         heard: Called when a peer has said what its head is.
         fail: Called with an error that ends the sync.
@@ -78,6 +79,7 @@ class Sync:
     processor: Processor
     random: Random
     subscribes: bool
+    forgives: bool
     accuse: Callable[[Doubt], None]
     heard: Callable[[], None]
     fail: Callable[[MerkleDBError], None]
@@ -239,7 +241,7 @@ class _Fetch:
         try:
             fetched = await self._request(line.budget, 1, needed_bytes, line.turn())
         except RequestTimeout as error:
-            raise ClaimNotKept(needed_bytes, f"sent {error}") from error
+            raise ClaimNotKept(needed_bytes, f"sent {error}", is_late=True) from error
         if fetched.proof_bytes < needed_bytes // 2:
             line.budget.release(fetched.reserved_bytes)
             raise ClaimNotKept(needed_bytes, f"sent a proof of {fetched.proof_bytes}")

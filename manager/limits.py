@@ -55,6 +55,9 @@ class Limits:
             as long as other peers are at work, and the sync fails when it is so with all of them.
         max_connect_failures: The same for a peer that never answered at all: more likely a wrong address than
             an outage.
+        forgive_seconds: The bound of the first time for which a peer stays dropped that is followed; each
+            time it doubles.  A damaged answer of an honest peer is rare, and a liar's costs a request.
+        max_forgive_seconds: The bound of every such time.
         max_timeouts: Requests in a row that may time out before the connection is given up.
     """
 
@@ -76,6 +79,8 @@ class Limits:
     max_backoff_seconds: float = 30.0
     max_failures: int = 8
     max_connect_failures: int = 4
+    forgive_seconds: float = 1200.0
+    max_forgive_seconds: float = 86_400.0
     max_timeouts: int = 2
 
     def __post_init__(self) -> None:

@@ -228,11 +228,11 @@ class Manager:
 
         With ``trust_peers``, what the peers announce becomes the target; else ``update_target`` names it.
         That no peer can be reached, or has the target, ends nothing: they are tried again, and ``progress``
-        says so.
+        says so.  A peer that was dropped is tried again too, after a long time, as long as another is left.
 
         Raises:
             LocalContent, WrongRoot, MerkleDBError: As ``run``.
-            NoPeersLeft: Every peer was dropped for good, for it lied, or cannot be talked to.
+            NoPeersLeft: Every peer is dropped, for it lied, or cannot be talked to.
         """
         self._follows = True
         try:
@@ -277,6 +277,7 @@ class Manager:
             processor=self._processor,
             random=self._random,
             subscribes=self._follows or self._trust_peers,
+            forgives=self._follows,
             accuse=self._accuse,
             heard=self._head_heard,
             fail=self._fail,

@@ -20,7 +20,7 @@ class PeerState(StrEnum):
     CONNECTED = "connected"
     LACKING = "lacking"  # connected, and without the root that is fetched
     WAITING = "waiting"  # after a failure, before the next attempt
-    DROPPED = "dropped"  # for the rest of this sync
+    DROPPED = "dropped"  # for the rest of this sync, or while following for a long time
 
 
 class SeenHead(NamedTuple):

@@ -2,9 +2,10 @@
 
 What becomes of a failure depends on what it says of the peer:
 
-    an invalid proof, another scheme, a request     the peer is dropped for the rest of the sync
-    called bad, a pair that it will not send, a
-    claim of a large pair that it did not keep,
+    an invalid proof, another scheme, a request     the peer is dropped for the rest of the sync; one that is
+    called bad, a pair that it will not send, a     followed, for a long time
+    claim of a large pair that it did not keep
+    (for the second time, if it was only late),
     protocol broken before its first hello
 
     it does not have the goal                       it is asked for nothing at that root for a while, unless
@@ -80,6 +81,8 @@ class PeerSession:
         self._backoff = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
         # Apart from the failures: a peer that is only slow remains one of which something is expected.
         self._slowness = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
+        # How long a peer that was dropped stays so, where it is ever forgiven.
+        self._grudge = Backoff(sync.limits.forgive_seconds, sync.limits.max_forgive_seconds, sync.random)
         self._client: PeerClient | None = None
         self._scope = trio.CancelScope()
         self._was_greeted = False
@@ -89,6 +92,7 @@ class PeerSession:
         # A root that it announced and did not have.
         self._denied: bytes | None = None
         self._timeouts = 0
+        self._late_claims = 0
         self._paused_until = 0.0
         self._keys = 0
         self._reason = ""
@@ -138,12 +142,18 @@ class PeerSession:
     async def run(self) -> None:
         """Work with the peer until the ledger is closed or the peer is dropped."""
         with trio.CancelScope() as self._scope:
-            while not self._sync.ledger.is_closed and not self.is_dropped:
+            while not self._sync.ledger.is_closed:
                 self._enter(PeerState.CONNECTING)
                 failure = await self._connect_and_work()
-                if failure is None or self.is_dropped:
+                if failure is None:
                     return
-                await trio.sleep(self._note(failure))
+                delay = 0.0 if self.is_dropped else self._note(failure)
+                if self.is_dropped:
+                    if not self._sync.forgives:
+                        return
+                    await trio.sleep(self._grudge.failed())
+                    self._forgive()
+                await trio.sleep(delay)
 
     def leave(self) -> None:
         """Stop waiting for the peer; where there is a connection, its workers end with the ledger."""
@@ -151,7 +161,7 @@ class PeerSession:
             self._scope.cancel()
 
     def drop(self, failure: PeerError) -> None:
-        """Have nothing more to do with the peer for the rest of the sync."""
+        """Have nothing more to do with the peer for the rest of the sync, or for a long time."""
         if self.is_dropped:
             return
         _logger.warning("dropped peer %s: %s", self.peer.name, failure)
@@ -163,6 +173,11 @@ class PeerSession:
         if self._client is not None:
             self._client.fail(failure)
         self._changed()
+
+    def _forgive(self) -> None:
+        """Try a dropped peer again: what came from it may have been damaged on its way."""
+        self._hopeless = self._denied = None
+        self._state = PeerState.CONNECTING
 
     def _enter(self, state: PeerState) -> None:
         if not self.is_dropped:
@@ -203,6 +218,9 @@ class PeerSession:
     async def _work(self, client: PeerClient) -> None:
         assert client.peer_hello is not None
         self._client, self._was_greeted = client, True
+        if isinstance(self._hopeless, ConnectionLost):
+            # It is there again, whatever it will be good for.
+            self._hopeless = None
         workers = min(self._sync.limits.requests_per_peer, client.peer_hello.max_requests)
         self._enter(PeerState.CONNECTED)
         self._hear(client.peer_hello)
@@ -355,6 +373,10 @@ class PeerSession:
             return failure.code in (ErrorCode.BAD_REQUEST, ErrorCode.SCHEME_MISMATCH)
         if isinstance(failure, PeerMisbehaved):
             return not self._was_greeted
+        if isinstance(failure, ClaimNotKept) and failure.is_late:
+            # Once, the network may be to blame.
+            self._late_claims += 1
+            return self._late_claims > 1
         return isinstance(failure, ProofRejected | SchemeDiffers | PairRefused | ClaimNotKept)
 
     def _count_failure(self, failure: PeerError) -> float:
