@@ -30,7 +30,6 @@ from merklesync.options import (
     Retention,
     SchemeChoice,
     from_option,
-    json_option,
     retention_options,
     scheme_options,
     store_argument,
@@ -79,7 +78,7 @@ _WORK: Final = frozenset({Situation.FIRST_COPY, Situation.COPYING, Situation.CAT
 @click.option("--replace", is_flag=True, help="Replace content that was written to STORE here.")
 @scheme_options("of a new store")
 @retention_options
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON documents instead, one a line.")
 def follow(  # noqa: PLR0913 - one parameter for each argument and option
     store: Path,
     *,

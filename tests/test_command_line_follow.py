@@ -1,10 +1,12 @@
 """follow: replicas of replicas as processes of their own, killed, restarted, and left by their sources."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import trio.testing
 from manager import PeerProgress, PeerState, Progress, Situation
 from merklesync import follows
 from tests.command_line import (
+    DEADLINE_SECONDS,
     commit,
     content,
     fail,
@@ -271,6 +274,38 @@ def test_one_peer_of_several_is_enough(source: Path, tmp_path: Path) -> None:
         with serving(tmp_path / "other") as other:
             assert situation(copy, other) == "peers behind"
             assert situation(copy, other, address) == "in sync"
+
+
+def test_whoever_reads_no_lines_holds_up_nothing_and_gets_the_newest(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled_bytes = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled_bytes += os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    with serving(source) as address:
+        arguments = ("follow", copy, "--from", address, "--trust-peer")
+        with start(*arguments, stdout=writing) as process, os.fdopen(reading, "rb") as lines:
+            os.close(writing)
+            for value in range(3):
+                root = put(source, value)
+                wait_for_root(copy, root, process)
+            assert lines.read(filled_bytes) == bytes(filled_bytes)
+            shown = [lines.readline(), lines.readline()]
+            process.terminate()
+            finish(process)
+    # The first line waited all the time; of those behind it the newest is left.
+    assert shown[1] == f"{root} 4\n".encode()
+    assert process.returncode == 0
+
+
+def wait_for_root(store: Path, root: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while run("root", store).stdout.strip() != root:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
 
 
 # Roots that are written down.
