@@ -8,6 +8,7 @@ roots it retains is asked with the smallest request there is, and what it answer
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ from syncproto import (
     GetRange,
     Goodbye,
     Hello,
+    LocalProtocolError,
     Message,
     Range,
     RemoteProtocolError,
@@ -130,7 +132,9 @@ async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Sile
             async with await trio.open_tcp_stream(*address) as stream:
                 greeting = _Greeting(stream)
                 met = MetPeer(address, await greeting.hello(), perf_counter() - began, {})
-                await greeting.ask(roots, met.retains)
+                # A peer that has taken its leave already cannot be asked any more.
+                with suppress(LocalProtocolError):
+                    await greeting.ask(roots, met.retains)
     except OSError as error:
         reason = _reason(error)
     except RemoteProtocolError as error:

@@ -394,6 +394,10 @@ def test_an_unfinished_sync_is_rolled_back_to_what_is_shown_meanwhile(tmp_path: 
         assert f"on the way to root {root}" in shown
         for command in (["put", tmp_path / "copy", "k", "v"], ["delete", tmp_path / "copy", "mine"]):
             assert f"give it up with merklesync rollback {tmp_path / 'copy'}" in fail(1, *command)
+        with merkledb.open(tmp_path / "copy") as database:
+            database.set_progress(b"damaged")
+        assert "how far it is cannot be told" in succeed("status", tmp_path / "copy")
+        assert set(succeed_json("status", tmp_path / "copy")["sync"].values()) == {None}
         document = succeed_json("rollback", tmp_path / "copy")
         assert (document["rolled_back"], document["root"]) == (True, old_root)
         assert succeed_json("check", tmp_path / "copy")["root"] == old_root

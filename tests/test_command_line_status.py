@@ -13,7 +13,7 @@ from merkledb import EMPTY_ROOT, Revision, Scheme
 from merklesync.peers import MetPeer, Silence, greet
 from merklesync.situations import SENTENCES, Replica, describe_standing, replica_situation
 from server import open_listeners, serve
-from syncproto import Connection, Hello, Role
+from syncproto import Error, ErrorCode, Goodbye, Hello, Message, encode
 from tests.command_line import commit, fill, free_port, serving, succeed, succeed_json
 from tests.stores import new_database
 
@@ -170,15 +170,15 @@ async def test_a_peer_is_asked_which_roots_it_has() -> None:
     assert met.retains == {first: True, second: True, A: False}
 
 
-@pytest.mark.parametrize("is_silent", [True, False])
+@pytest.mark.parametrize("last_words", [None, (), (Goodbye(),), (Error(0, ErrorCode.SHUTTING_DOWN, "bye"),)])
 async def test_a_peer_that_greets_and_does_not_answer_was_met(
-    autojump_clock: trio.testing.MockClock, *, is_silent: bool
+    autojump_clock: trio.testing.MockClock, last_words: tuple[Message, ...] | None
 ) -> None:
     hello = Hello(hasher="blake3", branch_factor=16, root=A, revision=5, max_frame_bytes=4096, max_requests=1)
 
     async def say_hello(stream: trio.SocketStream) -> None:
-        await stream.send_all(Connection(Role.SERVER, hello).send(hello))
-        if is_silent:
+        await stream.send_all(b"".join(encode(word).data for word in (hello, *(last_words or ()))))
+        if last_words is None:
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
@@ -188,3 +188,29 @@ async def test_a_peer_that_greets_and_does_not_answer_was_met(
         nursery.cancel_scope.cancel()
     assert isinstance(met, MetPeer)
     assert (met.hello, met.retains) == (hello, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (encode(Error(0, ErrorCode.OVERLOADED, "full", 5)).data, "it refused: full"),
+        (encode(Goodbye()).data, "it does not speak merklesync: "),
+        (b"", "it does not speak merklesync: "),
+        (None, "it said nothing within 10 seconds"),
+    ],
+)
+async def test_a_peer_that_does_not_greet_is_told_apart(
+    autojump_clock: trio.testing.MockClock, words: bytes | None, reason: str
+) -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.send_all(words or b"")
+        if words is None:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await open_listeners("127.0.0.1", 0)
+        nursery.start_soon(trio.serve_listeners, speak, listeners)
+        silence = await greet(Address(*listeners[0].socket.getsockname()))
+        nursery.cancel_scope.cancel()
+    assert isinstance(silence, Silence)
+    assert silence.reason.startswith(reason)
