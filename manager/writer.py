@@ -20,7 +20,7 @@ from logging import getLogger
 import trio
 
 from manager.budget import ByteBudget
-from manager.errors import Disturbed, WrongRoot
+from manager.errors import Disturbed, LocalContent, WrongRoot
 from manager.large import LargePairs
 from manager.ledger import Ledger
 from manager.limits import Limits
@@ -218,6 +218,9 @@ class Writer:
     def _transaction(self, pieces: list[Piece], progress: bytes | None, revision: int | None) -> Standing:
         if self._database.tip_root != self.tip_root:
             raise Disturbed
+        if self._database.written_locally and not self._replace:
+            # A target that was named, or announced, after the sync had begun has not been asked this yet.
+            raise LocalContent(self.tip_root)
         verified = [piece.verified for piece in pieces]
         try:
             self.tip_root = self._database.apply(verified, progress=progress, revision=revision)
