@@ -19,7 +19,7 @@ Invariants:
 
 from collections.abc import Sequence
 from random import Random
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import trio
 
@@ -35,15 +35,11 @@ from manager.progress import PeerProgress, PeerState, Progress, ProgressStream, 
 from manager.saved import ROOT_BYTES
 from manager.session import PeerSession
 from manager.situation import Facts, Situation, situation_of
-from manager.standing import Standing, Start
+from manager.standing import Start, hello_of
 from manager.survey import require_replaceable, survey
 from manager.work import Doubt
 from manager.writer import Writer
 from merkledb import Database, MerkleDBError, Revision
-from syncproto import MAX_CONTROL_BYTES, RANGE_OVERHEAD_BYTES, Hello
-
-# What peers see in their logs.
-USER_AGENT: Final = "merklesync"
 
 
 class Manager:
@@ -83,6 +79,7 @@ class Manager:
         self.peers = tuple(map(peer_at, peers))
         self.limits = limits or Limits()
         self._target: Target | None = None
+        self._target_is_announced = False
         self._replace = replace
         self._trust_peers = trust_peers
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
@@ -120,9 +117,13 @@ class Manager:
         """
         if len(root) != ROOT_BYTES:
             raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
-        self._target = Target(root, revision)
+        self._aim(Target(root, revision))
+
+    def _aim(self, target: Target, *, is_announced: bool = False) -> None:
+        """Go to a target that the caller has named, or a peer announced."""
+        self._target, self._target_is_announced = target, is_announced
         if self._ledger is not None:
-            self._ledger.aim(self._target, trio.current_time())
+            self._ledger.aim(target, trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -270,7 +271,7 @@ class Manager:
         )
         return Sync(
             database=self.database,
-            hello=self._hello(ledger.standing),
+            hello=hello_of(self.database.scheme, ledger.standing, self.limits),
             limits=self.limits,
             ledger=ledger,
             writer=writer,
@@ -328,7 +329,7 @@ class Manager:
         """Look whether what peers announce is a new target."""
         newest = self._newest_announced(self._newest_revision())
         if newest is not None:
-            self.update_target(*newest)
+            self._aim(newest, is_announced=True)
         self._peer_changed()
 
     def _newest_revision(self) -> int:
@@ -362,7 +363,12 @@ class Manager:
             return
         announced = self._newest_announced(self._reached_revision)
         if announced is not None and announced.root != self.target:
-            self.update_target(*announced)
+            self._aim(announced, is_announced=True)
+            return
+        head = ledger.standing.head
+        if self._target_is_announced and ledger.standing.is_at_rest and head is not None and head.number:
+            # It was never there, and nothing of it is here: what we have is the newest that there is.
+            self._aim(Target(head.root, self._reached_revision))
             return
         if self._follows and not all(session.is_dropped for session in self._sessions):
             return
@@ -379,15 +385,3 @@ class Manager:
             if start.standing.is_at_rest and self.database.progress is not None:
                 self.database.set_progress(None)
         return start
-
-    def _hello(self, standing: Standing) -> Hello:
-        """Return what we say to every peer: we ask, and serve nothing."""
-        scheme, head = self.database.scheme, standing.head
-        return Hello(
-            hasher=scheme.hasher,
-            branch_factor=scheme.branch_factor,
-            root=head.root if head is not None else None,
-            revision=head.number if head is not None else 0,
-            max_frame_bytes=max(self.limits.max_proof_bytes + RANGE_OVERHEAD_BYTES, MAX_CONTROL_BYTES),
-            user_agent=USER_AGENT,
-        )

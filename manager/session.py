@@ -143,17 +143,17 @@ class PeerSession:
         """Work with the peer until the ledger is closed or the peer is dropped."""
         with trio.CancelScope() as self._scope:
             while not self._sync.ledger.is_closed:
-                self._enter(PeerState.CONNECTING)
-                failure = await self._connect_and_work()
-                if failure is None:
-                    return
-                delay = 0.0 if self.is_dropped else self._note(failure)
                 if self.is_dropped:
                     if not self._sync.forgives:
                         return
                     await trio.sleep(self._grudge.failed())
                     self._forgive()
-                await trio.sleep(delay)
+                self._enter(PeerState.CONNECTING)
+                failure = await self._connect_and_work()
+                if failure is None:
+                    return
+                if not self.is_dropped:
+                    await trio.sleep(self._note(failure))
 
     def leave(self) -> None:
         """Stop waiting for the peer; where there is a connection, its workers end with the ledger."""
@@ -201,7 +201,8 @@ class PeerSession:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             nursery.start_soon(self._wake_workers, client)
-            if await client.greeted():
+            # It may have been accused while it was connected to.
+            if await client.greeted() and not self.is_dropped:
                 await self._work(client)
             failure = client.failure
             await client.leave()

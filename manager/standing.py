@@ -6,11 +6,15 @@ How they are found is ``survey``.
 from typing import Final, NamedTuple
 
 from manager.goals import Target
+from manager.limits import Limits
 from manager.ranges import RangeMap
 from manager.saved import Saved
 from manager.work import Work
-from merkledb import EMPTY_ROOT, Revision
+from merkledb import EMPTY_ROOT, Revision, Scheme
+from syncproto import MAX_CONTROL_BYTES, RANGE_OVERHEAD_BYTES, Hello
 
+# What peers see in their logs.
+USER_AGENT: Final = "merklesync"
 # Stands in a state that nobody has saved.
 _NO_TARGET: Final = Target(EMPTY_ROOT)
 
@@ -59,3 +63,16 @@ def work_of(saved: Saved) -> list[Work]:
     even = 0.0 if any(saved.shares) else 1.0 / len(saved.ranges)
     rows = zip(saved.ranges, saved.shares, strict=True)
     return [Work(key_range.start, key_range.end, share or even, key_range.root) for key_range, share in rows]
+
+
+def hello_of(scheme: Scheme, standing: Standing, limits: Limits) -> Hello:
+    """Return what we say to every peer: we ask, and serve nothing."""
+    head = standing.head
+    return Hello(
+        hasher=scheme.hasher,
+        branch_factor=scheme.branch_factor,
+        root=head.root if head is not None else None,
+        revision=head.number if head is not None else 0,
+        max_frame_bytes=max(limits.max_proof_bytes + RANGE_OVERHEAD_BYTES, MAX_CONTROL_BYTES),
+        user_agent=USER_AGENT,
+    )

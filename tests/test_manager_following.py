@@ -304,11 +304,20 @@ class Boasting(FakeServer):
         return Head(request_id, b"?" * 32, 1000, 7)
 
 
+@pytest.mark.parametrize("late", ["boaster", "honest", "nobody"])
 async def test_a_trusted_peer_that_does_not_have_what_it_announces_does_not_keep_us_from_the_others(
-    autojump_clock: MockClock,
+    late: str, autojump_clock: MockClock
 ) -> None:
+    class Late(FakeServer):
+        async def open_stream(self) -> trio.abc.Stream:
+            await trio.sleep(5 if self.name == late else 0)
+            return await super().open_stream()
+
+    class LateBoaster(Late, Boasting):
+        pass
+
     with new_source(some_pairs(100)) as source, new_database() as copy:
-        boaster, honest = Boasting(source.database, "boaster"), FakeServer(source.database, "honest")
+        boaster, honest = LateBoaster(source.database, "boaster"), Late(source.database, "honest")
         async with follow(copy, [boaster, honest], source=source, trust_peers=True) as following:
             await trio.sleep(120)
             assert copy.root == source.root
@@ -317,6 +326,7 @@ async def test_a_trusted_peer_that_does_not_have_what_it_announces_does_not_keep
                 await commit_and_announce(source, honest, seed)
                 await trio.sleep(120)
                 assert copy.root == source.root
+                assert following.situation() is Situation.IN_SYNC
 
 
 async def test_a_source_that_was_set_back_while_we_were_on_the_way_to_its_head_is_followed_there(
