@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import trio
 
@@ -23,6 +24,9 @@ from simulation.network import Listener, Network
 from simulation.plan import Plan
 from simulation.safety import Safety, Unexpected, Violation
 from simulation.trace import Trace
+
+# New heads are announced, so looking for them is for a commit that nobody announced.
+_HEAD_INTERVAL_SECONDS: Final = 3.0
 
 
 class Death(Enum):
@@ -224,6 +228,7 @@ class Node(ABC):
             max_connections=plan.max_connections,
             max_keys=max(plan.max_keys, 8),
             max_ordinary_bytes=plan.max_bytes,
+            head_interval_seconds=_HEAD_INTERVAL_SECONDS,
         )
         workers = Inline(self._random, limits.max_threads, plan.slowest_work_seconds)
         return Server(database, limits=limits, workers=workers, on_failure=self._server_failed)

@@ -2,26 +2,21 @@
 
 from functools import partial
 from random import Random
+from typing import Final
 
 import trio
 from outcome import acapture
 
-from manager import (
-    Limits,
-    LocalContent,
-    Manager,
-    Peer,
-    PeerProgress,
-    PeerState,
-    SyncError,
-    WrongRoot,
-)
+from manager import ClaimNotKept, Limits, LocalContent, Manager, Peer, SyncError, WrongRoot
 from merkledb import Database, DatabaseFull
 from server import Server
 from simulation.inline import Inline
 from simulation.model import Made
-from simulation.node import Death, Node, World
-from simulation.safety import Unexpected, Unsafe
+from simulation.node import Node, World
+from simulation.safety import ON_DROP, Unexpected, Unsafe
+
+# So that who was dropped for what the network did is forgiven in time.
+_MAX_FORGIVE_SECONDS: Final = 300.0
 
 
 class Replica(Node):
@@ -62,6 +57,7 @@ class Replica(Node):
 
     async def live(self, database: Database) -> None:
         """Serve, and follow."""
+        ON_DROP.set(self._note_drop)
         server = self.server(database)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, [self.listener(self.name)])
@@ -82,6 +78,8 @@ class Replica(Node):
             transaction_bytes=plan.transaction_bytes,
             transaction_seconds=plan.transaction_seconds,
             goal_seconds=plan.goal_seconds,
+            forgive_seconds=plan.forgive_seconds,
+            max_forgive_seconds=_MAX_FORGIVE_SECONDS,
             requests_per_peer=plan.max_requests,
         )
         manager = Manager(
@@ -102,7 +100,6 @@ class Replica(Node):
         except DatabaseFull:
             self.world.trace.note("full disk", self.name)
         finally:
-            self._judge_drops(manager)
             self._manager = None
 
     async def _watched(self, manager: Manager, server: Server) -> None:
@@ -125,25 +122,11 @@ class Replica(Node):
         if isinstance(error, LocalContent | WrongRoot):
             self.world.violate(Unexpected(f"{self.name}", error))
 
-    def calm_down(self) -> None:
-        """Live on without faults; an operator looks after whoever lost its peers for a fault that is over."""
-        super().calm_down()
-        dropped = [] if self._manager is None else _dropped(self._manager)
-        if any(peer.name not in self._liars for peer in dropped):
-            self.world.trace.note("restarted by its operator", self.name)
-            self.die(Death.KILLED, 0.0)
-
-    def _judge_drops(self, manager: Manager) -> None:
-        """Say whether peers may be dropped as they were."""
-        for peer in _dropped(manager):
-            is_liar = peer.name in self._liars
-            self.world.trace.note(
-                f"dropped {'a liar' if is_liar else 'an honest peer'}", self.name, peer.reason
-            )
-            is_proof = peer.reason.startswith("invalid proof")
-            if is_proof and not is_liar and not self.world.network.was_corrupted(self.name, peer.name):
-                self.world.violate(Unsafe(f"{self.name} dropped honest {peer.name}: {peer.reason}"))
-
-
-def _dropped(manager: Manager) -> list[PeerProgress]:
-    return [peer for peer in manager.progress.peers if peer.state is PeerState.DROPPED]
+    def _note_drop(self, peer: str, failure: object) -> None:
+        """Say whether a peer may be dropped."""
+        is_liar = peer in self._liars
+        self.world.trace.note(f"dropped {'a liar' if is_liar else 'an honest peer'}", self.name, str(failure))
+        # Nothing tells a network that stalls from a peer that claims what it does not have.
+        is_late = isinstance(failure, ClaimNotKept) and failure.is_late
+        if not is_liar and not is_late and not self.world.network.was_corrupted(self.name, peer):
+            self.world.violate(Unsafe(f"{self.name} dropped honest {peer}: {failure}"))

@@ -10,6 +10,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from random import Random
 from typing import Final
 
@@ -21,6 +22,10 @@ from simulation.model import Contents, Model
 
 # Who warns that what is written down is not what is there.
 _DISTRUSTFUL: Final = ("manager.survey", "manager.writer")
+# Who warns that a peer is dropped; the arguments of the warning are its name and the failure.
+_DROPPING: Final = "manager.session"
+# Called with a peer that is dropped and why, by the tasks of a replica's manager.
+ON_DROP: ContextVar[Callable[[str, object], None]] = ContextVar("ON_DROP")
 
 
 class Violation(Exception):
@@ -59,6 +64,9 @@ class _Alarm(logging.Handler):
         """Report a warning."""
         if record.name in _DISTRUSTFUL:
             self._violate(Unexpected(f"the manager distrusts its books: {record.getMessage()}"))
+        elif record.name == _DROPPING and isinstance(record.args, tuple):
+            peer, failure = record.args
+            ON_DROP.get()(str(peer), failure)
 
 
 @contextmanager

@@ -1,0 +1,234 @@
+"""Mutation tests of the simulation: a bug of each kind is planted, and a few seeds have to find it.
+
+The seed that finds a bug must be a good one without it, so that it is the bug that was found.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from manager import survey
+from manager.ledger import Ledger
+from manager.manager import Manager
+from manager.saved import Saved
+from merkledb import Database, VerifiedChanges, write, writer
+from merkledb.history import HistoryWriter, prune_history
+from merkledb.revisions import put_revision
+from merkledb.snapshot import Snapshot
+from merkledb.store import delete_rows
+from merkledb.write import Write
+from server.heads import Subscription
+from simulation import Simulation
+from simulation.plan import Plan
+from simulation.safety import NotLive, Unexpected, Unsafe, Violation
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+# How many seeds may pass by each bug.
+MAX_SEEDS = 60
+DEEPER_STUB = "a stub hangs deeper"
+
+
+def accept_deeper_stubs(patch: pytest.MonkeyPatch) -> None:
+    """The verifier lets a stub hang anywhere."""
+    patch.setattr("merkledb.verifier._check_stubs", lambda items: None)
+
+
+def skip_an_apply(patch: pytest.MonkeyPatch) -> None:
+    """One of several verified ranges is not applied, and the progress says it is."""
+    apply = Database.apply
+
+    def skipping(self: Database, verified: Any, **others: Any) -> bytes:
+        pieces = verified if isinstance(verified, Sequence) else [verified]
+        return apply(self, pieces[:-1] if len(pieces) > 2 else pieces, **others)
+
+    patch.setattr(Database, "apply", skipping)
+
+
+def forget_a_range(patch: pytest.MonkeyPatch) -> None:
+    """The ledger loses the last piece of what a cut-off proof has left."""
+    accept = Ledger.accept
+
+    def forgetful(self: Ledger, errand: Any, verified: Any, rest: Any, *others: Any) -> Any:
+        return accept(self, errand, verified, rest[:-1], *others)
+
+    patch.setattr(Ledger, "accept", forgetful)
+
+
+def show_a_mixture(patch: pytest.MonkeyPatch) -> None:
+    """Whatever was applied becomes the head."""
+    apply = Write.apply
+
+    def showing(self: Write, ranges: Any, number: int | None) -> None:
+        apply(self, ranges, number)
+        if self.tip.unfinished:
+            self._make_revision(self.tip.root, number or 0, None, written_locally=False)
+
+    patch.setattr(Write, "apply", showing)
+
+
+def ignore_deletions(patch: pytest.MonkeyPatch) -> None:
+    """The deletions of verified changes stay in the tables, though not in the trie."""
+    apply = Database.apply
+
+    def ignoring(self: Database, verified: Any, **others: Any) -> bytes:
+        for each in verified if isinstance(verified, Sequence) else [verified]:
+            if isinstance(each, VerifiedChanges):
+                object.__setattr__(each, "changes", each.changes._replace(deleted_keys=[]))
+        return apply(self, verified, **others)
+
+    patch.setattr(Database, "apply", ignoring)
+
+
+def save_progress_later(patch: pytest.MonkeyPatch) -> None:
+    """The progress goes to disk in a transaction of its own, behind the content."""
+    apply = Database.apply
+
+    def parting(self: Database, verified: Any, progress: bytes | None = None, **others: Any) -> bytes:
+        root = apply(self, verified, progress=self.progress, **others)
+        self.set_progress(progress)
+        return root
+
+    patch.setattr(Database, "apply", parting)
+
+
+def believe_a_crashed_sync(patch: pytest.MonkeyPatch) -> None:
+    """A sync that goes on after a crash takes all of which nothing is known for done."""
+
+    def believing(database: Database) -> Saved | None:
+        saved = read_progress(database)
+        if saved is not None:
+            for start, end, root in saved.ranges:
+                saved.ranges.set(start, end, root or saved.target.root)
+        return saved
+
+    read_progress = survey._read_progress
+    patch.setattr(survey, "_read_progress", believing)
+
+
+def lose_history(patch: pytest.MonkeyPatch) -> None:
+    """History misses every seventh value that is overwritten."""
+    put_values, number = HistoryWriter.put_values, count()
+
+    def losing(self: HistoryWriter, keys: list[bytes], values: list[bytes | None]) -> None:
+        kept = [row for row in zip(keys, values, strict=True) if next(number) % 7]
+        put_values(self, [key for key, _ in kept], [value for _, value in kept])
+
+    patch.setattr(HistoryWriter, "put_values", losing)
+
+
+def prove_too_little(patch: pytest.MonkeyPatch) -> None:
+    """A server leaves the last pair out of some proofs."""
+    prove, number = Snapshot.prove_range, count()
+
+    def proving(self: Snapshot, *args: Any, **limits: Any) -> Any:
+        proof = prove(self, *args, **limits)
+        if next(number) % 5 or len(proof.keys) < 2:
+            return proof
+        return proof._replace(keys=proof.keys[:-1], values=proof.values[:-1])
+
+    patch.setattr(Snapshot, "prove_range", proving)
+
+
+def answer_at_the_head(patch: pytest.MonkeyPatch) -> None:
+    """A server proves its head, whatever root was asked for."""
+    patch.setattr(Database, "at", lambda self, root: self.snapshot())
+
+
+def miss_targets(patch: pytest.MonkeyPatch) -> None:
+    """A manager that has begun hears of no other target."""
+    update = Manager.update_target
+
+    def missing(self: Manager, root: bytes, revision: int | None = None) -> None:
+        if self.target is None:
+            update(self, root, revision)
+
+    patch.setattr(Manager, "update_target", missing)
+
+
+def announce_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Subscribers hear of the first head only."""
+    offer = Subscription.offer
+    patch.setattr(Subscription, "offer", lambda self, head: offer(self, head) if self.is_new else None)
+
+
+def commit_in_two_steps(patch: pytest.MonkeyPatch) -> None:
+    """A commit is two transactions."""
+    commit = Database.commit
+
+    def committing(self: Database, changes: Any) -> bytes:
+        keys = sorted(changes)
+        commit(self, {key: changes[key] for key in keys[: len(keys) // 2]})
+        return commit(self, {key: changes[key] for key in keys[len(keys) // 2 :]})
+
+    patch.setattr(Database, "commit", committing)
+
+
+def leave_rows(patch: pytest.MonkeyPatch) -> None:
+    """The first of the rows that are to be deleted stays in the store."""
+
+    def leaving(transaction: Any, table: Any, keys: Any) -> None:
+        delete_rows(transaction, table, list(keys)[1:])
+
+    patch.setattr(writer, "delete_rows", leaving)
+
+
+def count_wrongly(patch: pytest.MonkeyPatch) -> None:
+    """The head says one pair more than it has."""
+
+    def counting(store: Any, transaction: Any, sequence: int, revision: Any, *others: Any) -> None:
+        put_revision(store, transaction, sequence, revision._replace(keys=revision.keys + 1), *others)
+
+    patch.setattr(write, "put_revision", counting)
+
+
+def prune_early(patch: pytest.MonkeyPatch) -> None:
+    """The history of the oldest revision that can be read is pruned too."""
+    patch.setattr(
+        write,
+        "prune_history",
+        lambda store, transaction, oldest, rows: prune_history(store, transaction, oldest + 1, rows),
+    )
+
+
+BUGS: dict[Plant, tuple[type[Violation], ...]] = {
+    accept_deeper_stubs: (Unsafe, Unexpected),
+    skip_an_apply: (Unsafe,),
+    forget_a_range: (NotLive,),
+    show_a_mixture: (Unsafe,),
+    ignore_deletions: (Unsafe, Unexpected),
+    save_progress_later: (Unsafe,),
+    believe_a_crashed_sync: (Unsafe, Unexpected),
+    lose_history: (Unsafe,),
+    prove_too_little: (Unsafe,),
+    answer_at_the_head: (Unsafe,),
+    miss_targets: (NotLive,),
+    announce_nothing: (NotLive,),
+    commit_in_two_steps: (Unsafe,),
+    leave_rows: (Unsafe, Unexpected),
+    count_wrongly: (Unsafe,),
+    prune_early: (Unsafe, Unexpected),
+}
+
+
+def plan_for(plant: Plant, seed: int) -> Plan:
+    """Return a plan under which a bug can do harm."""
+    plan = Simulation(seed).plan
+    if plant is accept_deeper_stubs:
+        return replace(plan, liars=2, repertoire=(DEEPER_STUB,), trusting_share=0.0, keys=60, max_keys=5)
+    return plan
+
+
+@pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = None
+    with monkeypatch.context() as patch:
+        plant(patch)
+        for seed in range(MAX_SEEDS):
+            found = Simulation(seed, plan=plan_for(plant, seed)).run().violation
+            if found is not None:
+                break
+    assert isinstance(found, BUGS[plant])
+    assert Simulation(seed, plan=plan_for(plant, seed)).run().violation is None
