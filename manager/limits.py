@@ -15,8 +15,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * 1024
 # A pair in memory takes about this much beside its bytes: two objects, and its part of the branches above it.
 PAIR_OVERHEAD_BYTES: Final = 256
-# The same for a change: about five branches above it, with what history keeps of them.
-CHANGE_OVERHEAD_BYTES: Final = 4096
+# The same for a change among very many pairs: up to seven branches above it, with what history keeps of them.
+CHANGE_OVERHEAD_BYTES: Final = 6144
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from manager.pieces import Piece, rest_of
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
 from manager.standing import Standing, Start, all_at
-from merkledb import EMPTY_ROOT, Database, VerifiedRange, verify_range
+from merkledb import EMPTY_ROOT, Database, StaleChanges, VerifiedRange, verify_range
 from syncproto import Error, ErrorCode
 from tests import fake_servers
 from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
@@ -252,6 +252,28 @@ async def test_progress_that_is_not_true_is_not_believed_over_the_root(
         database.set_progress(says_done(database, source.root, behind=behind))
         await sync_from([FakeServer(source)], source.root, database)
         assert_same(database, source)
+
+
+async def test_changes_that_have_gone_stale_are_fetched_again_from_the_head(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = some_pairs(200)
+    with new_database(pairs) as source, new_database() as database:
+        await sync_from([FakeServer(source)], source.root, database)
+        source.commit(dict.fromkeys(list(pairs)[:100], b"new"))
+        apply, calls = database.apply, iter(range(100))
+
+        def stale_once(verified: list[VerifiedRange], **others: Any) -> bytes:
+            if next(calls) == 1:
+                raise StaleChanges(None)
+            return apply(verified, **others)
+
+        monkeypatch.setattr(database, "apply", stale_once)
+        limits = Limits(max_keys=16, max_changes=16, transaction_bytes=1)
+        server = FakeServer(source)
+        await sync_from([server], source.root, database, limits)
+        assert_same(database, source)
+    assert server.keys_sent == 0
 
 
 async def test_a_database_that_does_not_get_to_the_root_in_two_attempts_is_a_typed_error(
