@@ -253,6 +253,9 @@ class PeerSession:
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
         self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
+        if head.root != self._denied:
+            # Should it come back to that root, it may have it then.
+            self._denied = None
         if self._lacking is not None and self._lacking.root == head.root:
             self._lacking = None
             self._sync.ledger.wake()

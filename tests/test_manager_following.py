@@ -562,3 +562,19 @@ async def test_a_sync_that_cannot_begin_ends_its_streams(autojump_clock: MockClo
         with pytest.raises(PeerUnreachable):
             await manager.run()
         assert [each async for each in roots] == []
+
+
+async def test_a_root_that_a_peer_lacked_is_believed_when_it_comes_back(autojump_clock: MockClock) -> None:
+    """A, B, A: the peer announced A, went on before it was asked, and returns to A under a higher number."""
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        server = FakeServer(source.database)
+        first = source.root
+        async with follow(copy, [server], source=source, trust_peers=True) as following:
+            await trio.sleep(60)
+            following.manager._sessions[0]._denied = first
+            for changes in ({b"extra": b"1"}, {b"extra": None}):
+                source.database.commit(changes)
+                await server.announce()
+                await trio.sleep(60)
+                assert copy.root == source.database.root
+        assert (copy.root, copy.revision) == (first, source.database.revision)
