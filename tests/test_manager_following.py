@@ -569,7 +569,7 @@ async def test_a_root_that_a_peer_lacked_is_believed_when_it_comes_back(autojump
     with new_source(some_pairs(50)) as source, new_database() as copy:
         server = FakeServer(source.database)
         first = source.root
-        async with follow(copy, [server], source=source, trust_peers=True) as following:
+        async with follow(copy, [server], trust_peers=True) as following:
             await trio.sleep(60)
             following.manager._sessions[0]._denied = first
             for changes in ({b"extra": b"1"}, {b"extra": None}):
