@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import merkledb
 from merkledb import EMPTY_ROOT, Database, Scheme
+from merkledb.revisions import SEQUENCE_BYTES
 from tests import oracle
 from tests.histories import (
     Clock,
@@ -228,6 +230,8 @@ def test_as_many_revisions_are_retained_as_was_asked_for(tmp_path: Path, history
             database.commit(oracle.changes_between(states[-1], state))
             states.append(state)
             assert_revisions(database, states[-history:])
+            # History holds rows of the steps between retained revisions, and of no others.
+            assert len(history_sequences(database)) == min(number + 1, history - 1)
             database.check()
     with merkledb.open(tmp_path / "store") as database:
         assert_revisions(database, states[-history:])
@@ -355,9 +359,18 @@ def test_pruning_takes_all_rows_away_in_bounded_steps(tmp_path: Path) -> None:
 
 
 def history_rows(database: Database) -> int:
+    return sum(history_sequences(database).values())
+
+
+def history_sequences(database: Database) -> Counter[bytes]:
+    """How many rows history holds of each revision."""
     store = database._store
     with store.read() as transaction:
-        return sum(store.entries(transaction, table) for table in (store.value_history, store.branch_history))
+        return Counter(
+            row[:SEQUENCE_BYTES]
+            for table in (store.value_history, store.branch_history)
+            for row, _ in transaction.cursor(db=table)
+        )
 
 
 def test_snapshots_in_use_read_on_while_everything_is_pruned(tmp_path: Path) -> None:
