@@ -8,6 +8,7 @@ copy where the machine lost its power.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -22,7 +23,7 @@ from simulation.lies import Liar, LyingStream
 from simulation.model import Made, Model
 from simulation.network import Listener, Network
 from simulation.plan import Plan
-from simulation.safety import Safety, Unexpected, Violation
+from simulation.safety import Safety, Unexpected, Unsafe, Violation, Witness
 from simulation.trace import Trace
 
 # New heads are announced, so looking for them is for a commit that nobody announced.
@@ -115,6 +116,7 @@ class Node(ABC):
         self._history = history
         self._random = world.random(name)
         self._disk = Disk(world.folder / name, self._wrote, self._applies, self._crashed)
+        self._witness = Witness()
         self._life = trio.CancelScope()
         self._death: Death | None = None
         self._dead_until = 0.0
@@ -140,12 +142,18 @@ class Node(ABC):
             )
             self._disk.forget_old()
             self.look_closely()
+            self._wrote(self.database)
             with self._life:
-                await self.live(self.database)
+                await self._live_and_read(self.database)
         except Exception as error:  # noqa: BLE001 - anything unexpected is a finding.
             self.world.violate(Unexpected(f"{self.name} died", error))
         finally:
             self._bury()
+
+    async def _live_and_read(self, database: Database) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_slowly, database)
+            await self.live(database)
 
     def _bury(self) -> None:
         database, self.database = self.database, None
@@ -155,6 +163,7 @@ class Node(ABC):
             database.close()
         if self._death is Death.WIPED:
             self._disk.wipe()
+            self._witness.forget()
 
     @abstractmethod
     async def live(self, database: Database) -> None:
@@ -214,6 +223,26 @@ class Node(ABC):
 
     def _wrote(self, database: Database) -> None:
         self._look(self.world.safety.look, database)
+        if not self.is_dying:
+            self._look(lambda shown: self._witness.look(shown.head), database)
+
+    async def _read_slowly(self, database: Database) -> None:
+        """Read retained revisions while others are made and old ones go."""
+        while not self.world.is_calm:
+            await trio.sleep(self._random.choice([0.5, 2.0, 5.0]))
+            revisions = database.revisions()
+            if revisions:
+                await self._read_one(database, self._random.choice(revisions).root)
+
+    async def _read_one(self, database: Database, root: bytes) -> None:
+        with database.at(root) as snapshot:
+            items = snapshot.items()
+            found = dict(islice(items, len(snapshot) // 2))
+            await trio.sleep(self._random.choice([0.0, 1.0, 5.0]))
+            found.update(items)
+        self.world.trace.note("read slowly", self.name, root.hex()[:8])
+        if found != self.world.model.contents_of(root):
+            self.world.violate(Unsafe(f"{self.name}: a snapshot of {root.hex()} changed while it was read"))
 
     def _applies(self, verified: object) -> None:
         kind = "changes" if isinstance(verified, VerifiedChanges) else "a range"

@@ -2,7 +2,7 @@
 
 import trio
 
-from merkledb import Database, DatabaseFull
+from merkledb import Database, DatabaseFull, StaleView, View
 from server import Server
 from simulation.commits import Author, difference
 from simulation.lies import Liar
@@ -76,7 +76,7 @@ class Origin(Node):
         model = self.world.model
         root = model.proposed(changes)
         try:
-            found = database.commit(changes)
+            found = self._commit_somehow(database, changes)
         except DatabaseFull:
             self.world.trace.note("full disk", self.name)
             return
@@ -89,6 +89,30 @@ class Origin(Node):
         self._publish(Made(head.number, root))
         for server in servers:
             server.announce()
+
+    def _commit_somehow(self, database: Database, changes: Changes) -> bytes:
+        """Commit changes at once, or by way of a view that stands on a view."""
+        if self._random.random() < 0.7:
+            return database.commit(changes)
+        keys, before = sorted(changes), database.root
+        half = self._random.randrange(len(keys) + 1)
+        first, second = ({key: changes[key] for key in part} for part in (keys[:half], keys[half:]))
+        with database.view(first) as lower, lower.view(second) as upper, database.view(changes) as sibling:
+            if upper.root != sibling.root or dict(upper.items()) != dict(sibling.items()):
+                self.world.violate(Unsafe("two views of the same changes differ"))
+            root = upper.commit()
+            self.world.trace.note("committed a view", self.name)
+            if root != before and not self._is_stale(sibling):
+                self.world.violate(Unsafe("a view is not stale though another commit came first"))
+        return root
+
+    def _is_stale(self, view: View) -> bool:
+        """Whether a view cannot be committed any more; if it can, that changes nothing."""
+        try:
+            view.commit()
+        except StaleView:
+            return True
+        return False
 
 
 class Mirror(Node):

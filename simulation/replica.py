@@ -1,5 +1,6 @@
 """A replica: a store that a manager keeps current, from peers of which some lie, and that serves others."""
 
+from enum import Enum
 from functools import partial
 from random import Random
 from typing import Final
@@ -19,6 +20,14 @@ from simulation.safety import ON_DROP, Unexpected, Unsafe
 _MAX_FORGIVE_SECONDS: Final = 300.0
 
 
+class Manner(Enum):
+    """How a replica learns which root to be at."""
+
+    TRUSTING = "trusting"  # it believes its peers which root is the newest
+    TOLD = "told"  # it is told
+    CALLED = "called"  # it is told, and begins again with each root
+
+
 class Replica(Node):
     """One replica.
 
@@ -27,19 +36,24 @@ class Replica(Node):
         name: Of the node and of its server.
         peers: The names of the servers that it asks.
         liars: Those of them that lie.
-        is_trusting: Whether it believes its peers which root is the newest; else it is told.
+        manner: How it learns which root to be at.
     """
 
     def __init__(
-        self, world: World, name: str, peers: tuple[str, ...], liars: frozenset[str], *, is_trusting: bool
+        self, world: World, name: str, peers: tuple[str, ...], liars: frozenset[str], manner: Manner
     ) -> None:
         super().__init__(world, name, world.plan.replica_history)
         self._peers = peers
         self._liars = liars
-        self.is_trusting = is_trusting
+        self._manner = manner
         self.target: Made | None = None
         self._manager: Manager | None = None
         self._was_told = trio.Event()
+
+    @property
+    def is_trusting(self) -> bool:
+        """Whether it believes its peers which root is the newest."""
+        return self._manner is Manner.TRUSTING
 
     @property
     def is_current(self) -> bool:
@@ -61,14 +75,31 @@ class Replica(Node):
         server = self.server(database)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, [self.listener(self.name)])
-            if not self.is_trusting:
+            if not self.is_trusting and self.target is None:
                 await self._was_told.wait()
             while True:
-                await self._follow(database, server)
-                await trio.sleep(self._random.choice([0.1, 1.0, 5.0]))
+                self._was_told = trio.Event()
+                if await self._sync(database, server):
+                    await self._was_told.wait()
+                else:
+                    await trio.sleep(self._random.choice([0.1, 1.0, 5.0]))
 
-    async def _follow(self, database: Database, server: Server) -> None:
-        """Follow until that fails."""
+    async def _sync(self, database: Database, server: Server) -> bool:
+        """Follow until that fails, or come to the target; return whether it is reached."""
+        self._manager = manager = self._new_manager(database)
+        try:
+            await self._watched(manager, server)
+        except SyncError as error:
+            self._judge(error)
+        except DatabaseFull:
+            self.world.trace.note("full disk", self.name)
+        else:
+            return True
+        finally:
+            self._manager = None
+        return False
+
+    def _new_manager(self, database: Database) -> Manager:
         plan = self.world.plan
         limits = Limits(
             max_keys=plan.max_keys,
@@ -92,24 +123,25 @@ class Replica(Node):
         )
         if self.target is not None:
             manager.update_target(self.target.root, self.target.number)
-        self._manager = manager
-        try:
-            await self._watched(manager, server)
-        except SyncError as error:
-            self._judge(error)
-        except DatabaseFull:
-            self.world.trace.note("full disk", self.name)
-        finally:
-            self._manager = None
+        return manager
 
     async def _watched(self, manager: Manager, server: Server) -> None:
         """Run the manager, and announce what it reaches."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, manager, server)
             # An error must leave the nursery alone, not in a group.
-            outcome = await acapture(manager.follow)
+            sync = partial(self._run, manager) if self._manner is Manner.CALLED else manager.follow
+            outcome = await acapture(sync)
             nursery.cancel_scope.cancel()
         outcome.unwrap()
+
+    async def _run(self, manager: Manager) -> None:
+        """Let the manager come to its end, and see whether that is what it was to reach."""
+        progress = await manager.run()
+        head = manager.database.head
+        if head is None or head.root != progress.target:
+            self.world.violate(Unsafe(f"{self.name} ended a sync, and does not show its target"))
+        self.world.trace.note("sync ended: at its target", self.name)
 
     async def _announce(self, manager: Manager, server: Server) -> None:
         async for reached in manager.roots():

@@ -1,6 +1,7 @@
 """What must hold at every moment, whatever goes wrong: the store never shows what is not true.
 
 - The head, and every retained revision, has exactly the content that the model has for its root.
+- A head that was shown once gives way to newer ones only, crashes or not, and never to none.
 - No pair is in the tables that no root of the writer has.
 - What the stored progress says of each range is true of what the tables hold there.
 - The manager never finds that its books are not true of the store.
@@ -16,10 +17,12 @@ from typing import Final
 
 from manager.ranges import RangeMap
 from manager.saved import decode_saved
-from merkledb import Database
+from merkledb import Database, Revision, verify_range
 from merkledb.store import key_of_row
 from simulation.model import Contents, Model
 
+# How often a look is not only at content, but at proofs and differences too.
+_PROVED_SHARE: Final = 0.2
 # Who warns that what is written down is not what is there.
 _DISTRUSTFUL: Final = ("manager.survey", "manager.writer")
 # Who warns that a peer is dropped; the arguments of the warning are its name and the failure.
@@ -113,7 +116,11 @@ class Safety:
         self._check_head(database, held)
         revisions = database.revisions()
         if revisions:
-            self._check_revision(database, self._random.choice(revisions).root)
+            root = self._random.choice(revisions).root
+            self._check_revision(database, root)
+            if self._random.random() < _PROVED_SHARE:
+                self._check_proof(database, root)
+                self._check_differences(database, root, self._random.choice(revisions).root)
 
     def look_closely(self, database: Database) -> None:
         """Check everything there is.
@@ -161,6 +168,28 @@ class Safety:
                 raise Unsafe(f"it counts {len(snapshot)} pairs of {len(expected)} at {root.hex()[:8]}")
         _require_same(found, expected, f"the revision {root.hex()[:8]}")
 
+    def _check_proof(self, database: Database, root: bytes) -> None:
+        """Check that a proof of some range at a root holds, and that it shows what is there."""
+        expected = self._expected(root)
+        bounds = sorted(self._random.choices([*sorted(expected), b"", b"\x80"], k=2))
+        start, end = bounds[0], self._random.choice([bounds[1], None])
+        with database.at(root) as snapshot:
+            proof = snapshot.prove_range(start, end, max_keys=self._random.choice([1, 5, 1000]))
+        verified = verify_range(proof, root, start, end, scheme=database.scheme)
+        found = dict(zip(verified.keys, verified.values, strict=True))
+        _require_same(found, _within(expected, start, verified.end), f"a proof at {root.hex()[:8]}")
+
+    def _check_differences(self, database: Database, old: bytes, new: bytes) -> None:
+        """Check what a store says that differs between two of its roots."""
+        before, after = self._expected(old), self._expected(new)
+        expected = [
+            (key, before.get(key), after.get(key))
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key)
+        ]
+        if [tuple(each) for each in database.differences(old, new)] != expected:
+            raise Unsafe(f"other things differ between {old.hex()[:8]} and {new.hex()[:8]} than it says")
+
     def _check_progress(self, database: Database, held: Contents) -> None:
         """Check that what the progress says is true of what the tables hold."""
         progress = database.progress
@@ -178,6 +207,35 @@ class Safety:
                 expected = self._expected(root)
                 where = f"the range from 0x{start.hex()} to {end and end.hex()} at {root.hex()[:8]}"
                 _require_same(_within(held, start, end), _within(expected, start, end), where)
+
+
+class Witness:
+    """Remembers what a store has shown, in all its lives, and holds it to that.
+
+    A head that was seen once is durable, and gives way only to a newer one.
+    """
+
+    def __init__(self) -> None:
+        self._shown: Revision | None = None
+
+    def forget(self) -> None:
+        """Expect nothing, for everything was lost."""
+        self._shown = None
+
+    def look(self, head: Revision | None) -> None:
+        """Look at the head that a store shows.
+
+        Raises:
+            Unsafe: It shows none any more, or an older one.
+        """
+        shown, self._shown = self._shown, head
+        # A new store shows that it is empty until its first sync begins.
+        if shown is None or not shown.number:
+            return
+        if head is None:
+            raise Unsafe(f"it went dark, and had shown revision {shown.number}")
+        if head.number < shown.number or (head.number == shown.number and head.root != shown.root):
+            raise Unsafe(f"it shows revision {head.number}, and had shown {shown.number}")
 
 
 def pairs_held(database: Database) -> dict[bytes, bytes]:

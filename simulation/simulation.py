@@ -23,7 +23,7 @@ from simulation.network import Network, Weather
 from simulation.node import Node, World
 from simulation.origin import Mirror, Origin
 from simulation.plan import Plan, draw
-from simulation.replica import Replica
+from simulation.replica import Manner, Replica
 from simulation.safety import NotLive, Unexpected, Violation, warnings_are_violations
 from simulation.trace import Trace
 
@@ -138,7 +138,8 @@ class _Course:
         peers = [sure, *chosen]
         self._random.shuffle(peers)
         liars = frozenset(liar.name for liar in self._liars)
-        return Replica(self._world, f"replica-{number}", tuple(peers), liars, is_trusting=is_trusting)
+        manner = Manner.TRUSTING if is_trusting else self._random.choice([Manner.TOLD, Manner.CALLED])
+        return Replica(self._world, f"replica-{number}", tuple(peers), liars, manner)
 
     async def run(self) -> None:
         """Let all happen."""
