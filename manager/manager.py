@@ -360,6 +360,8 @@ class Manager:
         """Go on to another target, or wait for better times, or end the sync, whatever is possible."""
         if not ledger.goals.is_newest:
             ledger.give_up_goal(trio.current_time())
+            # Where nobody is left to ask, nobody will call this again.
+            self._peer_changed()
             return
         announced = self._newest_announced(self._reached_revision)
         if announced is not None and announced.root != self.target:
