@@ -17,7 +17,7 @@ from typing import Final
 
 from manager.ranges import RangeMap
 from manager.saved import decode_saved
-from merkledb import Database, Revision, verify_range
+from merkledb import Database, InvalidProof, Revision, verify_range
 from merkledb.store import key_of_row
 from simulation.model import Contents, Model
 
@@ -175,7 +175,10 @@ class Safety:
         start, end = bounds[0], self._random.choice([bounds[1], None])
         with database.at(root) as snapshot:
             proof = snapshot.prove_range(start, end, max_keys=self._random.choice([1, 5, 1000]))
-        verified = verify_range(proof, root, start, end, scheme=database.scheme)
+        try:
+            verified = verify_range(proof, root, start, end, scheme=database.scheme)
+        except InvalidProof as error:
+            raise Unsafe(f"its own proof at {root.hex()[:8]} does not hold") from error
         found = dict(zip(verified.keys, verified.values, strict=True))
         _require_same(found, _within(expected, start, verified.end), f"a proof at {root.hex()[:8]}")
 
