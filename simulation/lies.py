@@ -39,6 +39,15 @@ _LENGTH_BYTES: Final = 4
 Proving = GetRange | GetChanges
 # What becomes of a frame: the frames to send in its place.
 Told = list[bytes]
+# What a slow liar sends at a time, and how long it waits then.
+_TRICKLE_BYTES: Final = 20
+_TRICKLE_SECONDS: Final = 3.0
+
+
+class Trickle(bytes):
+    """A frame that is sent slowly."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -128,6 +137,12 @@ def _twice(liar: Liar, message: Message, request: Proving) -> Told:
     return [_framed(message), _framed(message)]
 
 
+def _trickle(liar: Liar, message: Message, request: Proving) -> Told:
+    """Send the truth, a few bytes a second."""
+    del liar, request
+    return [Trickle(_framed(message))]
+
+
 def _half(liar: Liar, message: Message, request: Proving) -> Told:
     """Send the beginning of a frame, and what follows in its place."""
     del request
@@ -194,6 +209,7 @@ ANSWERS: Final[dict[str, Callable[..., Told | None]]] = {
     "a junk proof": _junk_proof,
     "silence": _silence,
     "the answer twice": _twice,
+    "a trickle": _trickle,
     "half a frame": _half,
     "the wrong kind": _wrong_kind,
     "the wrong request": _wrong_id,
@@ -325,7 +341,15 @@ class LyingStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send a frame of the server's, or what is said in its place."""
         for frame in self._say(bytes(data)):
+            await self._send_one(frame)
+
+    async def _send_one(self, frame: bytes) -> None:
+        if not isinstance(frame, Trickle):
             await self._stream.send_all(frame)
+            return
+        for at in range(0, len(frame), _TRICKLE_BYTES):
+            await self._stream.send_all(frame[at : at + _TRICKLE_BYTES])
+            await trio.sleep(_TRICKLE_SECONDS)
 
     def _say(self, data: bytes) -> Told:
         message = decode(memoryview(data)[_LENGTH_BYTES:])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from simulation import Simulation, lies
+from merkledb import Database
+from simulation import Simulation, lies, runner
 from simulation.runner import run_seed
 
 ROOT = Path(__file__).parent.parent
@@ -107,3 +108,31 @@ def test_no_lie_is_believed(lie: str) -> None:
         if outcome.counts[f"lie: {lie}"]:
             return
     pytest.fail(f"no liar told that lie in {SEEDS_FOR_A_LIE} seeds")
+
+
+def test_a_failing_seed_is_printed_with_the_way_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Database, "at", lambda self, root: self.snapshot())
+    assert not runner.run_all(range(17, 18), 1)
+    printed = capsys.readouterr().out
+    assert "seed 17 fails: Unsafe" in printed
+    assert "-m simulation --seed 17" in printed
+    assert not runner.show(17)
+    logged = capsys.readouterr().out
+    assert "violation" in logged
+    assert "simulation.safety.Unsafe" in logged
+
+
+def test_good_seeds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.run_all(range(3), 1)
+    printed = capsys.readouterr().out
+    assert "3 seeds in" in printed
+    assert "0 fail" in printed
+    assert "published" in printed
+
+
+def test_processes_share_the_seeds() -> None:
+    alone, shared = ({each.seed: each for each in runner.results_of(range(3), jobs)} for jobs in (1, 2))
+    assert alone.keys() == shared.keys() == {0, 1, 2}
+    assert all(alone[seed].counts == shared[seed].counts for seed in alone)
