@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from manager import Limits, PeerState, Progress, VerificationFailed
 from manager.ranges import RangeMap
 from manager.saved import decode_saved, encode_saved
+from manager.verifying import has_no_changes
 from merkledb import Branch, ChangeProof, Database, Reason
 from syncproto import Changes, Error, ErrorCode, GetChanges, Range
 from tests import fake_servers
@@ -325,6 +326,24 @@ async def test_a_peer_that_does_not_say_whether_anything_has_changed_blames_nobo
         await sync_from([liar, *others], source.root, copy)
         assert_same(copy, source.database)
     assert "dropped peer" not in caplog.text
+
+
+def test_content_is_at_a_root_only_if_nothing_has_to_be_changed_for_that() -> None:
+    with new_source(some_pairs(50)) as source, new_database(some_pairs(50)) as copy:
+        key = min(source.contents[source.root])
+        source.commit({key: b"another"})
+        old, new = source.roots[-2:]
+
+        def is_at(root: bytes, proof: ChangeProof, end: bytes | None = None) -> bool:
+            return has_no_changes(proof.encode(), root, None, end, copy)
+
+        assert is_at(old, source.database.prove_changes(old, old))
+        assert not is_at(new, source.database.prove_changes(new, new))
+        # It can be shown how the content gets to the root, and so that it is not there.
+        assert not is_at(new, source.database.prove_changes(old, new))
+        assert not is_at(new, source.database.prove_changes(old, new, max_keys=1))
+        assert is_at(old, source.database.prove_changes(old, old, None, key), key)
+        assert not has_no_changes(b"junk", old, None, None, copy)
 
 
 # Everything at once.

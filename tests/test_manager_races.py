@@ -1,12 +1,15 @@
 """What peers cannot do to each other: hold up the others by silence, by trickling, or by claims."""
 
+import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from manager import GaveWay, Limits, NoPeersLeft, PeerState, WrongRoot
+from manager import GaveWay, Limits, Manager, NoPeersLeft, PeerState, WrongRoot
 from manager.budget import ByteBudget
 from manager.errands import Errand
 from manager.goals import Target
@@ -17,10 +20,12 @@ from manager.pieces import Piece, rest_of
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
 from manager.standing import Standing, Start, all_at
-from merkledb import EMPTY_ROOT, Database, StaleChanges, VerifiedRange, verify_range
+from manager.writer import Writer
+from merkledb import EMPTY_ROOT, Database, Revision, StaleChanges, VerifiedRange, verify_range
 from syncproto import Error, ErrorCode
 from tests import fake_servers
 from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
+from tests.sources import Source, Watching, new_source
 from tests.stores import new_database
 from tests.syncing import assert_same, some_pairs, sync_from, sync_in_part
 
@@ -222,6 +227,98 @@ async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_cl
         assert accept(ledger, new, source) is not None
 
 
+# Goals that come back.
+
+
+def ledger_at(source: Source, head: bytes | None = None) -> Ledger:
+    """Return a ledger on the way to the newest root, half of it at the first one and half unknown."""
+    first = source.roots[1]
+    ranges = RangeMap(source.database.scheme.max_key_bytes)
+    ranges.set(b"", b"\x7f", first)
+    saved = Saved(Target(first), 0, 0, 0, None, ranges, (0.5, 0.5))
+    shown = None if head is None else Revision(1, head)
+    standing = Standing(shown, b"mixture".ljust(32), is_at_rest=False)
+    start = Start(standing, saved, None, is_local=False)
+    return Ledger(start, Target(source.root), Limits(goal_seconds=1), trio.current_time())
+
+
+def accept_changes(ledger: Ledger, errand: Errand, source: Source) -> Piece | None:
+    """Accept all of some work as a range at the newest root."""
+    start, end = errand.work.start or None, errand.work.end
+    verified = verify_range(source.database.prove_range(start, end), source.root, start, end)
+    return ledger.accept(errand, verified, [], 1000, 1.0)
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
+    is_head: bool, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(100)) as source:
+        first = source.root
+        source.change(10, random.Random(1))
+        ledger = ledger_at(source, first if is_head else None)
+        left, right = await take(ledger, "one"), await take(ledger, "two")
+        assert (left.work.root, right.work.root) == (first, None)
+        ledger.aim(Target(first), trio.current_time())
+        ledger.follow_time(trio.current_time() + 3600)
+        assert left.scope.cancel_called
+        assert not left.is_outrun
+        assert accept_changes(ledger, left, source) is None
+        # What is only unknown is brought to the old goal, and from there on; unless all of it is rolled back.
+        assert right.scope.cancel_called == is_head
+        assert ledger.wants_roll_back == is_head
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+async def test_pieces_that_lead_away_from_a_goal_that_came_back_are_not_applied(
+    is_head: bool, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(100)) as source:
+        first = source.root
+        source.change(10, random.Random(1))
+        ledger = ledger_at(source, first if is_head else None)
+        pieces = [
+            accept_changes(ledger, errand, source)
+            for errand in (await take(ledger, "one"), await take(ledger, "two"))
+        ]
+        assert all(piece is not None and ledger.is_wanted(piece) for piece in pieces)
+        ledger.aim(Target(first), trio.current_time())
+        ledger.follow_time(trio.current_time() + 3600)
+        wanted = [piece is not None and ledger.is_wanted(piece) for piece in pieces]
+        assert wanted == [False, not is_head]
+
+
+async def test_a_sync_does_not_end_at_a_head_that_a_transaction_under_way_leads_away_from(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        head = source.root
+        source.change(200, random.Random(1))
+
+        class Slow(Watching):
+            """Takes its time for a transaction, and meanwhile the head becomes the target again."""
+
+            async def run(self, work: Callable[[], fake_servers.Result]) -> fake_servers.Result:
+                transaction = work.func if isinstance(work, partial) else None
+                if getattr(transaction, "__func__", None) is Writer._transaction:
+                    manager.update_target(head)
+                    await trio.sleep(5)
+                return await super().run(work)
+
+        async with trio.open_nursery() as nursery:
+            limits = Limits(max_keys=16, max_changes=16)
+            watching = Slow(source, copy)
+            peers = [FakeServer(source.database).peer(nursery)]
+            manager = Manager(copy, peers, source.root, limits=limits, processor=watching)
+            await manager.run()
+            nursery.cancel_scope.cancel()
+        assert not copy.catching_up
+        assert copy.root == head
+        assert copy.progress is None
+        copy.check()
+
+
 # Progress that is not true.
 
 
@@ -261,14 +358,19 @@ async def test_changes_that_have_gone_stale_are_fetched_again_from_the_head(
     with new_database(pairs) as source, new_database() as database:
         await sync_from([FakeServer(source)], source.root, database)
         source.commit(dict.fromkeys(list(pairs)[:100], b"new"))
-        apply, calls = database.apply, iter(range(100))
+        apply, roll_back, rolled_back = database.apply, database.roll_back, list[bool]()
 
-        def stale_once(verified: list[VerifiedRange], **others: Any) -> bytes:
-            if next(calls) == 1:
+        def apply_what_is_not_stale(verified: list[VerifiedRange], **others: Any) -> bytes:
+            if database.catching_up and not rolled_back:
                 raise StaleChanges(None)
             return apply(verified, **others)
 
-        monkeypatch.setattr(database, "apply", stale_once)
+        def roll_back_and_note() -> None:
+            rolled_back.append(True)
+            roll_back()
+
+        monkeypatch.setattr(database, "apply", apply_what_is_not_stale)
+        monkeypatch.setattr(database, "roll_back", roll_back_and_note)
         limits = Limits(max_keys=16, max_changes=16, transaction_bytes=1)
         server = FakeServer(source)
         await sync_from([server], source.root, database, limits)
