@@ -3,23 +3,21 @@
 Cost: a lookup for each revision since, of a key or a branch; of a stretch of keys, a short scan of each.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from merkledb.errors import CorruptDatabase
-from merkledb.past_branch import PastBranch, parse_past_branch
-from merkledb.record import TOKENS, encode_record
-from merkledb.revisions import SEQUENCE_BYTES, Place
+from merkledb.past_branch import PastBranch, changed_children, parse_past_branch, parse_rests
+from merkledb.record import CHILD_BYTES, TOKENS, encode_record
+from merkledb.revisions import SEQUENCE_BYTES
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_row
 from merkledb.trie import Node, PastChildren, StoredTrie
 
 # A branch near the top is settled by one row, so few are looked up at first, and then many at a time.
 _FIRST_LOOKUPS: Final = 2
 _LOOKUPS: Final = 32
-# How many rows of a revision are read at a time, where no value is large.
-_FIRST_CHUNK_ROWS: Final = 4
 
 
 class Past:
@@ -54,28 +52,53 @@ class Past:
             path: Of a branch that there was.
             prefixes: Of the revisions that may have changed it, as its parent knows; None for any.
         """
-        first: PastBranch | None = None
-        ids: dict[int, bytes] = {}
-        rests: dict[int, Place] = {}
-        changes: dict[int, list[bytes]] = {}
-        prefixes = self._prefixes if prefixes is None else prefixes
-        behind: Sequence[bytes] = []
-        for prefix, row in self._branch_rows(path, prefixes):
-            past = self._parse(path, row)
-            if first is None:
-                first, ids, rests = past, past.ids, past.rests
-            else:
-                rests.update((token, past.rests[token]) for token in past.rests.keys() - ids.keys())
-                ids = past.ids | ids
-            for token in past.ids:
-                changes.setdefault(token, []).append(prefix)
-            if len(ids) >= len(first.tokens) and all(map(ids.__contains__, first.tokens)):
-                behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
-                break
-        if first is None:
+        rows = self._branch_rows(path, self._prefixes if prefixes is None else prefixes)
+        prefix, row = next(rows, (b"", b""))
+        if not row:
             # It has only moved: something came between it and what was above it.
             return Node(path, stored.record(path))
-        return self._assemble(stored, path, first, PastChildren(ids, rests, changes, behind))
+        try:
+            first = parse_past_branch(row)
+            past = PastChildren(first.ids, first.rests, {token: [prefix] for token in first.ids}, [])
+            missing = set(first.tokens) - first.ids.keys()
+            while missing:
+                prefix, row = next(rows, (b"", b""))
+                if not row:
+                    return self._assemble(stored, path, first, past)
+                self._add(past, missing, prefix, row)
+        except ValueError as error:
+            difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
+            raise CorruptDatabase(str(self._store.path), difference) from error
+        behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
+        return self._assemble(stored, path, first, past._replace(behind=behind))
+
+    @staticmethod
+    def _add(past: PastChildren, missing: set[int], prefix: bytes, row: bytes) -> None:
+        """Add what a later row says of children that no earlier one speaks of.
+
+        Args:
+            past: What the rows until now say.
+            missing: The tokens of the branch's other children.
+            prefix: Of the later row's revision.
+            row: The later row.
+        """
+        at, end = changed_children(row)
+        tokens = row[at:end:CHILD_BYTES]
+        for token in tokens:
+            if token in past.changes:
+                past.changes[token].append(prefix)
+            else:
+                past.changes[token] = [prefix]
+        new = missing.intersection(tokens)
+        if not new:
+            return
+        places = parse_rests(row, end)
+        for token in new:
+            child = at + CHILD_BYTES * tokens.index(token)
+            past.ids[token] = row[child + 1 : child + CHILD_BYTES]
+            if token in places:
+                past.rests[token] = places[token]
+        missing -= new
 
     def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a branch, each with its revision's prefix, the first revision's first."""
@@ -86,13 +109,6 @@ class Past:
             for row_key, row in cursor.getmulti(wanted):
                 yield row_key[:SEQUENCE_BYTES], row
             at, count = at + count, _LOOKUPS
-
-    def _parse(self, path: bytes, row: bytes) -> PastBranch:
-        try:
-            return parse_past_branch(row)
-        except ValueError as error:
-            difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
-            raise CorruptDatabase(str(self._store.path), difference) from error
 
     @staticmethod
     def _assemble(stored: StoredTrie, path: bytes, first: PastBranch, past: PastChildren) -> Node:
@@ -127,7 +143,7 @@ class Past:
             The rows by key, and up to which key, inclusive, they are all that there are; None for all.
         """
         found: dict[bytes, bytes] = {}
-        size, chunk = 0, _FIRST_CHUNK_ROWS
+        size = 0
         large, is_long = self._has_large_values(), len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
         cursor = self._transaction.cursor(db=self._store.value_history)
         # The first row of a key counts, so it comes last.
@@ -135,42 +151,51 @@ class Past:
             # Where the key is not too long for any row, this is all that ``seek_row`` does.
             if not (seek_row(cursor, prefix + low) if is_long else cursor.set_range(prefix + low)):
                 continue
-            rows, whole = _read(cursor, _behind(prefix, high), 2 * max_rows, max_bytes, 1 if large else chunk)
-            found.update({row_key[SEQUENCE_BYTES:]: row for row_key, row in rows})
-            # The next revision has about as many.
-            chunk = len(rows) + len(rows) // 8 + _FIRST_CHUNK_ROWS
-            size += sum([len(row) for _, row in rows]) if large else 0
-            if whole and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
+            behind = _behind(prefix, high)
+            if large:
+                last, read_bytes = _read_large(cursor, behind, found, 2 * max_rows, max_bytes)
+                size += read_bytes
+            else:
+                last = _read(cursor, behind, found, 2 * max_rows)
+            if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
-            high = high if whole else rows[-1][0][SEQUENCE_BYTES:]
-            high = _horizon(found, high, max_rows, max_bytes)
+            high = _horizon(found, high if last is None else last, max_rows, max_bytes)
             if high is not None:
                 found = {key: row for key, row in found.items() if key <= high}
             size = sum(map(len, found.values()))
         return found, high
 
 
-def _read(
-    cursor: Cursor, behind: bytes, max_rows: int, max_bytes: int, chunk: int
-) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """Return the rows from the cursor on and before the row key ``behind``, and whether these are all.
+def _read(cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int) -> bytes | None:
+    """Put the rows from the cursor on and before the row key ``behind`` into ``found``, by key.
 
-    They may end at ``max_rows``, or behind ``max_bytes``, which is looked at once in ``chunk`` rows.
+    Taken one by one, and each pair forgotten at once, they cost half of what a list of them costs.
+
+    Returns:
+        The last key, where ``max_rows`` ended it; None when these are all.
     """
-    ahead = iter(cursor)
-    rows = list(islice(ahead, chunk))
-    size = 0
-    while rows[-1][0] < behind:
-        if chunk == 1:
-            size += len(rows[-1][1])
-        if len(rows) >= max_rows or size > max_bytes:
-            return rows, False
-        more = list(islice(ahead, chunk))
-        if not more:
-            return rows, True
-        rows += more
-    del rows[bisect_left(rows, (behind,)) :]
-    return rows, True
+    row_key = b""
+    for row_key, row in islice(cursor, max_rows):
+        if row_key >= behind:
+            return None
+        found[row_key[SEQUENCE_BYTES:]] = row
+    # At the table's end the cursor stands nowhere.
+    return row_key[SEQUENCE_BYTES:] if cursor.key() else None
+
+
+def _read_large(
+    cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int, max_bytes: int
+) -> tuple[bytes | None, int]:
+    """Do the same, up to ``max_bytes`` and one row; return also how many bytes were read."""
+    size, row_key = 0, b""
+    for row_key, row in islice(cursor, max_rows):
+        if row_key >= behind:
+            return None, size
+        found[row_key[SEQUENCE_BYTES:]] = row
+        size += len(row)
+        if size > max_bytes:
+            return row_key[SEQUENCE_BYTES:], size
+    return row_key[SEQUENCE_BYTES:] if cursor.key() else None, size
 
 
 def _behind(prefix: bytes, high: bytes | None) -> bytes:

@@ -65,7 +65,25 @@ def parse_past_branch(row: bytes) -> PastBranch:
     if end > len(row):
         raise ValueError("a row ends inside its children")
     ids = {row[child]: row[child + 1 : child + CHILD_BYTES] for child in range(at, end, CHILD_BYTES)}
-    return PastBranch(tokens, digest, ids, _parse_rests(row, end) if end < len(row) else {})
+    return PastBranch(tokens, digest, ids, parse_rests(row, end) if end < len(row) else {})
+
+
+def changed_children(row: bytes) -> tuple[int, int]:
+    """Return where in a row the children that changed begin and end: token ‖ id for each, ascending.
+
+    Behind them is what ``parse_rests`` reads.  This is for the many rows of which little else is of interest.
+
+    Raises:
+        ValueError: It is no such row.
+    """
+    count, at = _parse_count(row, 0)
+    at += count
+    at += 1 if row[at : at + 1] == NO_VALUE else 2 + int.from_bytes(row[at + 1 : at + 2])
+    count, at = _parse_count(row, at)
+    end = at + CHILD_BYTES * count
+    if end > len(row):
+        raise ValueError("a row ends inside its children")
+    return at, end
 
 
 def _parse_count(row: bytes, at: int) -> tuple[int, int]:
@@ -77,7 +95,8 @@ def _parse_count(row: bytes, at: int) -> tuple[int, int]:
     return row[at] - 128 + 128 * int.from_bytes(row[at + 1 : at + 2]), at + 2
 
 
-def _parse_rests(row: bytes, at: int) -> dict[int, Place]:
+def parse_rests(row: bytes, at: int) -> dict[int, Place]:
+    """Return where the children are that are no branch right at their slot, by token, from ``at`` on."""
     rests: dict[int, Place] = {}
     while at < len(row):
         rest_at = at + 1 + _LENGTH_BYTES

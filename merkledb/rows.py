@@ -325,10 +325,13 @@ def _put_back(window: Window, changed: Mapping[bytes, bytes]) -> Window:
     """
     if not changed:
         return window
+    rows = list(map(changed.get, window.keys))
+    if len(rows) - rows.count(None) == len(changed) and ABSENT not in changed.values():
+        # The usual case: no key has come or gone.
+        both = zip(rows, window.values, strict=True)
+        return Window(window.keys, [value if row is None else row[1:] for row, value in both])
     pairs = dict(zip(window.keys, window.values, strict=True))
     pairs.update({key: row[1:] for key, row in changed.items() if row != ABSENT})
-    if len(pairs) == len(window.keys) and ABSENT not in changed.values():
-        return Window(window.keys, list(pairs.values()))
     absent = {key for key, row in changed.items() if row == ABSENT}
     keys = sorted(pairs.keys() - absent)
     return Window(keys, list(map(pairs.__getitem__, keys)))
