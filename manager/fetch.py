@@ -43,7 +43,7 @@ from manager.processor import Processor
 from manager.verifying import Order, has_no_changes, verify_answer, verify_range_answer
 from manager.work import Doubt, Work
 from manager.writer import Writer
-from merkledb import Database, MerkleDBError
+from merkledb import Database, MerkleDBError, VerifiedRange
 from syncproto import Changes, ErrorCode, Hello, Range
 
 # Below this a range proof is verified in less time than a thread takes to begin.
@@ -207,22 +207,19 @@ class _Fetch:
         """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
 
         The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one
-        pair now and was asked for more before.
+        pair now and was asked for more before; and once more where changes are asked for, because it may
+        have pruned the old root since, and then speaks of the first pair instead of the first change.
         """
-        self._judge_claim(needed_bytes, self._limits.max_bytes)
-        try:
-            return await self._request_large_pair(needed_bytes)
-        except PeerRefused as refusal:
-            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-                raise
-            corrected_bytes = refusal.detail or 0
-        self._judge_claim(corrected_bytes, needed_bytes)
-        try:
-            return await self._request_large_pair(corrected_bytes)
-        except PeerRefused as refusal:
-            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-                raise
-            raise ClaimNotKept(corrected_bytes, "refused that many") from refusal
+        refused_bytes = self._limits.max_bytes
+        for _ in range(2 if self._old_root is None else 3):
+            self._judge_claim(needed_bytes, refused_bytes)
+            try:
+                return await self._request_large_pair(needed_bytes)
+            except PeerRefused as refusal:
+                if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                    raise
+                refused_bytes, needed_bytes = needed_bytes, refusal.detail or 0
+        raise ClaimNotKept(refused_bytes, "refused that many")
 
     def _judge_claim(self, needed_bytes: int, refused_bytes: int) -> None:
         """Raise unless it makes sense to ask for ``needed_bytes`` after ``refused_bytes`` were refused."""
@@ -242,7 +239,9 @@ class _Fetch:
             fetched = await self._request(line.budget, 1, needed_bytes, line.turn())
         except RequestTimeout as error:
             raise ClaimNotKept(needed_bytes, f"sent {error}", is_late=True) from error
-        if fetched.proof_bytes < needed_bytes // 2:
+        # A range instead of changes is no answer to what the claim was about, and holds all the same.
+        is_another_kind = self._old_root is not None and isinstance(fetched.verified, VerifiedRange)
+        if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
             line.budget.release(fetched.reserved_bytes)
             raise ClaimNotKept(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
         return fetched

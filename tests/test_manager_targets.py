@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from manager import Limits, Manager, Progress, Reached, TargetGone
-from merkledb import EMPTY_ROOT, Database
+from merkledb import EMPTY_ROOT, ChangeProof, Database, LimitTooSmall
+from syncproto import GetChanges
 from tests import fake_servers
 from tests.fake_servers import Asked, Conversation, FakeServer, ScriptedServer
 from tests.sources import Source, Watching, new_source
@@ -153,6 +154,37 @@ async def test_a_large_change_is_fetched_with_memory_of_its_own(autojump_clock: 
         await sync_from([server], source.root, copy, limits)
         assert_same(copy, source.database)
     assert server.fallbacks == 0
+
+
+class Pruning(FakeServer):
+    """Prunes the root that changes are asked from as soon as it has claimed that one of them is large."""
+
+    has_claimed = False
+
+    def changes(self, request: GetChanges) -> ChangeProof | None:
+        if self.has_claimed:
+            return None
+        try:
+            return super().changes(request)
+        except LimitTooSmall:
+            self.has_claimed = True
+            raise
+
+
+@pytest.mark.parametrize("first_bytes", [10, 30_000, 70_000])
+async def test_who_prunes_the_old_root_behind_a_claim_is_not_blamed(
+    first_bytes: int, autojump_clock: MockClock
+) -> None:
+    limits = Limits(max_keys=32, max_changes=16, max_bytes=20_000, requests_per_peer=1)
+    first = {b"\0": bytes(first_bytes)}
+    with new_source(some_pairs(200) | first) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        source.commit({b"\xff" * 4: bytes(50_000)})
+        server = Pruning(source.database)
+        await sync_from([server], source.root, copy, limits)
+        assert_same(copy, source.database)
+        assert server.has_claimed
+        assert server.connections == 1
 
 
 async def test_changes_with_hardly_any_memory_still_end(autojump_clock: MockClock) -> None:
