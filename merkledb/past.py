@@ -9,15 +9,14 @@ from itertools import islice
 from typing import Final
 
 from merkledb.errors import CorruptDatabase
-from merkledb.past_branch import PastBranch, changed_children, parse_past_branch, parse_rests
+from merkledb.past_branch import changed_children, parse_past_branch, parse_rests
 from merkledb.record import CHILD_BYTES, TOKENS, encode_record
 from merkledb.revisions import SEQUENCE_BYTES
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_row
-from merkledb.trie import Node, PastChildren, StoredTrie
+from merkledb.trie import ALL_TOKENS, Node, PastChildren, StoredTrie
 
-# A branch near the top is settled by one row, so few are looked up at first, and then many at a time.
-_FIRST_LOOKUPS: Final = 2
-_LOOKUPS: Final = 32
+# All children of a branch are wanted.
+ALL_EDGES: Final = (ALL_TOKENS, ALL_TOKENS)
 
 
 class Past:
@@ -44,13 +43,21 @@ class Past:
                 return row
         return None
 
-    def node(self, stored: StoredTrie, path: bytes, prefixes: Sequence[bytes] | None = None) -> Node:
+    def node(
+        self,
+        stored: StoredTrie,
+        path: bytes,
+        prefixes: Sequence[bytes] | None = None,
+        edges: tuple[int, int] = ALL_EDGES,
+    ) -> Node:
         """Return the branch that stood at ``path``.
 
         Args:
             stored: The trie of the tables.
             path: Of a branch that there was.
             prefixes: Of the revisions that may have changed it, as its parent knows; None for any.
+            edges: Of its children, those up to the first token and from the second one on are wanted: the
+                others need not be looked for, and are not in its record.
         """
         rows = self._branch_rows(path, self._prefixes if prefixes is None else prefixes)
         prefix, row = next(rows, (b"", b""))
@@ -60,17 +67,19 @@ class Past:
         try:
             first = parse_past_branch(row)
             past = PastChildren(first.ids, first.rests, {token: [prefix] for token in first.ids}, [])
-            missing = set(first.tokens) - first.ids.keys()
+            low, high = edges
+            wanted = bytes(token for token in first.tokens if token <= low or token >= high)
+            missing = set(wanted) - first.ids.keys()
             while missing:
                 prefix, row = next(rows, (b"", b""))
                 if not row:
-                    return self._assemble(stored, path, first, past)
+                    return self._assemble(stored, path, wanted, first.digest, past)
                 self._add(past, missing, prefix, row)
         except ValueError as error:
             difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
             raise CorruptDatabase(str(self._store.path), difference) from error
         behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
-        return self._assemble(stored, path, first, past._replace(behind=behind))
+        return self._assemble(stored, path, wanted, first.digest, past._replace(behind=behind))
 
     @staticmethod
     def _add(past: PastChildren, missing: set[int], prefix: bytes, row: bytes) -> None:
@@ -103,26 +112,26 @@ class Past:
     def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a branch, each with its revision's prefix, the first revision's first."""
         cursor = self._transaction.cursor(db=self._store.branch_history)
-        at, count = 0, _FIRST_LOOKUPS
-        while at < len(prefixes):
-            wanted = [prefix + path for prefix in prefixes[at : at + count]]
-            for row_key, row in cursor.getmulti(wanted):
-                yield row_key[:SEQUENCE_BYTES], row
-            at, count = at + count, _LOOKUPS
+        seek = cursor.set_key
+        for prefix in prefixes:
+            if seek(prefix + path):
+                yield prefix, cursor.value()
 
     @staticmethod
-    def _assemble(stored: StoredTrie, path: bytes, first: PastBranch, past: PastChildren) -> Node:
-        """Return the branch with the children that changed since, and the others as the tables have them."""
+    def _assemble(
+        stored: StoredTrie, path: bytes, tokens: bytes, digest: bytes | None, past: PastChildren
+    ) -> Node:
+        """Return a branch with those children: as they were, or as the tables have them if none changed."""
         children = past.ids
-        if not all(map(children.__contains__, first.tokens)):
+        if not all(map(children.__contains__, tokens)):
             record = stored.record(path)
             held = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
             children = held | children
         try:
-            rows = [TOKENS[token] + children[token] for token in first.tokens]
+            rows = [TOKENS[token] + children[token] for token in tokens]
         except KeyError as error:
             raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}") from error
-        return Node(path, encode_record(b"".join(rows), first.digest), past)
+        return Node(path, encode_record(b"".join(rows), digest), past)
 
     def _has_large_values(self) -> bool:
         """Return whether any row of the history of values takes pages of its own."""

@@ -4,10 +4,16 @@ The way down begins at the revision's topmost node.  As long as it leads through
 since, each is put together from history; from the first child on that has not changed, the tables are read.
 """
 
-from merkledb.past import Past
+from typing import TypeAlias
+
+from merkledb.past import ALL_EDGES, Past
+from merkledb.proof import Branch
 from merkledb.revisions import Place
 from merkledb.rows import Rows
-from merkledb.trie import Node, StoredTrie, Trie
+from merkledb.trie import Node, StoredTrie, Trie, outside_slots
+
+# By path and by which children are wanted.
+_Nodes: TypeAlias = dict[tuple[bytes, tuple[int, int]], Node]
 
 
 class PastTrie(Trie):
@@ -26,8 +32,8 @@ class PastTrie(Trie):
         self._past = past
         self._rows = rows
         self._top = top
-        # What was put together already: both bounds of a range share the upper part of their paths.
-        self._nodes: dict[bytes, Node] = {}
+        # What was put together already: the next boundary often begins at the same bound.
+        self._nodes: _Nodes = {}
 
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
@@ -49,11 +55,53 @@ class PastTrie(Trie):
         return self._branch(path, [*past.changes[token], *past.behind])
 
     def _branch(self, path: bytes, prefixes: list[bytes] | None = None) -> Node:
-        node = self._nodes.get(path)
+        edges = self._edges(path)
+        node = self._nodes.get((path, edges))
         if node is None:
-            node = self._nodes[path] = self._past.node(self._stored, path, prefixes)
+            node = self._nodes[path, edges] = self._past.node(self._stored, path, prefixes, edges)
         return node
+
+    def _edges(self, path: bytes) -> tuple[int, int]:
+        """Return which children of the branch at ``path`` are wanted, as ``Past.node`` takes it."""
+        del path
+        return ALL_EDGES
+
+    def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
+        """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
+        edge = _Edge(self._stored, self._past, self._rows, self._top, (start, end), self._nodes)
+        return Trie.boundary(edge, start, end)
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there was none."""
         return self._rows.value(key)
+
+
+class _Edge(PastTrie):
+    """What the boundary of a range is made of: branches without those children that lie inside it.
+
+    Each child that has never changed, and need not be looked for, saves a lookup for every revision since.
+
+    Args:
+        stored: As for the whole trie, like ``past``, ``rows`` and ``top``.
+        past: See above.
+        rows: See above.
+        top: See above.
+        bounds: The paths of both, None for no bound.
+        nodes: What was put together already.
+    """
+
+    def __init__(
+        self,
+        stored: StoredTrie,
+        past: Past,
+        rows: Rows,
+        top: Place | None,
+        bounds: tuple[bytes | None, bytes | None],
+        nodes: _Nodes,
+    ) -> None:
+        super().__init__(stored, past, rows, top)
+        self._bounds = bounds
+        self._nodes = nodes
+
+    def _edges(self, path: bytes) -> tuple[int, int]:
+        return outside_slots(path, *self._bounds)

@@ -13,8 +13,8 @@ holds one leaf: the first key at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from merkledb.errors import CorruptDatabase
 from merkledb.proof import Branch
@@ -22,6 +22,9 @@ from merkledb.record import Record, parse_record
 from merkledb.revisions import Place
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
+
+# Above every token.
+ALL_TOKENS: Final = 256
 
 
 class PastChildren(NamedTuple):
@@ -60,6 +63,21 @@ def is_slot_outside(slot: bytes, start: bytes | None, end: bytes | None) -> bool
     if start is not None and slot < start and not start.startswith(slot):
         return True
     return end is not None and slot > end
+
+
+def outside_slots(path: bytes, start: bytes | None, end: bytes | None) -> tuple[int, int]:
+    """Return two tokens: the slots of ``path`` below the first and above the second lie outside [start, end].
+
+    Where ``path`` is on the way to a bound, the token is the one that leads on.
+    """
+    low, high, depth = -1, ALL_TOKENS, len(path)
+    if start is not None and path < start:
+        low = start[depth] if start.startswith(path) else ALL_TOKENS
+    if end is not None and end.startswith(path):
+        high = end[depth] if len(end) > depth else -1
+    elif end is not None and path > end:
+        high = -1
+    return low, high
 
 
 def is_path_outside(path: bytes, start: bytes | None, end: bytes | None) -> bool:
@@ -137,22 +155,6 @@ class Trie(ABC):
             raise self.corrupt(f"key 0x{key.hex()} has no value")
         return self.scheme.digest(value)
 
-    def spine(self, path: bytes) -> Iterator[Node]:
-        """Yield the nodes on ``path`` from the top down.
-
-        These are the branches whose paths are prefixes of it, and then, where it leaves the trie inside an
-        edge or ends at a leaf, the node at the end of that edge.
-        """
-        node = self.top()
-        while node is not None:
-            yield node
-            if node.record is None or len(node.path) >= len(path) or not path.startswith(node.path):
-                return
-            token = path[len(node.path)]
-            if token not in self.parse(node).tokens:
-                return
-            node = self.child(node, token)
-
     def first_path(self, low: bytes) -> bytes | None:
         """Return the first path of a key at or behind ``low``; None when there is none."""
         top = self.top()
@@ -176,10 +178,26 @@ class Trie(ABC):
         return None
 
     def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
-        """Return the nodes on the paths of both bounds, ascending, each once."""
-        bounds = {bound for bound in (start, end) if bound is not None}
-        nodes = {node.path: node for bound in bounds for node in self.spine(bound)}
-        return [nodes[path] for path in sorted(nodes)]
+        """Return the nodes on the paths of both bounds, ascending, each once.
+
+        These are the branches whose paths are prefixes of a bound, and then, where the bound leaves the trie
+        inside an edge or ends at a leaf, the node at the end of that edge.
+        """
+        bounds = [bound for bound in (start, end) if bound is not None]
+        found: list[Node] = []
+        top = self.top() if bounds else None
+        todo = [] if top is None else [top]
+        while todo:
+            node = todo.pop()
+            found.append(node)
+            if node.record is None:
+                continue
+            depth = len(node.path)
+            ways = {bound[depth] for bound in bounds if len(bound) > depth and bound.startswith(node.path)}
+            if ways:
+                taken = ways.intersection(self.parse(node).tokens)
+                todo += [self.child(node, token) for token in sorted(taken, reverse=True)]
+        return found
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
@@ -218,11 +236,8 @@ class Trie(ABC):
         if node.record is None:
             return Branch(node.path, self.leaf_digest(node.path) if path_outside else None, ())
         record = self.parse(node)
-        children = tuple(
-            (token, node_id)
-            for token, node_id in record.pairs()
-            if is_slot_outside(node.path + bytes([token]), start, end)
-        )
+        low, high = outside_slots(node.path, start, end)
+        children = tuple(pair for pair in record.pairs() if pair[0] < low or pair[0] > high)
         return Branch(node.path, record.digest if path_outside else None, children)
 
 

@@ -1,7 +1,10 @@
-"""What all tests share: the hypothesis profile."""
+"""What all tests share: the hypothesis profile, and a way to run without measuring coverage."""
 
 import os
+import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The machines that run the tests differ tenfold in speed, so nothing here is timed. In continuous integration
@@ -14,3 +17,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("merklesync")
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Run a test without measuring coverage: a simulation would take three times as long.
+
+    And show nothing new: what it runs is covered by tests of its parts.
+    """
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)

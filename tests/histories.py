@@ -53,7 +53,6 @@ class Clock:
 # What is cut into pieces of so many rows, and of so many bytes.
 ROWS = {
     merkledb.rows: ("_WINDOW_ROWS", "_LEAST_WINDOW_ROWS", "_SMALL_WINDOW_ROWS"),
-    merkledb.past: ("_FIRST_LOOKUPS", "_LOOKUPS"),
     merkledb.change_prover: ("_WINDOW_ROWS",),
     merkledb.writer: ("_STRETCH_ROWS",),
     merkledb.check: ("_STRETCH_PAIRS",),

@@ -13,6 +13,8 @@ from merkledb import Database
 from simulation import Simulation, lies, runner
 from simulation.runner import run_seed
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 ROOT = Path(__file__).parent.parent
 # In chunks, so that the tests of several processes share them.
 CHUNK = 25

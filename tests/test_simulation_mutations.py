@@ -25,6 +25,8 @@ from simulation import Simulation
 from simulation.plan import Plan
 from simulation.safety import NotLive, Unexpected, Unsafe, Violation
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 # How many seeds may pass by each bug.
 MAX_SEEDS = 60
