@@ -20,6 +20,7 @@ from merkledb.errors import (
     HistoryGone,
     InvalidProof,
     InvalidRange,
+    KernelMissing,
     KeyTooLong,
     LimitTooSmall,
     MerkleDBError,
@@ -36,6 +37,7 @@ from merkledb.errors import (
     UnknownRoot,
     ValueTooLong,
 )
+from merkledb.kernel import kernel_name
 from merkledb.mapping import root_of
 from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
@@ -69,6 +71,7 @@ __all__ = [
     "HistoryGone",
     "InvalidProof",
     "InvalidRange",
+    "KernelMissing",
     "KeyTooLong",
     "LimitTooSmall",
     "MerkleDBError",
@@ -91,6 +94,7 @@ __all__ = [
     "VerifiedChanges",
     "VerifiedRange",
     "View",
+    "kernel_name",
     "open",
     "root_of",
     "verify_range",

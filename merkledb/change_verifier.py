@@ -24,7 +24,8 @@ from typing import Final, NoReturn
 
 from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
-from merkledb.fold import DELETED, Fold, Items
+from merkledb.fold import DELETED, Items
+from merkledb.kernel import new_fold
 from merkledb.past_branch import past_branch_row
 from merkledb.proof import ChangeProof
 from merkledb.scheme import Scheme
@@ -149,7 +150,7 @@ class _Verification:
 
     def _fold(self, items: Items) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Return the records and the ids of the branches that close, by path."""
-        fold = Fold(self._trie.scheme)
+        fold = new_fold(self._trie.scheme)
         try:
             closed = fold.feed(items)
         except ValueError as error:

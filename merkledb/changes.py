@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from merkledb.fold import DELETED, Items
+from merkledb.kernel import hash_leaves
 from merkledb.paths import prefix_end
 from merkledb.record import Record
 from merkledb.scheme import Scheme, require_values
@@ -59,8 +60,7 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
     deleted = [key for key in keys if changes[key] is None] if _NONE in value_types else []
     put_keys = [key for key in keys if changes[key] is not None] if deleted else keys
     put_values = cast("list[bytes]", list(map(changes.__getitem__, put_keys)))
-    digests = scheme.digests(put_values)
-    ids = scheme.leaf_ids(put_keys, digests)
+    digests, ids = hash_leaves(scheme, put_keys, put_values)
     if not deleted:
         return Changes(paths, ids, list(digests), put_keys, put_values, [])
     next_id, next_digest = iter(ids), iter(digests)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from merkledb.errors import CorruptDatabase
-from merkledb.fold import Branches, Fold
-from merkledb.mapping import leaves
+from merkledb.fold import Branches
+from merkledb.kernel import leaves, new_fold
 from merkledb.past import Past
 from merkledb.revisions import Tip, read_revision, read_tip
 from merkledb.rows import PastRows, Row, StoredRows
@@ -46,7 +46,7 @@ class _Check:
 
     def run(self, on_pairs: Callable[[int], None]) -> None:
         """Fold all values and compare."""
-        fold = Fold(self._scheme)
+        fold = new_fold(self._scheme)
         for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
             try:
                 closed = fold.feed(leaves(self._scheme, keys, values))
@@ -73,7 +73,7 @@ class _Check:
             past = Past(self._store, self._transaction, tip.newest, tip.sequence)
             # To look for keys in the trie would be to trust it.
             rows = PastRows(StoredRows(self._store, self._transaction), past, lambda low: low)
-            fold = Fold(self._scheme)
+            fold = new_fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
                 fold.feed(leaves(self._scheme, keys, values))
             root, _ = fold.finish()

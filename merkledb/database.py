@@ -22,6 +22,7 @@ from merkledb.changes import sorted_changes
 from merkledb.check import check
 from merkledb.content import Content
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
+from merkledb.kernel import kernel_name
 from merkledb.proof import ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.revisions import (
@@ -72,7 +73,7 @@ class Database(Content):
         self.readonly = store.readonly
 
     def __repr__(self) -> str:
-        return f"<Database {str(self.path)!r}, {self.scheme}>"
+        return f"<Database {str(self.path)!r}, {self.scheme}, {kernel_name()} kernel>"
 
     def close(self) -> None:
         """Close the database; its snapshots must be closed before."""

@@ -16,7 +16,8 @@
     │   ├── SyncUnfinished        a local commit in the middle of a sync
     │   ├── NoCompleteRoot        a read before the first sync has come to its end
     │   ├── ReadonlyDatabase      a write to a database opened for reading
-    │   └── DatabaseClosed        any use after close()
+    │   ├── DatabaseClosed        any use after close()
+    │   └── KernelMissing         a kernel is asked for that cannot be had
     ├── OpenError                 a path that cannot be opened as asked
     │   ├── NotADatabase          nothing is there, or something else is
     │   ├── FormatTooNew          a newer merkledb wrote it
@@ -157,6 +158,10 @@ class DatabaseClosed(CallerError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is closed: open it again")
+
+
+class KernelMissing(CallerError):
+    """The environment asks for a kernel that is not installed, or not the one of this release."""
 
 
 class OpenError(MerkleDBError):

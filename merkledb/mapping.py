@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from merkledb.fold import Fold, Items
+from merkledb.kernel import leaves, new_fold
 from merkledb.scheme import Scheme
 
 
@@ -20,12 +20,6 @@ def root_of(
     content = dict(pairs)
     keys = sorted(content)
     values = [content[key] for key in keys]
-    fold = Fold(scheme)
+    fold = new_fold(scheme)
     fold.feed(leaves(scheme, keys, values))
     return fold.finish()[0]
-
-
-def leaves(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> Items:
-    """Return pairs, ascending by key, as the fold's items."""
-    digests = scheme.digests(values)
-    return Items(scheme.codec.paths(keys), list(scheme.leaf_ids(keys, digests)), list(digests), {})

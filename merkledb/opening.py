@@ -7,6 +7,7 @@ from pathlib import Path
 
 from merkledb.database import Database
 from merkledb.errors import CorruptDatabase, SchemeMismatch
+from merkledb.kernel import kernel_name
 from merkledb.revisions import Retention, first_rows, put_retention, read_retention
 from merkledb.scheme import Scheme
 from merkledb.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
@@ -45,9 +46,11 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         FormatTooNew, FormatTooOld: Another release made it.
         DatabaseInUse: It is open for writing elsewhere.
         DatabaseFull: There is no room for its first pages.
+        KernelMissing: The environment wants a kernel that cannot be had.
     """
     if (history is not None and history < 1) or (history_seconds is not None and not history_seconds >= 0):
         raise ValueError("a history holds at least 1 revision, and no less than 0 seconds")
+    kernel_name()
     rows = first_rows(Retention(), clock())
     rows[b"meta"] |= _first_meta(scheme or Scheme())
     store = Store(Path(path), rows, readonly=readonly, create=create, map_bytes=map_bytes)

@@ -19,13 +19,15 @@ from bisect import bisect_left
 from dataclasses import InitVar, dataclass
 from itertools import islice
 from operator import itemgetter, lt
+from types import ModuleType
 from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, InvalidRange, Reason
 from merkledb.fold import Fold, Items
-from merkledb.mapping import leaves
+from merkledb.kernel import leaves, twin
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
 from merkledb.proof import (
+    MAX_BOUNDARY_BRANCHES,
     AnyProof,
     Branch,
     RangeProof,
@@ -142,8 +144,68 @@ def verify_range(
     """
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")
-    request = check_form(proof, root, start, end, scheme or Scheme(), max_keys, max_bytes)
+    compiled, scheme = twin(), scheme or Scheme()
+    if compiled is not None:
+        return verify_compiled(compiled, proof, root, start, end, scheme, max_keys, max_bytes)
+    return verify_pure(proof, root, start, end, scheme, max_keys, max_bytes)
+
+
+def verify_pure(
+    proof: RangeProof,
+    root: bytes,
+    start: bytes | None,
+    end: bytes | None,
+    scheme: Scheme,
+    max_keys: int | None,
+    max_bytes: int | None,
+) -> VerifiedRange:
+    """Do what ``verify_range`` does, by the pure kernel."""
+    request = check_form(proof, root, start, end, scheme, max_keys, max_bytes)
     return _fold_and_compare(proof, request)
+
+
+def verify_compiled(
+    compiled: ModuleType,
+    proof: RangeProof,
+    root: bytes,
+    start: bytes | None,
+    end: bytes | None,
+    scheme: Scheme,
+    max_keys: int | None,
+    max_bytes: int | None,
+) -> VerifiedRange:
+    """Do the same by the compiled one."""
+    _require_order(start, end)
+    limits = (MAX_PATH_TOKENS, MAX_VALUE_BYTES, MAX_BOUNDARY_BRANCHES, max_keys, max_bytes)
+    try:
+        verdict = compiled.verify_range(
+            (scheme.hasher, scheme.branch_factor), proof, Branch, root, start, end, limits
+        )
+    except (TypeError, OverflowError):
+        # It has not the form of a proof, or the limits none of a number: the pure kernel says where.
+        return verify_pure(proof, root, start, end, scheme, max_keys, max_bytes)
+    if type(verdict[0]) is str:
+        raise InvalidProof(Reason[verdict[0]], verdict[1])
+    branches, frontier = verdict
+    request = Request(scheme, root, start, end, proof.end)
+    return VerifiedRange(
+        seal=SEAL,
+        scheme=scheme,
+        root=root,
+        start=start,
+        end=proof.end,
+        complete=proof.end == end,
+        keys=proof.keys,
+        values=proof.values,
+        next_keys=tuple(next_keys(proof, request)),
+        branches=branches,
+        frontier=Items(frontier[0], frontier[1], frontier[2], {}),
+    )
+
+
+def _require_order(start: bytes | None, end: bytes | None) -> None:
+    if start is not None and end is not None and start > end:
+        raise InvalidRange(start, end)
 
 
 def check_form(
@@ -163,8 +225,7 @@ def check_form(
     Raises:
         InvalidProof, InvalidRange
     """
-    if start is not None and end is not None and start > end:
-        raise InvalidRange(start, end)
+    _require_order(start, end)
     require_form(proof)
     if max_keys is not None and len(proof.keys) > max_keys:
         raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")

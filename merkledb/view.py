@@ -15,7 +15,8 @@ from operator import itemgetter
 
 from merkledb.changes import ChangeStream, sorted_changes
 from merkledb.errors import StaleView
-from merkledb.fold import DELETED, Fold, Items
+from merkledb.fold import DELETED, Items
+from merkledb.kernel import new_fold
 from merkledb.rows import Row, Rows
 from merkledb.scheme import EMPTY_ROOT
 from merkledb.snapshot import Snapshot
@@ -54,7 +55,7 @@ class View(State):
         assert isinstance(self._base_trie, OpenTrie)
         stream = ChangeStream(self._base_trie, sorted_changes(self.changes, self.scheme))
         items = stream.prepare(self.base.root)
-        fold = Fold(self.scheme)
+        fold = new_fold(self.scheme)
         closed = fold.feed(items)
         self.root, last = fold.finish()
         records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))

@@ -12,8 +12,9 @@ from typing import Final
 from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, ChangeStream
 from merkledb.errors import CorruptDatabase, StaleChanges
-from merkledb.fold import Fold, Items
+from merkledb.fold import Items
 from merkledb.history import HistoryWriter
+from merkledb.kernel import new_fold
 from merkledb.past_branch import past_branch_row
 from merkledb.proof import Branch
 from merkledb.scheme import Scheme
@@ -148,7 +149,7 @@ class Writer:
 
     def _fold(self, items: Items) -> tuple[bytes, dict[bytes, bytes]]:
         """Return the root of a whole stream, and the records of the branches that closed by path."""
-        fold = Fold(self._scheme)
+        fold = new_fold(self._scheme)
         try:
             closed = fold.feed(items)
         except ValueError as error:

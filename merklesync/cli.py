@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from merkledb import kernel_name
 from merklesync.demo import demo
 from merklesync.exports import export
 from merklesync.failures import EXIT_CODES_HELP, ExitCode, Failure, failure_of, usage_failure
@@ -102,13 +103,27 @@ def _version() -> str:
         return "unknown: it is not installed"
 
 
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    del parameter
+    if wanted and not context.resilient_parsing:
+        click.echo(f"merklesync, version {_version()}, {kernel_name()} kernel")
+        context.exit()
+
+
 @click.group(
     cls=Commands,
     epilog=EXIT_CODES_HELP,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(_version(), prog_name="merklesync")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and which kernel runs, and exit.",
+)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Keep key-value stores that prove what they hold, and copy them from machines that nobody has to trust.

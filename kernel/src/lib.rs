@@ -1,0 +1,7 @@
+//! The compiled kernel of merklesync: twins of `merkledb`'s pure kernel, behind the same columns.
+
+mod fold;
+mod hash;
+mod path;
+mod python;
+mod verify;

@@ -1,0 +1,414 @@
+//! The verification of a range proof, rule by rule as in the pure twin, `merkledb/verifier.py`.
+
+use crate::fold::{Closed, Fold, Item};
+use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, leaf_id};
+use crate::path::{Codec, shared_depth};
+
+/// One node of a proof's boundary; its form was checked, and nothing else.
+pub struct Branch<B> {
+    pub path: B,
+    pub digest: Option<B>,
+    /// Token and id; None for a token that is no byte.
+    pub children: Vec<(Option<u8>, B)>,
+}
+
+/// A proof and what was asked for.
+pub struct Request<B> {
+    pub hasher: Hasher,
+    pub codec: Codec,
+    pub limits: Limits,
+    pub keys: Vec<B>,
+    pub values: Vec<B>,
+    pub proof_end: Option<B>,
+    pub boundary: Vec<Branch<B>>,
+    pub root: B,
+    pub start: Option<B>,
+    pub end: Option<B>,
+}
+
+/// What bounds a proof.
+#[allow(clippy::struct_field_names)]
+pub struct Limits {
+    pub max_path_tokens: usize,
+    pub max_value_bytes: usize,
+    pub max_keys: Option<usize>,
+    pub max_bytes: Option<usize>,
+}
+
+/// Which rule a proof breaks, by the name of its reason, and where.
+pub struct Rejection {
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl Rejection {
+    fn new(reason: &'static str, detail: impl Into<String>) -> Rejection {
+        Rejection { reason, detail: detail.into() }
+    }
+}
+
+/// What a proof has shown.
+pub struct Shown {
+    pub closed: Closed,
+    /// The closed branches wholly inside the range, ascending.
+    pub inside: Vec<usize>,
+    /// The topmost nodes inside the range, ascending.
+    pub frontier: Vec<Top>,
+    /// The path, the leaf id and the digest of each pair.
+    pub leaves: Leaves,
+}
+
+/// A topmost node inside the range: a closed branch, or a leaf, by its number.
+pub enum Top {
+    Branch(usize),
+    Leaf(usize),
+}
+
+/// The pairs of a proof as items of the fold, in columns.
+pub struct Leaves {
+    paths: Vec<u8>,
+    path_ends: Vec<usize>,
+    pub ids: Vec<Id>,
+    pub digests: Vec<ValueDigest>,
+}
+
+impl Leaves {
+    fn of<B: AsRef<[u8]>>(hasher: Hasher, codec: Codec, keys: &[B], values: &[B]) -> Leaves {
+        let mut leaves = Leaves {
+            paths: Vec::new(),
+            path_ends: Vec::with_capacity(keys.len()),
+            ids: Vec::with_capacity(keys.len()),
+            digests: Vec::with_capacity(keys.len()),
+        };
+        let mut scratch = Vec::new();
+        for (key, value) in keys.iter().zip(values) {
+            let digest = ValueDigest::of_value(hasher, value.as_ref());
+            codec.put_path(&mut leaves.paths, key.as_ref());
+            leaves.path_ends.push(leaves.paths.len());
+            leaves.ids.push(leaf_id(hasher, key.as_ref(), &digest, &mut scratch));
+            leaves.digests.push(digest);
+        }
+        leaves
+    }
+
+    pub fn path(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.path_ends[index - 1] };
+        &self.paths[start..self.path_ends[index]]
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// A stub, or a value outside the range as a leaf.
+struct Outside {
+    path: Vec<u8>,
+    id: Id,
+    digest: Option<ValueDigest>,
+}
+
+/// Return what a proof shows, or why it does not.
+pub fn verify<B: AsRef<[u8]>>(request: &Request<B>) -> Result<Shown, Rejection> {
+    let limits = &request.limits;
+    if let Some(max_keys) = limits.max_keys.filter(|most| request.keys.len() > *most) {
+        return Err(Rejection::new("TOO_MANY_KEYS", format!("{} of at most {max_keys}", request.keys.len())));
+    }
+    check_pairs(request)?;
+    check_bounds(request)?;
+    let start = request.start.as_ref().map(|key| path_of(request.codec, key.as_ref()));
+    let end = request.proof_end.as_ref().map(|key| path_of(request.codec, key.as_ref()));
+    let (start, end) = (start.as_deref(), end.as_deref());
+    check_boundary(request, start, end)?;
+    if let Some(max_bytes) = limits.max_bytes {
+        let size = encoded_bytes(request);
+        if size > max_bytes {
+            return Err(Rejection::new("TOO_MANY_BYTES", format!("{size} of at most {max_bytes}")));
+        }
+    }
+    fold(request, start, end)
+}
+
+fn path_of(codec: Codec, key: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(key.len() * codec.tokens_per_byte);
+    codec.put_path(&mut path, key);
+    path
+}
+
+fn check_pairs<B: AsRef<[u8]>>(request: &Request<B>) -> Result<(), Rejection> {
+    if !request.keys.windows(2).all(|pair| pair[0].as_ref() < pair[1].as_ref()) {
+        return Err(Rejection::new("KEYS_OUT_OF_ORDER", ""));
+    }
+    let max_key_bytes = request.limits.max_path_tokens / request.codec.tokens_per_byte;
+    if request.keys.iter().any(|key| key.as_ref().len() > max_key_bytes) {
+        return Err(Rejection::new("KEY_TOO_LONG", format!("over {max_key_bytes} bytes")));
+    }
+    let max_value_bytes = request.limits.max_value_bytes;
+    if request.values.iter().any(|value| value.as_ref().len() > max_value_bytes) {
+        return Err(Rejection::new("VALUE_TOO_LONG", format!("over {max_value_bytes} bytes")));
+    }
+    Ok(())
+}
+
+fn check_bounds<B: AsRef<[u8]>>(request: &Request<B>) -> Result<(), Rejection> {
+    let end = request.end.as_ref().map(AsRef::as_ref);
+    let proof_end = request.proof_end.as_ref().map(AsRef::as_ref);
+    let (first, last) = (request.keys.first().map(AsRef::as_ref), request.keys.last().map(AsRef::as_ref));
+    let is_before = first.zip(request.start.as_ref()).is_some_and(|(key, start)| key < start.as_ref());
+    let is_behind = last.zip(end).is_some_and(|(key, end)| key > end);
+    if is_before || is_behind {
+        return Err(Rejection::new("KEY_OUTSIDE_RANGE", ""));
+    }
+    if proof_end == end {
+        return Ok(());
+    }
+    match last {
+        None => Err(Rejection::new("NO_PROGRESS", "it carries no pair and ends before the requested end")),
+        Some(last) if proof_end != Some(last) => Err(Rejection::new("WRONG_END", "")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_boundary<B: AsRef<[u8]>>(
+    request: &Request<B>,
+    start: Option<&[u8]>,
+    end: Option<&[u8]>,
+) -> Result<(), Rejection> {
+    let mut before: Option<&[u8]> = None;
+    for branch in &request.boundary {
+        let path = branch.path.as_ref();
+        if before.is_some_and(|before| path <= before) {
+            return Err(Rejection::new("BOUNDARY_OUT_OF_ORDER", at_path(path)));
+        }
+        check_branch(request, branch, start, end)?;
+        before = Some(path);
+    }
+    Ok(())
+}
+
+fn check_branch<B: AsRef<[u8]>>(
+    request: &Request<B>,
+    branch: &Branch<B>,
+    start: Option<&[u8]>,
+    end: Option<&[u8]>,
+) -> Result<(), Rejection> {
+    let (path, codec) = (branch.path.as_ref(), request.codec);
+    let most = request.limits.max_path_tokens;
+    if path.len() > most || (path.len() == most && !branch.children.is_empty()) {
+        return Err(Rejection::new("PATH_TOO_LONG", format!("over {most} tokens")));
+    }
+    let is_token = |token: u8| usize::from(token) < codec.branch_factor();
+    let are_tokens = branch.children.iter().all(|(token, _)| token.is_some_and(is_token));
+    if !are_tokens || !path.iter().copied().all(is_token) {
+        return Err(Rejection::new("TOKEN_OUT_OF_RANGE", at_path(path)));
+    }
+    if !branch.children.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+        return Err(Rejection::new("TOKENS_OUT_OF_ORDER", at_path(path)));
+    }
+    if branch.children.iter().any(|(_, id)| id.as_ref().len() != ID_BYTES) {
+        return Err(Rejection::new("BAD_ID", at_path(path)));
+    }
+    if let Some(digest) = &branch.digest {
+        if digest.as_ref().len() > ID_BYTES || path.len() % codec.tokens_per_byte != 0 {
+            return Err(Rejection::new("BAD_DIGEST", at_path(path)));
+        }
+        let is_outside = start.is_some_and(|start| path < start) || end.is_some_and(|end| path > end);
+        if !is_outside {
+            return Err(Rejection::new("DIGEST_INSIDE_RANGE", at_path(path)));
+        }
+    }
+    let mut slot = path.to_vec();
+    for (token, _) in &branch.children {
+        slot.truncate(path.len());
+        slot.extend(token);
+        if !is_slot_outside(&slot, start, end) {
+            return Err(Rejection::new("STUB_INSIDE_RANGE", at_path(path)));
+        }
+    }
+    Ok(())
+}
+
+/// Return whether no path at or below `slot` can lie in [start, end].
+fn is_slot_outside(slot: &[u8], start: Option<&[u8]>, end: Option<&[u8]>) -> bool {
+    start.is_some_and(|start| slot < start && !start.starts_with(slot)) || end.is_some_and(|end| slot > end)
+}
+
+fn at_path(path: &[u8]) -> String {
+    format!("at path {}", hex(path))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |number: u8| char::from_digit(u32::from(number), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Return how many bytes the encoded proof has.
+fn encoded_bytes<B: AsRef<[u8]>>(request: &Request<B>) -> usize {
+    let column = |column: &[B]| -> usize { column.iter().map(|part| bin_bytes(part.as_ref().len())).sum() };
+    let optional = |part: &Option<B>| part.as_ref().map_or(1, |part| bin_bytes(part.as_ref().len()));
+    let mut size = 1 + array_header_bytes(request.keys.len()) + array_header_bytes(request.values.len());
+    size += column(&request.keys) + column(&request.values) + optional(&request.proof_end);
+    size += array_header_bytes(request.boundary.len());
+    let mut before: &[u8] = &[];
+    for branch in &request.boundary {
+        let path = branch.path.as_ref();
+        let shared = shared_depth(before, path);
+        size += 1 + uint_bytes(shared) + bin_bytes(path.len() - shared) + optional(&branch.digest);
+        size += bin_bytes(branch.children.len()) + bin_bytes(ID_BYTES * branch.children.len());
+        before = path;
+    }
+    size
+}
+
+fn bin_bytes(length: usize) -> usize {
+    length
+        + if length < 1 << 8 {
+            2
+        } else if length < 1 << 16 {
+            3
+        } else {
+            5
+        }
+}
+
+fn array_header_bytes(length: usize) -> usize {
+    if length < 16 {
+        1
+    } else if length < 1 << 16 {
+        3
+    } else {
+        5
+    }
+}
+
+fn uint_bytes(number: usize) -> usize {
+    if number < 1 << 7 {
+        1
+    } else if number < 1 << 8 {
+        2
+    } else {
+        3
+    }
+}
+
+fn fold<B: AsRef<[u8]>>(
+    request: &Request<B>,
+    start: Option<&[u8]>,
+    end: Option<&[u8]>,
+) -> Result<Shown, Rejection> {
+    let leaves = Leaves::of(request.hasher, request.codec, &request.keys, &request.values);
+    let outside = outside_items(request);
+    let split = start.map_or(0, |start| outside.partition_point(|item| item.path.as_slice() < start));
+    let (before, behind) = outside.split_at(split);
+    check_stubs(before, &leaves, behind)?;
+    let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec);
+    let contradiction = |_| Rejection::new("MALFORMED", "its items are out of order");
+    for item in before {
+        fold.feed(&item.path, Item::Node(item.id, item.digest)).map_err(contradiction)?;
+    }
+    for index in 0..leaves.len() {
+        let item = Item::Node(leaves.ids[index], Some(leaves.digests[index]));
+        fold.feed(leaves.path(index), item).map_err(contradiction)?;
+    }
+    for item in behind {
+        fold.feed(&item.path, Item::Node(item.id, item.digest)).map_err(contradiction)?;
+    }
+    let root = fold.finish().unwrap_or([0; ID_BYTES]);
+    if root != request.root.as_ref() {
+        return Err(Rejection::new("WRONG_ROOT", format!("it has {}", hex(&root))));
+    }
+    let closed = fold.closed;
+    let inside = inside_branches(&closed, start, end);
+    let frontier = frontier(&closed, &inside, &leaves);
+    Ok(Shown { closed, inside, frontier, leaves })
+}
+
+/// Return the boundary's stubs and digests, ascending.
+fn outside_items<B: AsRef<[u8]>>(request: &Request<B>) -> Vec<Outside> {
+    let mut items = Vec::new();
+    let mut scratch = Vec::new();
+    let mut key = Vec::new();
+    for branch in &request.boundary {
+        let path = branch.path.as_ref();
+        for (token, id) in &branch.children {
+            let mut slot = path.to_vec();
+            slot.extend(token);
+            let Ok(id) = id.as_ref().try_into() else { continue };
+            items.push(Outside { path: slot, id, digest: None });
+        }
+        let digest = branch.digest.as_ref().and_then(|digest| ValueDigest::from_slice(digest.as_ref()));
+        if let Some(digest) = digest {
+            key.clear();
+            request.codec.put_packed(&mut key, path);
+            let id = leaf_id(request.hasher, &key, &digest, &mut scratch);
+            items.push(Outside { path: path.to_vec(), id, digest: Some(digest) });
+        }
+    }
+    items.sort_by(|one, other| one.path.cmp(&other.path));
+    items
+}
+
+/// Check that every stub hangs directly under its branch, with nothing below it.
+fn check_stubs(before: &[Outside], leaves: &Leaves, behind: &[Outside]) -> Result<(), Rejection> {
+    let (middle, count) = (before.len() + leaves.len(), before.len() + leaves.len() + behind.len());
+    let path_at = |index: usize| -> &[u8] {
+        if index < before.len() {
+            &before[index].path
+        } else if index < middle {
+            leaves.path(index - before.len())
+        } else {
+            &behind[index - middle].path
+        }
+    };
+    let numbered = before.iter().enumerate().chain((middle..).zip(behind));
+    for (index, item) in numbered.filter(|(_, item)| item.digest.is_none()) {
+        let path = item.path.as_slice();
+        let left = (index > 0).then(|| shared_depth(path, path_at(index - 1)));
+        let right = (index + 1 < count).then(|| shared_depth(path, path_at(index + 1)));
+        let depth = left.max(right);
+        if depth == Some(path.len()) {
+            return Err(Rejection::new("ITEM_BELOW_STUB", at_path(path)));
+        }
+        if depth != path.len().checked_sub(1) {
+            return Err(Rejection::new("STUB_NOT_DIRECT", at_path(path)));
+        }
+    }
+    Ok(())
+}
+
+/// Return the branches below which every possible path lies in the range, ascending.
+fn inside_branches(closed: &Closed, start: Option<&[u8]>, end: Option<&[u8]>) -> Vec<usize> {
+    let mut inside: Vec<usize> = (0..closed.len())
+        .filter(|index| {
+            let path = closed.path(*index);
+            start.is_none_or(|start| path >= start)
+                && end.is_none_or(|end| path < end && !end.starts_with(path))
+        })
+        .collect();
+    inside.sort_by(|one, other| closed.path(*one).cmp(closed.path(*other)));
+    inside
+}
+
+/// Return the topmost nodes inside the range: branches, and the leaves that lie under none of them.
+fn frontier(closed: &Closed, inside: &[usize], leaves: &Leaves) -> Vec<Top> {
+    let mut tops = Vec::new();
+    let mut leaf = 0;
+    let mut cover: Option<&[u8]> = None;
+    for index in inside {
+        let path = closed.path(*index);
+        if cover.is_some_and(|cover| path.starts_with(cover)) {
+            continue;
+        }
+        while leaf < leaves.len() && leaves.path(leaf) < path {
+            tops.push(Top::Leaf(leaf));
+            leaf += 1;
+        }
+        while leaf < leaves.len() && leaves.path(leaf).starts_with(path) {
+            leaf += 1;
+        }
+        tops.push(Top::Branch(*index));
+        cover = Some(path);
+    }
+    tops.extend((leaf..leaves.len()).map(Top::Leaf));
+    tops
+}
