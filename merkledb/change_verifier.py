@@ -26,7 +26,7 @@ from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
 from merkledb.fold import DELETED, Items
 from merkledb.kernel import new_fold
-from merkledb.past_branch import past_branch_row
+from merkledb.past_branch import past_branch_rows
 from merkledb.proof import ChangeProof
 from merkledb.scheme import Scheme
 from merkledb.trie import Inside, StoredTrie
@@ -193,11 +193,9 @@ class _Verification:
 
     def _history(self, records: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         opened = self._stream.items.records
-        return [
-            (path, past_branch_row(self._trie, path, opened[path], records.get(path), opened))
-            for path in sorted(opened)
-            if records.get(path) != opened[path]
-        ]
+        paths = [path for path in sorted(opened) if records.get(path) != opened[path]]
+        rows = past_branch_rows(self._trie, paths, opened, records, self._stream.met)
+        return list(zip(paths, rows, strict=True))
 
     def _frontier(self, inside: list[bytes], records: dict[bytes, bytes], ids: dict[bytes, bytes]) -> Items:
         """Return the topmost nodes inside the range as they become: no branch covers any of them."""

@@ -78,12 +78,14 @@ class ChangeStream:
 
     Attributes:
         items: The stream, filled by ``prepare``.
+        met: What was found under the slots on the way, by slot.
     """
 
     def __init__(self, trie: OpenTrie, changes: Changes) -> None:
         self._trie = trie
         self._changes = changes
         self.items = Items([], [], [], {})
+        self.met: dict[bytes, Node] = {}
         # What is still to be emitted, the next on top.
         self._todo: list[_Stretch] = []
 
@@ -166,15 +168,19 @@ class ChangeStream:
         while self._todo:
             slot, node_id, low, high = self._todo.pop()
             node = None if slot is None else self._trie.node_under(slot)
-            if node is None:
+            if slot is None or node is None:
                 self._emit(low, high)
-            elif node.record is None:
+                continue
+            self.met[slot] = node
+            if node.record is None:
                 self._merge_leaf(node, node_id, low, high)
             else:
                 self._merge_branch(node, node_id, low, high)
 
     def _emit(self, low: int, high: int) -> None:
         """Emit changes that meet nothing local; deletions among them have nothing to delete."""
+        if low == high:
+            return
         changes = self._changes
         if changes.deleted_keys:
             kept = [index for index in range(low, high) if changes.ids[index] != DELETED]
@@ -211,6 +217,10 @@ class ChangeStream:
     def _merge_branch(self, node: Node, node_id: bytes, low: int, high: int) -> None:
         """Emit changes [low, high) around the branch ``node``, opening it when any of them lies below it."""
         paths = self._changes.paths
+        if low < high and paths[low].startswith(node.path) and paths[high - 1].startswith(node.path):
+            # The usual case: all changes lie below it.
+            self._open(node, low, high)
+            return
         first = bisect_left(paths, node.path, low, high)
         behind = prefix_end(node.path)
         last = high if behind is None else bisect_left(paths, behind, first, high)
@@ -237,6 +247,12 @@ class ChangeStream:
     def _groups(self, path: bytes, record: Record, low: int, high: int) -> list[_Stretch]:
         """Return changes [low, high), all below ``path``, cut at the bounds of the taken slots."""
         paths, depth = self._changes.paths, len(path)
+        if high - low == 1:
+            # The usual case near the leaves.
+            index = record.tokens.find(paths[low][depth])
+            if index < 0:
+                return [(None, b"", low, high)]
+            return [(paths[low][: depth + 1], record.child_at(index), low, high)]
         groups: list[_Stretch] = []
         while low < high:
             token = paths[low][depth]

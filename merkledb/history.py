@@ -58,7 +58,7 @@ class HistoryWriter:
         self._put(self._store.value_history, keys, rows)
 
     def put_branches(self, paths: Sequence[bytes], rows: Sequence[bytes]) -> None:
-        """Keep the branches that stood at ``paths``, ascending, as ``past_branch_row`` made them."""
+        """Keep the branches that stood at ``paths``, ascending, as ``past_branch_rows`` made them."""
         if self._unfinished and self._has_rows():
             rows = [self._merged(path, row) for path, row in zip(paths, rows, strict=True)]
         self._put(self._store.branch_history, paths, rows, overwrite=True)

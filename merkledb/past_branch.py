@@ -12,12 +12,14 @@ What comes from the disk is parsed here, and rejected with ``ValueError`` when i
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from merkledb.kernel import twin
 from merkledb.record import CHILD_BYTES, COUNTS, parse_value_part, split_record, value_part
 from merkledb.revisions import Place
 from merkledb.scheme import NO_VALUE
-from merkledb.trie import OpenTrie
+from merkledb.trie import Node, OpenTrie
 
 _LEAF: Final = 1 << 15
 _LENGTH_BYTES: Final = 2
@@ -109,32 +111,74 @@ def parse_rests(row: bytes, at: int) -> dict[int, Place]:
     return rests
 
 
-def past_branch_row(
-    trie: OpenTrie, path: bytes, record: bytes, new_record: bytes | None, opened: Mapping[bytes, bytes]
-) -> bytes:
-    """Return the row of a branch that changes, or goes.
+def past_branch_rows(
+    trie: OpenTrie,
+    paths: list[bytes],
+    before: Mapping[bytes, bytes],
+    after: Mapping[bytes, bytes],
+    met: Mapping[bytes, Node] = MappingProxyType({}),
+) -> list[bytes]:
+    """Return the rows of branches that change, or go.
 
     Args:
         trie: As it is before the change.
-        path: The branch's.
-        record: What the branch is before the change.
-        new_record: What it is afterwards; None when it goes.
-        opened: Branches that are there before the change, by path: a look there is cheaper than one into the
-            trie.
+        paths: The branches'.
+        before: What these branches are before the change, by path, and others that are there.
+        after: What those of them that stay are afterwards, by path.
+        met: What is known to hang under slots before the change, so that the trie need not be asked.
     """
+    records, new_records = [before[path] for path in paths], [after.get(path) for path in paths]
+    compiled = twin()
+    rows, indexes, slots = (pure_past_rows if compiled is None else compiled.past_rows)(
+        paths, records, new_records, list(before)
+    )
+    for index, slot in zip(indexes, slots, strict=True):
+        rows[index] += _rest_of(trie, slot, met)
+    return rows
+
+
+def pure_past_rows(
+    paths: list[bytes], records: list[bytes], new_records: list[bytes | None], opened: list[bytes]
+) -> tuple[list[bytes], list[int], list[bytes]]:
+    """Return the rows of branches without the places of their children, and what places are to be added.
+
+    Args:
+        paths: The branches'.
+        records: What they are before the change.
+        new_records: What they are afterwards; None for one that goes.
+        opened: The paths of branches that are known to be right at their slot.
+
+    Returns:
+        The rows; and of the places, in the order in which they are to be added, the number of the row, and
+        the slot.
+    """
+    rows, indexes, slots, known = [], [], [], set(opened)
+    for index, (path, record, new_record) in enumerate(zip(paths, records, new_records, strict=True)):
+        row, changed = _past_row(record, new_record)
+        rows.append(row)
+        for child in changed:
+            slot = path + child[:1]
+            if slot not in known:
+                indexes.append(index)
+                slots.append(slot)
+    return rows, indexes, slots
+
+
+def _past_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[bytes]]:
+    """Return the row of one branch without places, and those of its children that changed."""
     tokens, children, part = split_record(record)
     new_tokens, new_children, _ = (b"", b"", b"") if new_record is None else split_record(new_record)
-    changed, rests, is_same_shape = [], [], tokens == new_tokens
-    kept = set() if is_same_shape else {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
-    for at in _starts(children):
-        child = children[at : at + CHILD_BYTES]
-        if child == new_children[at : at + CHILD_BYTES] if is_same_shape else child in kept:
-            continue
-        changed.append(child)
-        slot = path + child[:1]
-        if slot not in opened:
-            rests.append(_rest_of(trie, slot))
-    return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed, *rests])
+    if tokens == new_tokens:
+        changed = [
+            children[at : at + CHILD_BYTES]
+            for at in _starts(children)
+            if children[at : at + CHILD_BYTES] != new_children[at : at + CHILD_BYTES]
+        ]
+    else:
+        kept = {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
+        olds = [children[at : at + CHILD_BYTES] for at in _starts(children)]
+        changed = [child for child in olds if child not in kept]
+    return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed]), changed
 
 
 def _starts(children: bytes) -> range:
@@ -142,9 +186,9 @@ def _starts(children: bytes) -> range:
     return range(0, len(children), CHILD_BYTES)
 
 
-def _rest_of(trie: OpenTrie, slot: bytes) -> bytes:
+def _rest_of(trie: OpenTrie, slot: bytes, met: Mapping[bytes, Node]) -> bytes:
     """Return what a row says of where the child in a slot is; nothing of a branch right there."""
-    node = trie.node_under(slot)
+    node = met.get(slot) or trie.node_under(slot)
     if node is None:
         raise trie.corrupt(f"nothing lies under the slot {slot.hex()}")
     rest = node.path[len(slot) :]

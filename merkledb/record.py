@@ -9,6 +9,7 @@ widens those.  What comes from the disk is parsed here, and rejected with ``Valu
 record.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from merkledb.paths import uvarint
@@ -72,9 +73,15 @@ def parse_record(data: bytes) -> Record:
     tokens, children, part = split_record(data)
     # Where a record ends inside its children, nothing is left that could be a value part.
     digest = None if part == NO_VALUE else parse_value_part(part)
-    if bytes(sorted(set(tokens))) != tokens:
+    if not _are_ordered(tokens):
         raise ValueError("a record's tokens are out of order")
     return Record(tokens, children, digest)
+
+
+@lru_cache(maxsize=4096)
+def _are_ordered(tokens: bytes) -> bool:
+    """Return whether tokens are strictly ascending; most branches near the top have the same ones, all."""
+    return bytes(sorted(set(tokens))) == tokens
 
 
 def parse_value_part(part: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from merkledb.errors import CorruptDatabase, StaleChanges
 from merkledb.fold import Items
 from merkledb.history import HistoryWriter
 from merkledb.kernel import new_fold
-from merkledb.past_branch import past_branch_row
+from merkledb.past_branch import past_branch_rows
 from merkledb.proof import Branch
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, row_key, seek
@@ -48,7 +48,8 @@ class Writer:
     def commit(self, changes: Changes, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
         trie = self._trie()
-        items = ChangeStream(trie, changes).prepare(root)
+        stream = ChangeStream(trie, changes)
+        items = stream.prepare(root)
         new_root, branches = self._fold(items)
         if new_root == root:
             return root
@@ -56,7 +57,7 @@ class Writer:
         gone = sorted(opened.keys() - branches.keys())
         if self._history is not None:
             changed = [path for path in sorted(opened) if branches.get(path) != opened[path]]
-            rows = [past_branch_row(trie, path, opened[path], branches.get(path), opened) for path in changed]
+            rows = past_branch_rows(trie, changed, opened, branches, stream.met)
             self._history.put_branches(changed, rows)
         self._put_changes(changes)
         self._put_branches(branches)
@@ -135,7 +136,7 @@ class Writer:
         branches.update(verified.branches)
         if self._history is not None:
             before = {path: record for path, record in outer.items() if not _holds(path, start, end)}
-            rows = list(_history_rows(trie, before, branches))
+            rows = _history_rows(trie, before, branches)
             self._history.put_branches([path for path, _ in rows], [row for _, row in rows])
             self._keep_branches(trie, start, end, branches)
             self._keep_values(verified)
@@ -200,7 +201,7 @@ class Writer:
         """Keep the branches in [start, end] (paths) that become others, or go."""
         assert self._history is not None
         for paths, records in self._stretches(self._store.branches, start, end):
-            rows = list(_history_rows(trie, dict(zip(paths, records, strict=True)), branches))
+            rows = _history_rows(trie, dict(zip(paths, records, strict=True)), branches)
             self._history.put_branches([path for path, _ in rows], [row for _, row in rows])
 
     def _keep_values(self, verified: VerifiedRange) -> None:
@@ -275,17 +276,16 @@ def _holds(path: bytes, start: bytes | None, end: bytes | None) -> bool:
 
 def _history_rows(
     trie: StoredTrie, before: Mapping[bytes, bytes], after: Mapping[bytes, bytes]
-) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (path, row) of what history keeps of branches that become others, or go, ascending.
+) -> list[tuple[bytes, bytes]]:
+    """Return (path, row) of what history keeps of branches that become others, or go, ascending.
 
     Args:
         trie: The content until now.
         before: The branches' records until now, by path.
         after: The records afterwards of those that stay.
     """
-    for path in sorted(before):
-        if after.get(path) != before[path]:
-            yield path, past_branch_row(trie, path, before[path], after.get(path), before)
+    paths = [path for path in sorted(before) if after.get(path) != before[path]]
+    return list(zip(paths, past_branch_rows(trie, paths, before, after), strict=True))
 
 
 def _with_frontier(scheme: Scheme, boundary: tuple[Branch, ...], frontier: Items) -> Items:

@@ -22,7 +22,8 @@ from merkledb import (
 )
 from merkledb.fold import DELETED, Fold, Items
 from merkledb.kernel import CompiledFold
-from merkledb.record import encode_record
+from merkledb.past_branch import pure_past_rows
+from merkledb.record import encode_record, parse_record
 from merkledb.verifier import verify_compiled, verify_pure
 from tests import oracle
 from tests.judging import proof_of
@@ -105,6 +106,26 @@ def test_what_is_out_of_order_is_refused(paths: list[bytes]) -> None:
 def test_columns_that_are_none_are_refused(items: Items) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|differ in length"):
         CompiledFold(merklekernel, SCHEME).feed(items)
+
+
+@given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
+@settings(max_examples=300)
+def test_rows_of_history_are_the_same(data: st.DataObject, branch_factor: int) -> None:
+    paths = data.draw(st.lists(st.binary(max_size=3), max_size=5))
+    old = [data.draw(records(branch_factor)) for _ in paths]
+    new = [data.draw(st.none() | altered(record, branch_factor)) for record in old]
+    slots = [path + bytes([data.draw(st.integers(0, branch_factor - 1))]) for path in paths]
+    assert merklekernel.past_rows(paths, old, new, slots) == pure_past_rows(paths, old, new, slots)
+
+
+@st.composite
+def altered(draw: st.DrawFn, record: bytes, branch_factor: int) -> bytes:
+    """Draw a record that has some of the children of another, some with other ids, and more."""
+    kept = {token: node_id for token, node_id in parse_record(record).pairs() if draw(st.booleans())}
+    more = dict(parse_record(draw(records(branch_factor))).pairs()) if draw(st.booleans()) else {}
+    children = {**kept, **more}
+    rows = b"".join(bytes([token]) + children[token] for token in sorted(children))
+    return encode_record(rows, draw(st.none() | DIGESTS))
 
 
 def outcome(verify: Callable[[], VerifiedRange]) -> Any:

@@ -2,6 +2,7 @@
 
 mod fold;
 mod hash;
+mod past;
 mod path;
 mod python;
 mod verify;

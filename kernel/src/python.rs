@@ -1,5 +1,7 @@
 //! What Python sees.  Arguments are held by reference while the interpreter lock is given away.
 
+use std::collections::HashSet;
+
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -7,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple, PyType};
 
 use crate::fold::{self, Closed, Item, OutOfOrder};
 use crate::hash::{Hasher, Id, ValueDigest, leaf_id};
+use crate::past::{PastRow, past_row};
 use crate::path::Codec;
 use crate::verify::{self, Branch, Limits, Rejection, Request, Shown, Top};
 
@@ -157,6 +160,38 @@ fn item_of<'py>(
     Ok(Item::Node(id, digest))
 }
 
+type PastRows<'py> = (Bound<'py, PyList>, Vec<usize>, Bound<'py, PyList>);
+
+/// Return the rows of history of branches, each without the places of its children; and of children whose
+/// place is to be added, the number of the row and the slot, in the order in which they are to be added.
+#[pyfunction]
+fn past_rows<'py>(
+    py: Python<'py>,
+    paths: &Bound<'py, PyList>,
+    records: &Bound<'py, PyList>,
+    new_records: &Bound<'py, PyList>,
+    opened: &Bound<'py, PyList>,
+) -> PyResult<PastRows<'py>> {
+    let (paths, records, opened) = (column_of(paths)?, column_of(records)?, column_of(opened)?);
+    let new_records = new_records.iter().map(|record| optional_bytes_of(&record));
+    let new_records = new_records.collect::<PyResult<Vec<_>>>()?;
+    if records.len() != paths.len() || new_records.len() != paths.len() {
+        return Err(PyValueError::new_err("the columns differ in length"));
+    }
+    let rows: Vec<PastRow> = py.detach(|| {
+        let opened: HashSet<&[u8]> = opened.iter().map(AsRef::as_ref).collect();
+        let row_of = |((path, record), new_record): ((&PyBackedBytes, &PyBackedBytes), &Option<_>)| {
+            past_row(path, record, new_record.as_ref().map(PyBackedBytes::as_ref), &opened)
+        };
+        paths.iter().zip(&records).zip(&new_records).map(row_of).collect()
+    });
+    let wanted =
+        || rows.iter().enumerate().flat_map(|(index, row)| row.slots.iter().map(move |slot| (index, slot)));
+    let slots = wanted().map(|(_, slot)| PyBytes::new(py, slot)).collect::<Vec<_>>();
+    let indexes = wanted().map(|(index, _)| index).collect();
+    Ok((list_of(py, rows.iter().map(|row| &row.row))?, indexes, PyList::new(py, slots)?))
+}
+
 /// What `verify_range` returns: columns of what was shown, or a reason and a detail.
 #[derive(IntoPyObject)]
 enum Verdict<'py> {
@@ -264,7 +299,7 @@ fn shown_to_python<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Verdict<'py>
 #[pymodule]
 mod merklekernel {
     #[pymodule_export]
-    use super::{Fold, hash_leaves, verify_range};
+    use super::{Fold, hash_leaves, past_rows, verify_range};
     #[pymodule_export]
     const INTERFACE: u32 = super::INTERFACE;
 }
