@@ -15,6 +15,8 @@ use crate::verify::{self, Branch, Limits, Rejection, Request, Shown, Top};
 
 /// Which interface this is; the Python side refuses another one.
 const INTERFACE: u32 = 1;
+/// So many rows of a column are taken from Python at a time.
+const PIECE: usize = 2048;
 
 fn scheme_of(hasher: &str, branch_factor: usize) -> PyResult<(Hasher, Codec)> {
     let hasher = Hasher::named(hasher).ok_or_else(|| PyValueError::new_err("unknown hasher"))?;
@@ -50,36 +52,50 @@ fn list_of<B: AsRef<[u8]>>(
 fn hash_leaves<'py>(
     py: Python<'py>,
     hasher: &str,
-    keys: &Bound<'py, PyAny>,
-    values: &Bound<'py, PyAny>,
+    keys: &Bound<'py, PyList>,
+    values: &Bound<'py, PyList>,
 ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
     let (hasher, _) = scheme_of(hasher, 16)?;
-    let (keys, values) = (column_of(keys)?, column_of(values)?);
-    if keys.len() != values.len() {
-        return Err(PyValueError::new_err("there are not as many values as keys"));
+    let (digests, ids) = (PyList::empty(py), PyList::empty(py));
+    for (from, to) in pieces(&[keys.len(), values.len()])? {
+        let (keys, values) = (column_of(&keys.get_slice(from, to))?, column_of(&values.get_slice(from, to))?);
+        let leaves: Vec<(ValueDigest, Id)> = py.detach(|| {
+            let mut scratch = Vec::new();
+            let hash = |(key, value): (&PyBackedBytes, &PyBackedBytes)| {
+                let digest = ValueDigest::of_value(hasher, value);
+                (digest, leaf_id(hasher, key, &digest, &mut scratch))
+            };
+            keys.iter().zip(&values).map(hash).collect()
+        });
+        for (digest, id) in &leaves {
+            digests.append(PyBytes::new(py, digest.as_slice()))?;
+            ids.append(PyBytes::new(py, id))?;
+        }
     }
-    let (digests, ids) = py.detach(|| {
-        let mut scratch = Vec::new();
-        let digests: Vec<ValueDigest> =
-            values.iter().map(|value| ValueDigest::of_value(hasher, value)).collect();
-        let ids: Vec<Id> = keys
-            .iter()
-            .zip(&digests)
-            .map(|(key, digest)| leaf_id(hasher, key, digest, &mut scratch))
-            .collect();
-        (digests, ids)
-    });
-    Ok((list_of(py, digests.iter().map(ValueDigest::as_slice))?, list_of(py, ids.iter())?))
+    Ok((digests, ids))
+}
+
+/// Return where columns are cut, so that what is taken from Python stays in the processor's cache until it is
+/// used.
+fn pieces(lengths: &[usize]) -> PyResult<impl Iterator<Item = (usize, usize)> + use<>> {
+    let length = lengths[0];
+    if lengths.iter().any(|other| *other != length) {
+        return Err(PyValueError::new_err("the columns differ in length"));
+    }
+    Ok((0..length).step_by(PIECE).map(move |from| (from, (from + PIECE).min(length))))
 }
 
 type Columns<'py> = (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>);
 
-fn columns_of<'py>(py: Python<'py>, closed: &Closed) -> PyResult<Columns<'py>> {
-    Ok((
-        list_of(py, (0..closed.len()).map(|index| closed.path(index)))?,
-        list_of(py, (0..closed.len()).map(|index| closed.record(index)))?,
-        list_of(py, closed.ids.iter())?,
-    ))
+/// Append branches that closed to columns of paths, records and ids.
+fn append(py: Python<'_>, columns: &Columns<'_>, closed: &Closed) -> PyResult<()> {
+    let (paths, records, ids) = columns;
+    for (index, id) in closed.ids.iter().enumerate() {
+        paths.append(PyBytes::new(py, closed.path(index)))?;
+        records.append(PyBytes::new(py, closed.record(index)))?;
+        ids.append(PyBytes::new(py, id))?;
+    }
+    Ok(())
 }
 
 /// One left-to-right fold over a stream of items that arrives in stretches.
@@ -100,38 +116,41 @@ impl Fold {
     fn feed<'py>(
         &mut self,
         py: Python<'py>,
-        paths: &Bound<'py, PyAny>,
-        ids: &Bound<'py, PyAny>,
-        digests: &Bound<'py, PyAny>,
+        paths: &Bound<'py, PyList>,
+        ids: &Bound<'py, PyList>,
+        digests: &Bound<'py, PyList>,
         records: &Bound<'py, PyDict>,
     ) -> PyResult<Columns<'py>> {
-        let paths = column_of(paths)?;
-        let (ids, digests) = (ids.cast::<PyList>()?, digests.cast::<PyList>()?);
-        if ids.len() != paths.len() || digests.len() != paths.len() {
-            return Err(PyValueError::new_err("the columns differ in length"));
-        }
-        let mut items = Vec::with_capacity(paths.len());
-        for ((path, id), digest) in paths.iter().zip(ids.iter()).zip(digests.iter()) {
-            items.push(item_of(path, &id, &digest, records)?);
-        }
-        let fold = &mut self.fold;
-        let closed = py.detach(|| {
-            for (path, item) in paths.iter().zip(items) {
-                fold.feed(path, item)?;
+        let columns = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+        for (from, to) in pieces(&[paths.len(), ids.len(), digests.len()])? {
+            let paths = column_of(&paths.get_slice(from, to))?;
+            let (ids, digests) = (ids.get_slice(from, to), digests.get_slice(from, to));
+            let mut items = Vec::with_capacity(paths.len());
+            for ((path, id), digest) in paths.iter().zip(ids.iter()).zip(digests.iter()) {
+                items.push(item_of(path, &id, &digest, records)?);
             }
-            Ok(std::mem::take(&mut fold.closed))
-        });
-        let closed = closed.map_err(|_: OutOfOrder| {
-            PyValueError::new_err("the stream is not in strictly ascending order")
-        })?;
-        columns_of(py, &closed)
+            let fold = &mut self.fold;
+            let fed: Result<Closed, OutOfOrder> = py.detach(|| {
+                for (path, item) in paths.iter().zip(items) {
+                    fold.feed(path, item)?;
+                }
+                Ok(std::mem::take(&mut fold.closed))
+            });
+            let closed = fed.map_err(|_: OutOfOrder| {
+                PyValueError::new_err("the stream is not in strictly ascending order")
+            })?;
+            append(py, &columns, &closed)?;
+        }
+        Ok(columns)
     }
 
     /// End the stream; return the root, None of an empty trie, and the branches that were still open.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Columns<'py>)> {
         let root = self.fold.finish();
         let closed = std::mem::take(&mut self.fold.closed);
-        Ok((root.map(|root| PyBytes::new(py, &root)), columns_of(py, &closed)?))
+        let columns = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+        append(py, &columns, &closed)?;
+        Ok((root.map(|root| PyBytes::new(py, &root)), columns))
     }
 }
 
