@@ -37,7 +37,7 @@ test-pure: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if command -v cargo-fmt cargo-clippy >/dev/null; then \
+	@if command -v cargo-fmt >/dev/null && command -v cargo-clippy >/dev/null; then \
 	    cd kernel && cargo fmt --check && cargo clippy --quiet --release --locked -- -D warnings; \
 	fi
 
