@@ -546,3 +546,15 @@ def test_a_closed_snapshot_of_an_old_root_says_so() -> None:
         ):
             with pytest.raises(merkledb.DatabaseClosed):
                 use()
+
+
+def test_far_more_changes_afterwards_than_before_do_not_hide_what_was_changed() -> None:
+    first, last = bytes(2), b"\xff\xff"
+    everything = {number.to_bytes(2): b"first" for number in range(0, 65_536, 64)} | {last: b"first"}
+    with new_database(everything) as database:
+        old = database.root
+        new = database.commit({first: b"second", last: b"second"})
+        database.commit(dict.fromkeys(everything, b"third"))
+        for roots, values in (((old, new), (b"first", b"second")), ((new, old), (b"second", b"first"))):
+            found = [tuple(each) for each in database.differences(*roots)]
+            assert found == [(first, *values), (last, *values)]
