@@ -23,8 +23,8 @@ The id of a node depends only on what lies below it and on its full path, so a b
 A branch left with one child and no value is no branch: its child takes its place, with the same id.
 
 This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
-what a peer sent checks the stubs first (see verifier).  A compiled twin can replace ``Fold`` behind the
-same columns.
+what a peer sent checks the stubs first (see verifier).  A compiled twin stands behind the
+same columns (see kernel).
 
 Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for the open branches only.
 """

@@ -1,9 +1,9 @@
 """The kernel: the part that hashes and folds, pure or compiled, behind the same columns.
 
-The pure one is the specification: ``fold`` and the second half of ``verifier``.  Its compiled twin, the
-package ``merklekernel``, does the same several times faster, with the interpreter lock released; it is used
-where it is installed.  Both give the same roots, records, frontiers, and reasons for a rejection, and tests
-hold them against each other on random and on hostile streams.
+The pure one is the specification: ``fold``, ``verifier``, and ``pure_past_rows`` in ``past_branch``.  Its
+compiled twin, the package ``merklekernel``, does the same several times faster, with the interpreter lock
+released; it is used where it is installed.  Both give the same roots, records, frontiers, and reasons for a
+rejection, and tests hold them against each other on random and on hostile streams.
 
 ``MERKLESYNC_KERNEL=pure`` or ``=compiled`` in the environment forces either.
 """

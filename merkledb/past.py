@@ -15,8 +15,8 @@ from merkledb.revisions import SEQUENCE_BYTES
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_row
 from merkledb.trie import ALL_TOKENS, Node, PastChildren, StoredTrie
 
-# All children of a branch are wanted.
-ALL_EDGES: Final = (ALL_TOKENS, ALL_TOKENS)
+# All slots of a branch.
+ALL_SLOTS: Final = (ALL_TOKENS, ALL_TOKENS)
 
 
 class Past:
@@ -48,7 +48,7 @@ class Past:
         stored: StoredTrie,
         path: bytes,
         prefixes: Sequence[bytes] | None = None,
-        edges: tuple[int, int] = ALL_EDGES,
+        slots: tuple[int, int] = ALL_SLOTS,
     ) -> Node:
         """Return the branch that stood at ``path``.
 
@@ -56,8 +56,9 @@ class Past:
             stored: The trie of the tables.
             path: Of a branch that there was.
             prefixes: Of the revisions that may have changed it, as its parent knows; None for any.
-            edges: Of its children, those up to the first token and from the second one on are wanted: the
-                others need not be looked for, and are not in its record.
+            slots: The children up to the first token, and from the second one on, are wanted.  The others are
+                not looked for, which saves a lookup for each revision since where they have never changed;
+                its record may lack them.
         """
         rows = self._branch_rows(path, self._prefixes if prefixes is None else prefixes)
         prefix, row = next(rows, (b"", b""))
@@ -67,7 +68,7 @@ class Past:
         try:
             first = parse_past_branch(row)
             past = PastChildren(first.ids, first.rests, {token: [prefix] for token in first.ids}, [])
-            low, high = edges
+            low, high = slots
             wanted = bytes(token for token in first.tokens if token <= low or token >= high)
             missing = set(wanted) - first.ids.keys()
             while missing:

@@ -169,6 +169,7 @@ def _past_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[byte
     tokens, children, part = split_record(record)
     new_tokens, new_children, _ = (b"", b"", b"") if new_record is None else split_record(new_record)
     if tokens == new_tokens:
+        # The usual case, for which no set is needed.
         changed = [
             children[at : at + CHILD_BYTES]
             for at in _starts(children)

@@ -6,13 +6,14 @@ since, each is put together from history; from the first child on that has not c
 
 from typing import TypeAlias
 
-from merkledb.past import ALL_EDGES, Past
+from merkledb.past import ALL_SLOTS, Past
 from merkledb.proof import Branch
 from merkledb.revisions import Place
 from merkledb.rows import Rows
 from merkledb.trie import Node, StoredTrie, Trie, outside_slots
 
-# By path and by which children are wanted.
+Bounds: TypeAlias = tuple[bytes | None, bytes | None]
+# By path, and by which slots are wanted.
 _Nodes: TypeAlias = dict[tuple[bytes, tuple[int, int]], Node]
 
 
@@ -24,16 +25,28 @@ class PastTrie(Trie):
         past: The revision's state.
         rows: The revision's rows.
         top: The place of its topmost node; None when it was empty.
+        bounds: The paths of a range's bounds, where its boundary is all that is wanted: then branches may
+            lack what lies inside the range.
+        nodes: What was put together already, for other bounds.
     """
 
-    def __init__(self, stored: StoredTrie, past: Past, rows: Rows, top: Place | None) -> None:
+    def __init__(
+        self,
+        stored: StoredTrie,
+        past: Past,
+        rows: Rows,
+        top: Place | None,
+        bounds: Bounds | None = None,
+        nodes: _Nodes | None = None,
+    ) -> None:
         super().__init__(stored.store, stored.scheme)
         self._stored = stored
         self._past = past
         self._rows = rows
         self._top = top
-        # What was put together already: the next boundary often begins at the same bound.
-        self._nodes: _Nodes = {}
+        self._bounds = bounds
+        # The next boundary often begins at the same bound.
+        self._nodes: _Nodes = {} if nodes is None else nodes
 
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
@@ -55,53 +68,17 @@ class PastTrie(Trie):
         return self._branch(path, [*past.changes[token], *past.behind])
 
     def _branch(self, path: bytes, prefixes: list[bytes] | None = None) -> Node:
-        edges = self._edges(path)
-        node = self._nodes.get((path, edges))
+        slots = ALL_SLOTS if self._bounds is None else outside_slots(path, *self._bounds)
+        node = self._nodes.get((path, slots))
         if node is None:
-            node = self._nodes[path, edges] = self._past.node(self._stored, path, prefixes, edges)
+            node = self._nodes[path, slots] = self._past.node(self._stored, path, prefixes, slots)
         return node
-
-    def _edges(self, path: bytes) -> tuple[int, int]:
-        """Return which children of the branch at ``path`` are wanted, as ``Past.node`` takes it."""
-        del path
-        return ALL_EDGES
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
-        edge = _Edge(self._stored, self._past, self._rows, self._top, (start, end), self._nodes)
-        return Trie.boundary(edge, start, end)
+        outside = PastTrie(self._stored, self._past, self._rows, self._top, (start, end), self._nodes)
+        return Trie.boundary(outside, start, end)
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there was none."""
         return self._rows.value(key)
-
-
-class _Edge(PastTrie):
-    """What the boundary of a range is made of: branches without those children that lie inside it.
-
-    Each child that has never changed, and need not be looked for, saves a lookup for every revision since.
-
-    Args:
-        stored: As for the whole trie, like ``past``, ``rows`` and ``top``.
-        past: See above.
-        rows: See above.
-        top: See above.
-        bounds: The paths of both, None for no bound.
-        nodes: What was put together already.
-    """
-
-    def __init__(
-        self,
-        stored: StoredTrie,
-        past: Past,
-        rows: Rows,
-        top: Place | None,
-        bounds: tuple[bytes | None, bytes | None],
-        nodes: _Nodes,
-    ) -> None:
-        super().__init__(stored, past, rows, top)
-        self._bounds = bounds
-        self._nodes = nodes
-
-    def _edges(self, path: bytes) -> tuple[int, int]:
-        return outside_slots(path, *self._bounds)

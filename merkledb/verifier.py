@@ -140,7 +140,8 @@ def verify_range(
         InvalidProof: The proof does not show that; its ``reason`` says why.
         InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
 
-    Cost: about 3 µs a pair, and no more memory than a few times the proof.
+    Cost: about 3 µs a pair with the pure kernel, 0.4 with the compiled one, and no more memory than a few
+    times the proof.
     """
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")

@@ -1,4 +1,4 @@
-//! The fold, as `merklekernel`'s pure twin `merkledb/fold.py` tells it: a sorted stream of items becomes a trie.
+//! The fold, as its pure twin `merkledb/fold.py` tells it: a sorted stream of items becomes a trie.
 
 use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, put_uvarint, put_value_part};
 use crate::path::{Codec, shared_depth};

@@ -18,8 +18,12 @@ const INTERFACE: u32 = 1;
 /// So many rows of a column are taken from Python at a time.
 const PIECE: usize = 2048;
 
+fn hasher_of(name: &str) -> PyResult<Hasher> {
+    Hasher::named(name).ok_or_else(|| PyValueError::new_err("unknown hasher"))
+}
+
 fn scheme_of(hasher: &str, branch_factor: usize) -> PyResult<(Hasher, Codec)> {
-    let hasher = Hasher::named(hasher).ok_or_else(|| PyValueError::new_err("unknown hasher"))?;
+    let hasher = hasher_of(hasher)?;
     let codec = Codec::of(branch_factor).ok_or_else(|| PyValueError::new_err("unknown branch factor"))?;
     Ok((hasher, codec))
 }
@@ -55,7 +59,7 @@ fn hash_leaves<'py>(
     keys: &Bound<'py, PyList>,
     values: &Bound<'py, PyList>,
 ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
-    let (hasher, _) = scheme_of(hasher, 16)?;
+    let hasher = hasher_of(hasher)?;
     let (digests, ids) = (PyList::empty(py), PyList::empty(py));
     for (from, to) in pieces(&[keys.len(), values.len()])? {
         let (keys, values) = (column_of(&keys.get_slice(from, to))?, column_of(&values.get_slice(from, to))?);
