@@ -26,6 +26,13 @@ _CLIENT_MEMORY: Final = 250.0
 _SERVER_MEMORY: Final = 150.0
 # Each run of a server that commits takes numbers of change sets from here on; so many are never made in one.
 _RUN_NUMBERS: Final = 1_000_000
+# What is told of an event loop, and what is asked of it, in milliseconds.
+_LOOP_FIGURES: Final = (
+    ("loop_blocked_most_ms", "event loop blocked by a step, ms at most", 5.0),
+    ("loop_blocked_rare_ms", "  all but one step in a thousand", None),
+    ("loop_own_work_most_ms", "  without waiting for other threads", None),
+    ("collection_most_ms", "  a collection of garbage in any thread", None),
+)
 
 
 class Sizes(NamedTuple):
@@ -124,7 +131,7 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
         (folder / "replica" / "data.mdb").unlink()
         (folder / "replica").rename(folder / f"replica-{run}")
         copy_store(folder / "source", folder / "replica")
-    return time_figures(runs, sizes) + memory_figures(runs)
+    return time_figures(runs, sizes) + loop_figures(runs) + memory_figures(runs)
 
 
 def time_figures(runs: list[dict[str, Sync]], sizes: Sizes) -> list[Figure]:
@@ -146,6 +153,17 @@ def time_figures(runs: list[dict[str, Sync]], sizes: Sizes) -> list[Figure]:
         Figure("  pairs fetched", told(runs, "client", "fetched_pairs")),
         Figure("  changes fetched", told(runs, "client", "fetched_changes")),
     ]
+
+
+def loop_figures(runs: list[dict[str, Sync]]) -> list[Figure]:
+    """Return for how long steps blocked the event loops while the server committed."""
+    figures = []
+    for side in ("client", "server"):
+        loops = [getattr(run["following"], side)["loop"] for run in runs]
+        for name, label, asked in _LOOP_FIGURES:
+            figure = float(statistics.median(loop[name] for loop in loops))
+            figures.append(Figure(f"  {label} ({side})", figure, asked))
+    return figures
 
 
 def memory_figures(runs: list[dict[str, Sync]]) -> list[Figure]:

@@ -17,6 +17,8 @@ import trio
 
 import merkledb
 from bench.data import scattered_changes
+from bench.loop import LoopWatch
+from bench.pipeline import WatchedThread
 from bench.raw import RawClient, RawServer
 from manager import Manager
 from server import Server
@@ -39,10 +41,12 @@ async def serve_verified(path: Path) -> dict[str, Any]:
         server = Server(database)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         print(listeners[0].socket.getsockname()[1], flush=True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, listeners)
-            await _until_input_ends(server.stop)
-        return {"bytes_sent": server.counters.bytes_sent}
+        watch = LoopWatch()
+        with watch.watching():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.serve, listeners)
+                await _until_input_ends(server.stop)
+        return {"loop": watch.figures(), "bytes_sent": server.counters.bytes_sent}
 
 
 class Committer:
@@ -94,19 +98,21 @@ class Committer:
 async def serve_committing(path: Path, keys: int, first: int, changes: int, seconds: float) -> dict[str, Any]:
     """Serve a store and commit changes to it until the parent sends a line; then print its root."""
     with merkledb.open(path) as database:
-        server = Server(database)
+        server, watch = Server(database), LoopWatch()
         committer = Committer(database, server, keys=keys, first=first, changes=changes, seconds=seconds)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         print(listeners[0].socket.getsockname()[1], flush=True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, listeners)
-            async with trio.open_nursery() as committing:
-                committing.start_soon(committer.run)
-                await trio.to_thread.run_sync(sys.stdin.readline)
-                committing.cancel_scope.cancel()
-            print(database.root.hex(), flush=True)
-            await _until_input_ends(server.stop)
-        return {"bytes_sent": server.counters.bytes_sent, "commits": committer.commits}
+        with watch.watching():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.serve, listeners)
+                async with trio.open_nursery() as committing:
+                    committing.start_soon(committer.run)
+                    await trio.to_thread.run_sync(sys.stdin.readline)
+                    committing.cancel_scope.cancel()
+                print(database.root.hex(), flush=True)
+                await _until_input_ends(server.stop)
+        sent, commits = server.counters.bytes_sent, committer.commits
+        return {"loop": watch.figures(), "bytes_sent": sent, "commits": commits}
 
 
 async def serve_raw(path: Path) -> dict[str, Any]:
@@ -114,49 +120,56 @@ async def serve_raw(path: Path) -> dict[str, Any]:
     server = RawServer(path)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     print(listeners[0].socket.getsockname()[1], flush=True)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, server.handle, listeners))
-        await _until_input_ends(nursery.cancel_scope.cancel)
-    return {"bytes_sent": server.bytes_sent}
+    watch = LoopWatch()
+    with watch.watching():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.serve_listeners, server.handle, listeners))
+            await _until_input_ends(nursery.cancel_scope.cancel)
+    return {"loop": watch.figures(), "bytes_sent": server.bytes_sent}
 
 
 async def sync_verified(path: Path, port: int, root: bytes) -> dict[str, Any]:
     """Copy a store, verifying every pair."""
     with merkledb.open(path) as database:
         # The replicas of benchmarks are copies of files, which count as written here.
-        manager = Manager(database, [f"127.0.0.1:{port}"], root, replace=True)
-        await manager.run()
-        return _fetched(database, manager)
+        thread, watch = WatchedThread(), LoopWatch()
+        manager = Manager(database, [f"127.0.0.1:{port}"], root, replace=True, processor=thread)
+        with watch.watching():
+            await manager.run()
+        return {"loop": watch.figures(), "thread": thread.figures(), **_fetched(database, manager)}
 
 
 async def sync_following(path: Path, port: int) -> dict[str, Any]:
     """Follow a server: print a line at the first complete root, and end at that which the parent answers."""
     began = time.perf_counter()
     with merkledb.open(path) as database:
-        manager = Manager(database, [f"127.0.0.1:{port}"], trust_peers=True)
+        manager, watch = Manager(database, [f"127.0.0.1:{port}"], trust_peers=True), LoopWatch()
         roots = manager.roots()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(manager.follow)
-            reached = await anext(roots)
-            first_root_seconds = time.perf_counter() - began
-            print(reached.revision, flush=True)
-            newest = bytes.fromhex(await trio.to_thread.run_sync(sys.stdin.readline))
-            while database.root != newest:
-                await anext(roots)
-            nursery.cancel_scope.cancel()
-        return {"first_root_seconds": first_root_seconds, **_fetched(database, manager)}
+        with watch.watching():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(manager.follow)
+                reached = await anext(roots)
+                first_root_seconds = time.perf_counter() - began
+                print(reached.revision, flush=True)
+                newest = bytes.fromhex(await trio.to_thread.run_sync(sys.stdin.readline))
+                while reached.root != newest:
+                    reached = await anext(roots)
+                nursery.cancel_scope.cancel()
+        told = {"loop": watch.figures(), "first_root_seconds": first_root_seconds}
+        return {**told, **_fetched(database, manager)}
 
 
-def _fetched(database: merkledb.Database, manager: Manager) -> dict[str, int]:
+def _fetched(database: merkledb.Database, manager: Manager) -> dict[str, Any]:
     progress = manager.progress
     return {"keys": len(database), "fetched_pairs": progress.keys, "fetched_changes": progress.changes}
 
 
 async def sync_raw(path: Path, port: int) -> dict[str, Any]:
     """Copy a store, verifying nothing."""
-    client = RawClient(path)
-    await client.copy(await trio.open_tcp_stream("127.0.0.1", port))
-    return {"keys": client.keys}
+    client, watch = RawClient(path), LoopWatch()
+    with watch.watching():
+        await client.copy(await trio.open_tcp_stream("127.0.0.1", port))
+    return {"loop": watch.figures(), "keys": client.keys}
 
 
 def main(role: str, path: str, *arguments: str) -> None:

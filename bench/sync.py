@@ -29,6 +29,16 @@ class Copy:
         server_cpu_seconds: Of the server.
         client_memory: The peak of its anonymous memory in MB; mapped file pages do not count.
         server_memory: Of the server.
+        client_loop_blocked_most_ms: The longest that one step kept the client's event loop from all else.
+        client_loop_blocked_rare_ms: What one step in a thousand exceeds.
+        client_loop_own_work_most_ms: The most processor time of one step, so without waits for other threads.
+        client_collection_most_ms: The longest collection of garbage, which holds the interpreter.
+        client_collection_sum_ms: All of them.
+        server_loop_blocked_most_ms: As of the client, and the others too.
+        server_loop_blocked_rare_ms: Of the server.
+        server_loop_own_work_most_ms: Of the server.
+        server_collection_most_ms: Of the server.
+        server_collection_sum_ms: Of the server.
         wire_bytes_per_key: What the server sent.
         store_bytes_per_key: What the new store takes on disk.
     """
@@ -38,27 +48,44 @@ class Copy:
     server_cpu_seconds: float
     client_memory: float
     server_memory: float
+    client_loop_blocked_most_ms: float
+    client_loop_blocked_rare_ms: float
+    client_loop_own_work_most_ms: float
+    client_collection_most_ms: float
+    client_collection_sum_ms: float
+    server_loop_blocked_most_ms: float
+    server_loop_blocked_rare_ms: float
+    server_loop_own_work_most_ms: float
+    server_collection_most_ms: float
+    server_collection_sum_ms: float
     wire_bytes_per_key: float
     store_bytes_per_key: float
 
 
-def copy(kind: str, source: Path, target: Path, keys: int, root: bytes) -> Copy:
-    """Copy ``source`` once; ``kind`` is "raw" or "verified"."""
+def copy(kind: str, source: Path, target: Path, keys: int, root: bytes) -> tuple[Copy, dict[str, float]]:
+    """Copy ``source`` once; ``kind`` is "raw" or "verified".
+
+    Returns:
+        What it took, and what the client's thread did with its time, where that is known.
+    """
     server = WatchedProcess(f"serve_{kind}", str(source))
     port = server.line()
     client = WatchedProcess(f"sync_{kind}", str(target), port, root.hex())
     copied, served = client.end(), server.end()
     if copied["keys"] != keys:
         raise SystemExit(f"the {kind} copy has {copied['keys']} of {keys} keys")
-    return Copy(
+    done = Copy(
         keys_per_second=keys / copied["seconds"],
         client_cpu_seconds=copied["cpu_seconds"],
         server_cpu_seconds=served["cpu_seconds"],
         client_memory=client.peak_bytes / 1e6,
         server_memory=server.peak_bytes / 1e6,
+        **{f"client_{name}": figure for name, figure in copied["loop"].items()},
+        **{f"server_{name}": figure for name, figure in served["loop"].items()},
         wire_bytes_per_key=served["bytes_sent"] / keys,
         store_bytes_per_key=store_bytes(target) / keys,
     )
+    return done, copied.get("thread", {})
 
 
 def measure(keys: int, runs: int, folder: Path) -> dict[str, Any]:
@@ -66,33 +93,38 @@ def measure(keys: int, runs: int, folder: Path) -> dict[str, Any]:
     source = folder / "source"
     root = load(source, *sorted_pairs(keys))
     copies: dict[str, list[Copy]] = {"raw": [], "verified": []}
+    threads = []
     for run in range(runs):
         for kind, done in copies.items():
-            done.append(copy(kind, source, folder / f"{kind}-{run}", keys, root))
+            copied, thread = copy(kind, source, folder / f"{kind}-{run}", keys, root)
+            done.append(copied)
+        threads.append(thread)
     pairs = zip(copies["raw"], copies["verified"], strict=True)
     ratio = statistics.median(verified.keys_per_second / raw.keys_per_second for raw, verified in pairs)
     return {
         "keys": keys,
         "runs": runs,
-        **{kind: median(done) for kind, done in copies.items()},
+        **{kind: median([asdict(each) for each in done]) for kind, done in copies.items()},
+        "thread": median(threads),
         "ratio": ratio,
     }
 
 
-def median(copies: list[Copy]) -> dict[str, float]:
+def median(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the median of each figure."""
-    rows = [asdict(each) for each in copies]
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the result for a person."""
     lines = [f"{result['keys']:,} keys of 32 + 32 bytes, median of {result['runs']} runs", ""]
-    lines.append(f"{'':24}{'raw copy':>12}{'verified':>12}")
+    lines.append(f"{'':32}{'raw copy':>12}{'verified':>12}")
     for name in result["raw"]:
         raw, verified = result["raw"][name], result["verified"][name]
         label = name.replace("_", " ") + (" MB" if name.endswith("memory") else "")
-        lines.append(f"{label:24}{raw:>12,.1f}{verified:>12,.1f}")
+        lines.append(f"{label:32}{raw:>12,.1f}{verified:>12,.1f}")
+    lines += ["", "the thread of the verified copy's client"]
+    lines += [f"{name.replace('_', ' '):44}{figure:>12.3f}" for name, figure in result["thread"].items()]
     lines += ["", f"verified / raw: {result['ratio']:.3f} of the keys a second"]
     return "\n".join(lines)
 

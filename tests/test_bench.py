@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
 
 from bench.figures import Figure, Stopwatch, table
+from bench.loop import rare
+from bench.pipeline import Job, divide
 
 ROOT = Path(__file__).parent.parent
 # Enough pairs for every proof that is measured, and little else.
@@ -52,3 +55,25 @@ def test_ratios_are_medians_of_what_was_done_in_turn() -> None:
     assert clock.seconds == {"one": [1.0, 3.0, 1.0], "other": [2.0, 1.0, 5.0]}
     assert clock.median("one") == 1.0
     assert clock.ratio("other", "one") == 2.0
+
+
+def test_a_thread_that_does_nothing_waits_for_answers_or_for_the_event_loop() -> None:
+    jobs = [
+        Job(is_verification=True, asked=0.0, began=1.0, ended=3.0),
+        Job(is_verification=True, asked=2.0, began=3.5, ended=4.0),
+        Job(is_verification=False, asked=6.0, began=7.0, ended=9.0),
+        Job(is_verification=True, asked=10.0, began=10.0, ended=11.0),
+    ]
+    assert divide(jobs) == {
+        "verifying": 3.5,
+        "writing": 2.0,
+        "handing_over": 1.5,
+        "waiting_for_answers": 3.0,
+        "idle_with_verified_work": 3.5,
+    }
+
+
+def test_one_in_a_thousand_is_rare() -> None:
+    assert rare(array("q", range(2000))) == 1997
+    assert rare(array("q", [7])) == 7
+    assert rare(array("q")) == 0
