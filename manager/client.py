@@ -313,7 +313,9 @@ class PeerClient:
                 await self._stream.send_all(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.fail(ConnectionLost(f"the connection broke: {error}"))
-        self._sent_all.set()
+        finally:
+            # Also when cancelled: a peer that closes as soon as it hears our goodbye ends this task with it.
+            self._sent_all.set()
 
     async def _keep_alive(self) -> None:
         """Ping while nothing else is said: servers hang up on who is silent, and an idle line may be dead."""

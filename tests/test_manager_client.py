@@ -391,6 +391,29 @@ async def test_a_goodbye_is_said_before_leaving(autojump_clock: MockClock) -> No
         assert line.client.closing.is_set()
 
 
+async def test_leaving_a_peer_that_closes_at_our_goodbye_takes_no_time(autojump_clock: MockClock) -> None:
+    async with a_line() as line, trio.open_nursery() as nursery:
+        ours = line.client._stream
+        assert isinstance(ours, trio.StapledStream)
+        deliver = ours.send_stream.send_all_hook
+
+        async def deliver_and_linger() -> None:
+            # The goodbye has arrived, but the task that sent it has not heard of that when the stream ends.
+            await deliver()
+            await trio.sleep(0.1)
+
+        ours.send_stream.send_all_hook = deliver_and_linger
+
+        @nursery.start_soon
+        async def close() -> None:
+            assert await line.hear() == [Goodbye()]
+            await line.stream.aclose()
+
+        began = trio.current_time()
+        await line.client.leave()
+        assert trio.current_time() == began
+
+
 async def test_leaving_a_peer_that_does_not_read_takes_no_time(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
     client = PeerClient(ours, hello(), Scheme(), Limits())
