@@ -38,10 +38,10 @@ from manager.errors import (
 )
 from manager.ledger import Ledger
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
-from manager.pieces import Verified
+from manager.pieces import Findings
 from manager.processor import Processor
 from manager.verifying import Order, has_no_changes, verify_answer, verify_range_answer
-from manager.work import Doubt, Work
+from manager.work import Doubt
 from manager.writer import Writer
 from merkledb import Database, MerkleDBError, VerifiedRange
 from syncproto import Changes, ErrorCode, Hello, Range
@@ -89,8 +89,7 @@ class Sync:
 class _Fetched:
     """What one request brought."""
 
-    verified: Verified
-    rest: list[Work]
+    findings: Findings
     proof_bytes: int
     filling: float
     reserved_bytes: int
@@ -158,15 +157,13 @@ class _Fetch:
 
     def _hand_on(self, fetched: _Fetched) -> int:
         budget = fetched.reserved_in
-        piece = self._sync.ledger.accept(
-            self._errand, fetched.verified, fetched.rest, fetched.proof_bytes, fetched.filling
-        )
+        piece = self._sync.ledger.accept(self._errand, fetched.findings, fetched.proof_bytes, fetched.filling)
         if piece is None:
             budget.release(fetched.reserved_bytes)
             return 0
         budget.release(fetched.reserved_bytes - piece.memory_bytes)
         self._sync.writer.put(piece, budget)
-        return len(piece.verified)
+        return piece.keys + piece.changes
 
     # Doubts.
 
@@ -240,7 +237,7 @@ class _Fetch:
         except RequestTimeout as error:
             raise ClaimNotKept(needed_bytes, f"sent {error}", is_late=True) from error
         # A range instead of changes is no answer to what the claim was about, and holds all the same.
-        is_another_kind = self._old_root is not None and isinstance(fetched.verified, VerifiedRange)
+        is_another_kind = self._old_root is not None and isinstance(fetched.findings.verified, VerifiedRange)
         if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
             line.budget.release(fetched.reserved_bytes)
             raise ClaimNotKept(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
@@ -263,13 +260,13 @@ class _Fetch:
             order = self._order(max_keys, max_bytes)
             with turn:
                 answer = await self._ask(order)
-            verified, rest = await self._verify(answer, order)
+            findings = await self._verify(answer, order)
         except BaseException:
             budget.release(reserved)
             raise
         size = len(answer.proof)
-        filling = max(len(verified) / max_keys, size / max_bytes)
-        return _Fetched(verified, rest, size, filling, reserved, budget)
+        filling = max(len(findings.verified) / max_keys, size / max_bytes)
+        return _Fetched(findings, size, filling, reserved, budget)
 
     def _order(self, max_keys: int, max_bytes: int) -> Order:
         goal = self._sync.ledger.goals.goal
@@ -287,7 +284,7 @@ class _Fetch:
             client.forget_root(order.old_root)
         return answer
 
-    async def _verify(self, answer: Range | Changes, order: Order) -> tuple[Verified, list[Work]]:
+    async def _verify(self, answer: Range | Changes, order: Order) -> Findings:
         """Verify a proof: in the processor if it is large, or if the database is needed."""
         sync = self._sync
         if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:

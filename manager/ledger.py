@@ -26,7 +26,7 @@ import trio
 from manager.errands import Errand, Out
 from manager.goals import Goals, Target
 from manager.limits import Limits
-from manager.pieces import Piece, Verified, count
+from manager.pieces import Findings, Piece, count
 from manager.ranges import RangeMap
 from manager.saved import MAX_SAVED_RANGES, Saved, encode_saved, shares_of
 from manager.shelves import Shelves
@@ -225,17 +225,14 @@ class Ledger:
         """Note that the content of some work is at its root indeed."""
         errand.out.work = errand.work._replace(doubt=None)
 
-    def accept(
-        self, errand: Errand, verified: Verified, rest: Sequence[Work], proof_bytes: int, filling: float
-    ) -> Piece | None:
+    def accept(self, errand: Errand, findings: Findings, proof_bytes: int, filling: float) -> Piece | None:
         """Note that a part of the work was fetched and verified, and put the rest back.
 
         Everybody who works on it is called off; the caller has to leave its scope before its next checkpoint.
 
         Args:
             errand: What was taken.
-            verified: What came, from the start of the work on.
-            rest: What ``rest_of`` says is left.
+            findings: What came, from the start of the work on, and what is left.
             proof_bytes: The size of the proof.
             filling: How much of what was asked for the proof holds, 0 to 1.
 
@@ -244,7 +241,7 @@ class Ledger:
         """
         if errand not in errand.out.errands:
             return None
-        work = errand.work
+        work, (verified, rest, memory_bytes) = errand.work, findings
         for other in errand.out.errands:
             other.is_outrun = True
         self._call_off(errand.out)
@@ -252,7 +249,7 @@ class Ledger:
         self._shelves.learn(work.root, filling, share)
         self._shelves.put(rest)
         before = Work(work.start, verified.end, share, work.root)
-        piece = Piece(verified, before, proof_bytes, verified.memory_bytes)
+        piece = Piece(verified, before, proof_bytes, memory_bytes)
         self._verified.append(piece)
         self.goals.count_answer()
         self.wake()

@@ -2,10 +2,13 @@
 
 A piece knows the range both as it was and as it will be, so it can be applied as well as dropped: a piece for
 an older goal brings its range one step further, but one that leads away from the goal is of no use.
+
+What it holds goes to the thread that applies it, and is freed there: freeing a transaction's worth of pairs
+takes longer than the event loop may be blocked.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from manager.split import split_rest
 from manager.work import Work
@@ -14,33 +17,71 @@ from merkledb import VerifiedChanges, VerifiedRange
 Verified = VerifiedRange | VerifiedChanges
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+class Findings(NamedTuple):
+    """What the verification of an answer found.
+
+    Attributes:
+        verified: What the answer shows.
+        rest: What it leaves of the work that it was asked for.
+        memory_bytes: About how much memory ``verified`` takes; counting that looks at every pair.
+    """
+
+    verified: Verified
+    rest: list[Work]
+    memory_bytes: int
+
+
 class Piece:
     """A verified range on its way to the disk.
 
-    Attributes:
+    Args:
         verified: What to apply.
         before: The range as it was: with its share of all the work, and the root that it is still at.
         proof_bytes: The size of the proof that it came in.
         memory_bytes: About how much memory it takes.
+
+    Attributes:
+        before: As given.
+        proof_bytes: As given.
+        memory_bytes: As given.
+        root: That the range is at when the piece is on disk.
+        keys: Pairs that it holds, if they are those of a range.
+        changes: Changes that it holds.
     """
 
-    verified: Verified
-    before: Work
-    proof_bytes: int
-    memory_bytes: int
+    __slots__ = ("_verified", "before", "changes", "keys", "memory_bytes", "proof_bytes", "root")
+
+    def __init__(self, verified: Verified, before: Work, proof_bytes: int, memory_bytes: int) -> None:
+        self._verified: Verified | None = verified
+        self.before = before
+        self.proof_bytes = proof_bytes
+        self.memory_bytes = memory_bytes
+        self.root = verified.root
+        is_range = isinstance(verified, VerifiedRange)
+        self.keys, self.changes = (len(verified), 0) if is_range else (0, len(verified))
 
     @property
     def after(self) -> Work:
         """The range as it is when the piece is on disk."""
-        return self.before._replace(root=self.verified.root, doubt=None)
+        return self.before._replace(root=self.root, doubt=None)
+
+    def take(self) -> Verified:
+        """Return what to apply, and let go of it: who takes it is the last to hold it.  To be called once."""
+        verified, self._verified = self._verified, None
+        assert verified is not None
+        return verified
 
 
 def count(pieces: Sequence[Piece]) -> tuple[int, int, int]:
     """Return how many pairs, changes, and bytes of proofs there are in pieces."""
-    keys = sum(len(piece.verified) for piece in pieces if isinstance(piece.verified, VerifiedRange))
-    changes = sum(len(piece.verified) for piece in pieces if isinstance(piece.verified, VerifiedChanges))
+    keys = sum(piece.keys for piece in pieces)
+    changes = sum(piece.changes for piece in pieces)
     return keys, changes, sum(piece.proof_bytes for piece in pieces)
+
+
+def findings_of(work: Work, verified: Verified) -> Findings:
+    """Return what a verified range says of the work that it was asked for; pure, so any thread may."""
+    return Findings(verified, rest_of(work, verified), verified.memory_bytes)
 
 
 def rest_of(work: Work, verified: Verified) -> list[Work]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from manager.errors import Disturbed, ProofDoubted, ProofRejected
-from manager.pieces import Verified, rest_of
+from manager.pieces import Findings, findings_of
 from manager.work import Work
 from merkledb import ChangeProof, Database, InvalidProof, RangeProof, Reason, Scheme, verify_range
 from syncproto import Changes, Range
@@ -45,7 +45,7 @@ class Order(NamedTuple):
 
 def verify_answer(
     answer: Range | Changes, order: Order, database: Database, tip_root: Callable[[], bytes]
-) -> tuple[Verified, list[Work]]:
+) -> Findings:
     """Return what an answer shows and what it leaves of the work.
 
     Args:
@@ -74,10 +74,10 @@ def verify_answer(
         if error.reason in _MAY_BE_OURS:
             raise ProofDoubted(failure, proof.end) from error
         raise failure from error
-    return verified, rest_of(order.work, verified)
+    return findings_of(order.work, verified)
 
 
-def verify_range_answer(answer: Range, order: Order, scheme: Scheme) -> tuple[Verified, list[Work]]:
+def verify_range_answer(answer: Range, order: Order, scheme: Scheme) -> Findings:
     """Return what a range proof shows and what it leaves of the work.  Pure.
 
     Raises:
@@ -90,7 +90,7 @@ def verify_range_answer(answer: Range, order: Order, scheme: Scheme) -> tuple[Ve
         )
     except InvalidProof as error:
         raise ProofRejected(error.reason, error.detail) from error
-    return verified, rest_of(order.work, verified)
+    return findings_of(order.work, verified)
 
 
 def has_no_changes(

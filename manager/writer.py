@@ -13,6 +13,7 @@ Nobody else is to write meanwhile.  Before each transaction the root is compared
 where it differs, nothing is applied, and the sync begins again from what is there.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from logging import getLogger
@@ -24,7 +25,7 @@ from manager.errors import Disturbed, LocalContent, WrongRoot
 from manager.large import LargePairs
 from manager.ledger import Ledger
 from manager.limits import Limits
-from manager.pieces import Piece
+from manager.pieces import Piece, Verified
 from manager.processor import Processor
 from manager.standing import Standing, Start
 from manager.survey import require_replaceable, standing_of, survey
@@ -155,8 +156,8 @@ class Writer:
 
     def _next_pieces(self) -> list[tuple[Piece, ByteBudget]]:
         """Return what the next transaction holds: all of the root that came first, by key."""
-        root = self._pieces[0][0].verified.root
-        held = [row for row in self._pieces if row[0].verified.root == root]
+        root = self._pieces[0][0].root
+        held = [row for row in self._pieces if row[0].root == root]
         return sorted(held, key=lambda row: row[0].before.start)
 
     async def _apply(self) -> None:
@@ -165,7 +166,7 @@ class Writer:
         self._pieces = [row for row in self._pieces if row not in held]
         before = self._ledger.standing
         ranges, progress = self._ledger.plan(pieces)
-        revision = self._ledger.goals.revision_of(pieces[0].verified.root)
+        revision = self._ledger.goals.revision_of(pieces[0].root)
         transaction = partial(self._transaction, pieces, progress, revision)
         try:
             standing = await self._processor.run(transaction)
@@ -221,13 +222,15 @@ class Writer:
         if self._database.written_locally and not self._replace:
             # A target that was named, or announced, after the sync had begun has not been asked this yet.
             raise LocalContent(self.tip_root)
-        verified = [piece.verified for piece in pieces]
+        verified = [piece.take() for piece in pieces]
         try:
             self.tip_root = self._database.apply(verified, progress=progress, revision=revision)
         except StaleChanges:
             if self._database.tip_root != self.tip_root:
                 raise Disturbed from None
             raise
+        finally:
+            _free(verified)
         standing = standing_of(self._database)
         if standing.is_at_rest and progress is not None:
             self._database.set_progress(None)
@@ -248,3 +251,10 @@ class Writer:
             require_replaceable(self._database, target, replace=self._replace)
         self.tip_root = self._database.tip_root
         return survey(self._database)
+
+
+def _free(verified: list[Verified]) -> None:
+    """Free what was applied, piece by piece, and let the event loop have the interpreter in between."""
+    while verified:
+        verified.pop()
+        time.sleep(0)

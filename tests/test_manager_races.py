@@ -16,7 +16,7 @@ from manager.goals import Target
 from manager.keyspace import key_after
 from manager.large import LargePairs
 from manager.ledger import Ledger
-from manager.pieces import Piece, rest_of
+from manager.pieces import Piece, findings_of
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
 from manager.standing import Standing, Start, all_at
@@ -165,7 +165,7 @@ def accept(ledger: Ledger, errand: Errand, source: Database) -> Piece | None:
     start, end = errand.work.start or None, errand.work.end
     proof = source.prove_range(start, end, max_keys=16)
     verified = verify_range(proof, source.root, start, end, scheme=source.scheme, max_keys=16)
-    return ledger.accept(errand, verified, rest_of(errand.work, verified), 1000, 1.0)
+    return ledger.accept(errand, findings_of(errand.work, verified), 1000, 1.0)
 
 
 async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: MockClock) -> None:
@@ -192,7 +192,7 @@ async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: Mo
             while True:
                 pieces.append((await take(ledger, "first")).work)
         assert sum(each.share for each in pieces) + piece.after.share == pytest.approx(1.0)
-        assert pieces[0].start == key_after(piece.verified.keys[-1], source.scheme.max_key_bytes)
+        assert pieces[0].start == key_after(piece.take().keys[-1], source.scheme.max_key_bytes)
         assert pieces[-1].end is None
 
 
@@ -246,7 +246,7 @@ def accept_changes(ledger: Ledger, errand: Errand, source: Source) -> Piece | No
     """Accept all of some work as a range at the newest root."""
     start, end = errand.work.start or None, errand.work.end
     verified = verify_range(source.database.prove_range(start, end), source.root, start, end)
-    return ledger.accept(errand, verified, [], 1000, 1.0)
+    return ledger.accept(errand, findings_of(errand.work, verified), 1000, 1.0)
 
 
 @pytest.mark.parametrize("is_head", [True, False])

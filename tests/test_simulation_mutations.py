@@ -13,6 +13,7 @@ import pytest
 from manager import survey
 from manager.ledger import Ledger
 from manager.manager import Manager
+from manager.pieces import Findings
 from manager.saved import Saved
 from merkledb import Database, VerifiedChanges, write, writer
 from merkledb.history import HistoryWriter, prune_history
@@ -54,8 +55,8 @@ def forget_a_range(patch: pytest.MonkeyPatch) -> None:
     """The ledger loses the last piece of what a cut-off proof has left."""
     accept = Ledger.accept
 
-    def forgetful(self: Ledger, errand: Any, verified: Any, rest: Any, *others: Any) -> Any:
-        return accept(self, errand, verified, rest[:-1], *others)
+    def forgetful(self: Ledger, errand: Any, findings: Findings, *others: Any) -> Any:
+        return accept(self, errand, findings._replace(rest=findings.rest[:-1]), *others)
 
     patch.setattr(Ledger, "accept", forgetful)
 
