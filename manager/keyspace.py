@@ -10,6 +10,12 @@ without a gap or an overlap.  This module knows nothing of roots (see ``ranges``
     after  0x61 ff    0x62                 where a key has at most 2 bytes
 """
 
+from typing import Final
+
+# A range is cut by its width in so many equal steps.  They are a power of every branch factor, so that the
+# steps of a slot are slots too, and a cut makes the boundary of a proof no deeper than it has to be.
+_STEPS: Final = 256
+
 
 def key_after(key: bytes, max_key_bytes: int) -> bytes | None:
     """Return the smallest key above ``key``; None when ``key`` is the last one there can be.
@@ -40,3 +46,32 @@ def key_before(key: bytes, max_key_bytes: int) -> bytes:
     if last == 0:
         return head
     return (head + bytes([last - 1])).ljust(max_key_bytes, b"\xff")
+
+
+def key_within(start: bytes, end: bytes | None, part: float, max_key_bytes: int) -> bytes | None:
+    """Return a key with about so much of the *width* of a range before it.
+
+    Args:
+        start: The first key of the range.
+        end: The last one; None up to the last key there can be.
+        part: 0 to 1.
+        max_key_bytes: The longest key of the scheme.
+
+    Returns:
+        A short key above ``start`` and up to ``end``; None where range or part are too small.
+    """
+    last = b"\xff" * max_key_bytes if end is None else end
+    # Two bytes behind those that all keys of the range share are more than the steps need.
+    length = _shared_bytes(start, last) + 2
+    low = int.from_bytes(start[:length].ljust(length, b"\x00"))
+    high = int.from_bytes(last[:length].ljust(length, b"\x00"))
+    cut = low + (high - low + 1) * round(part * _STEPS) // _STEPS
+    key = cut.to_bytes(length + 1)[1:].rstrip(b"\x00")
+    return key if start < key <= last and len(key) <= max_key_bytes else None
+
+
+def _shared_bytes(first: bytes, second: bytes) -> int:
+    """Return how many leading bytes two keys share."""
+    limit = min(len(first), len(second))
+    difference = int.from_bytes(first[:limit]) ^ int.from_bytes(second[:limit])
+    return limit - (difference.bit_length() + 7) // 8

@@ -2,22 +2,25 @@
 
 Pieces are small where data is known to be and large where nothing is known yet.  Whoever takes work gets the
 leftmost piece together with the pieces that follow it directly, as long as they are expected to fit into one
-proof.  So what is fetched at one time lies side by side, which is how the store fills its pages best.
+proof; of the piece that does not fit any more, so much of its width as should.  So proofs are full, and what
+is fetched at one time lies side by side, which is how the store fills its pages best.
 
 Invariants: pieces in the queue do not overlap; only pieces whose local content is at the same root are
 joined, for one change proof can bring forward no others.  This module does no I/O, and knows no peers.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple
 
 from manager.errors import ProofRejected
-from manager.keyspace import key_after
+from manager.keyspace import key_after, key_before, key_within
 
 # A proof names at most some hundred pieces and work is depth first, so the queue stays far below this; only a
 # trie built to be deep everywhere reaches it, and then neighbours are joined.
 MAX_PIECES: Final = 4096
+# Room for less than this part of what is wanted is not worth another cut through the key space.
+_LEAST_ROOM: Final = 1 / 8
 
 
 class Doubt(NamedTuple):
@@ -89,22 +92,32 @@ class WorkQueue:
             self._join_neighbours()
 
     def take(self, max_share: float) -> Work:
-        """Remove and return the leftmost piece, joined with those that follow it directly.
+        """Remove and return the leftmost piece, joined with what follows it directly.
 
         Args:
-            max_share: Up to which share pieces are joined; the leftmost is taken whatever its share.
+            max_share: Up to which share is joined; the leftmost piece is taken whatever its share.
 
         Raises:
             IndexError: The queue is empty.
         """
         taken = heappop(self._heap)
-        while self._heap and taken.share + self._heap[0].share <= max_share:
-            joined = self._join(taken, self._heap[0])
-            if joined is None:
-                break
+        while self._heap and (joined := self._join(taken, self._heap[0])) is not None:
+            if joined.share > max_share:
+                return self._fill_up(taken, max_share)
             heappop(self._heap)
             taken = joined
         return taken
+
+    def _fill_up(self, taken: Work, max_share: float) -> Work:
+        """Return what was taken with so much of the piece behind it as there is room for."""
+        room, following = max_share - taken.share, self._heap[0]
+        parts = None
+        if room >= max_share * _LEAST_ROOM:
+            parts = cut(following, room / following.share, self._max_key_bytes)
+        if parts is None:
+            return taken
+        heapreplace(self._heap, parts[1])
+        return self._join(taken, parts[0]) or taken
 
     def take_all(self) -> list[Work]:
         """Remove and return everything, leftmost first."""
@@ -118,6 +131,24 @@ class WorkQueue:
         """Make the queue shorter: leave the leftmost pieces as they are, and join the others."""
         self._heap = join_neighbours(self.pieces(), self._max_key_bytes, apart=MAX_PIECES // 4)
         heapify(self._heap)
+
+
+def cut(piece: Work, part: float, max_key_bytes: int) -> tuple[Work, Work] | None:
+    """Return a piece as two, or None where it cannot be cut so.
+
+    Within the slot of a branch, keys that are hashes lie evenly.  Where others do not, a proof is less full,
+    or is cut off; nothing else depends on it.
+
+    Args:
+        piece: Any.
+        part: Of its width and of its share that the first one gets, 0 to 1.
+        max_key_bytes: The longest key of the scheme.
+    """
+    border = key_within(piece.start, piece.end, part, max_key_bytes)
+    if border is None:
+        return None
+    first = piece._replace(end=key_before(border, max_key_bytes), share=piece.share * part)
+    return first, piece._replace(start=border, share=piece.share - first.share)
 
 
 def join(left: Work, right: Work, max_key_bytes: int) -> Work | None:

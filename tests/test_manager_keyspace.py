@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.keyspace import key_after, key_before
+from manager.keyspace import key_after, key_before, key_within
 from manager.ranges import RangeMap
 
 # At most two bytes a key, the whole key space can be listed.
@@ -43,6 +43,34 @@ def test_before_and_after_undo_each_other(key: bytes) -> None:
     before = key_before(key, 40)
     assert before < key
     assert key_after(before, 40) == key
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "part", "key"),
+    [
+        (b"", None, 0.5, b"\x80"),
+        (b"\x40", b"\x4f" + b"\xff" * 31, 0.25, b"\x44"),
+        (b"\x12\x30", b"\x12\x3f" + b"\xff" * 30, 0.5, b"\x12\x38"),
+        (b"abc", b"abd", 0.5, b"abc\x80"),
+        (b"", None, 0.001, None),
+        (b"abc", b"abc", 0.5, None),
+    ],
+)
+def test_a_range_is_cut_by_its_width_where_slots_begin(
+    start: bytes, end: bytes | None, part: float, key: bytes | None
+) -> None:
+    assert key_within(start, end, part, 32) == key
+
+
+@given(st.binary(max_size=4), st.none() | st.binary(max_size=4), st.floats(0, 1), st.integers(4, 6))
+def test_a_cut_lies_within_its_range(start: bytes, end: bytes | None, part: float, longest: int) -> None:
+    if end is not None and end < start:
+        start, end = end, start
+    key = key_within(start, end, part, longest)
+    if key is not None:
+        assert start < key
+        assert end is None or key <= end
+        assert len(key) <= longest
 
 
 ROOTS = st.sampled_from([None, b"a" * 32, b"b" * 32, b"c" * 32])

@@ -11,7 +11,7 @@ import merkledb
 from manager.keyspace import key_after, key_before
 from manager.pieces import rest_of
 from manager.split import passed_slots, shared_bits, split_rest
-from manager.work import MAX_PIECES, Work, WorkQueue
+from manager.work import MAX_PIECES, Work, WorkQueue, join
 from merkledb import Scheme, verify_range
 from tests.stores import new_database
 from tests.strategies import contents, schemes
@@ -34,6 +34,38 @@ def test_neighbours_are_joined_up_to_a_share() -> None:
     queue = queue_of(Work(b"a", b"b", 0.1), Work(b"b\x00", b"c", 0.1), Work(b"c\x00", None, 0.1))
     assert queue.take(0.2) == Work(b"a", b"c", 0.2)
     assert queue.take(0.2) == Work(b"c\x00", None, 0.1)
+
+
+def test_a_piece_that_does_not_fit_whole_is_taken_in_part() -> None:
+    queue = queue_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
+    first, second = queue.take(0.3), queue.take(0.3)
+    assert (first.start, first.end) == (b"\x10", b"\x8f" + b"\xff" * 254)
+    assert (second.start, second.end) == (b"\x90", None)
+    assert (first.share, second.share) == pytest.approx((0.3, 0.2))
+
+
+def test_little_room_is_left_empty() -> None:
+    queue = queue_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
+    assert queue.take(0.11).share == 0.1
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=20), st.lists(st.floats(0.0, 1.0), max_size=60))
+def test_whatever_is_taken_together_nothing_is_lost(shares: list[float], wanted: list[float]) -> None:
+    starts = [b"", *(bytes([10 * at]) for at in range(1, len(shares)))]
+    ends = [*(key_before(start, MAX_KEY_BYTES) for start in starts[1:]), None]
+    queue = queue_of(*map(Work, starts, ends, shares))
+    whole = queue.take(0.0)
+    for max_share in wanted:
+        if queue:
+            joined = join(whole, queue.take(max_share), MAX_KEY_BYTES)
+            assert joined is not None, "it goes on directly behind what was taken before"
+            whole = joined
+    for piece in queue.pieces():
+        joined = join(whole, piece, MAX_KEY_BYTES)
+        assert joined is not None
+        whole = joined
+    assert (whole.start, whole.end) == (b"", None)
+    assert whole.share == pytest.approx(sum(shares))
 
 
 def test_pieces_with_a_gap_between_are_not_joined() -> None:
