@@ -26,6 +26,7 @@ from manager.errors import (
     SchemeDiffers,
 )
 from manager.limits import Limits
+from manager.link import Link
 from merkledb import Scheme
 from syncproto import (
     Cancel,
@@ -66,6 +67,7 @@ class _Pending:
     """A request that waits for its answer."""
 
     def __init__(self) -> None:
+        self.asked = trio.current_time()
         self.answered = trio.Event()
         self.answer: Answer | PeerError | None = None
 
@@ -86,6 +88,7 @@ class PeerClient:
 
     Attributes:
         forgotten_roots: Roots from which the peer has no changes any more.
+        link: What the way to the peer carries.
         large_pair: Held by the one request for a large pair that the connection may have.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
@@ -104,6 +107,7 @@ class PeerClient:
         self._heard: Callable[[Head], None] = _ignore
         self._first_head = trio.Event()
         self.forgotten_roots: set[bytes] = set()
+        self.link = Link(limits)
         self.large_pair = trio.Lock()
         self.closing = trio.Event()
         self.failure: PeerError | None = None
@@ -117,6 +121,11 @@ class PeerClient:
     def requests_in_flight(self) -> int:
         """How many requests somebody waits for."""
         return len(self._pending)
+
+    @property
+    def useful_requests(self) -> int:
+        """How many requests in flight keep the way to the peer full, as far as it takes them."""
+        return min(self.link.requests, 0 if self.peer_hello is None else self.peer_hello.max_requests)
 
     # The life of a connection.
 
@@ -260,6 +269,7 @@ class PeerClient:
             del self._pending[request.request_id]
             self._cancel(request.request_id)
         if pending.answer is None:
+            self.link.time_out()
             raise RequestTimeout(self._limits.request_timeout_seconds)
         if isinstance(pending.answer, PeerError):
             raise pending.answer
@@ -333,6 +343,7 @@ class PeerClient:
         try:
             while self.failure is None and (data := await self._stream.receive_some(RECEIVE_BYTES)):
                 self._received_bytes += len(data)
+                self.link.receive(len(data), trio.current_time())
                 for message in self._connection.receive_data(data):
                     self._handle(message)
             self._connection.receive_end()
@@ -346,6 +357,7 @@ class PeerClient:
             self.fail(ConnectionLost("it closed the connection"))
 
     def _handle(self, message: Message) -> None:
+        self._note(message)
         match message:
             case Hello():
                 self._greet(message)
@@ -365,6 +377,14 @@ class PeerClient:
                 self.closing.set()
             case _:
                 pass  # A pong: that it came is all that it says.
+
+    def _note(self, message: Message) -> None:
+        """Let a message say what it can of the way that it came."""
+        pending = self._pending.get(message.request_id) if isinstance(message, Range | Changes) else None
+        if pending is None:
+            self.link.pass_over()
+        else:
+            self.link.answer(pending.asked, trio.current_time())
 
     def _greet(self, hello: Hello) -> None:
         if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):

@@ -62,16 +62,30 @@ class Density:
 
     def __init__(self) -> None:
         self._proofs = 0.0
+        self._bytes = 0.0
         self._share = 0.0
 
-    def add(self, proofs: float, share: float) -> None:
-        """Count verified content that filled ``proofs`` of a proof, and did ``share`` of all the work."""
+    def add(self, proofs: float, byte_count: int, share: float) -> None:
+        """Count verified content that did a share of all the work.
+
+        Args:
+            proofs: Which part of the number of pairs, or changes, that a proof may hold.
+            byte_count: The size of its proof.
+            share: What it did, 0 to 1.
+        """
         self._proofs = self._proofs * _DENSITY_MEMORY + proofs
+        self._bytes = self._bytes * _DENSITY_MEMORY + byte_count
         self._share = self._share * _DENSITY_MEMORY + share
 
-    def share_of(self, proofs: float) -> float:
-        """Return which share is expected to fill ``proofs`` of a proof; 0 as long as nothing is known."""
-        return self._share * proofs / self._proofs if self._proofs else 0.0
+    def share_of(self, proofs: float, max_bytes: int) -> float:
+        """Return which share is expected to fill so much of a proof; 0 as long as nothing is known.
+
+        Args:
+            proofs: Which part, 0 to 1.
+            max_bytes: Of a whole proof.
+        """
+        fullness = max(self._proofs, self._bytes / max_bytes)
+        return self._share * proofs / fullness if fullness else 0.0
 
 
 class Expectation:

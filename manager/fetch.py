@@ -48,6 +48,9 @@ from syncproto import Changes, ErrorCode, Hello, Range
 
 # Below this a range proof is verified in less time than a thread takes to begin.
 THREAD_PROOF_BYTES: Final = 4096
+# More requests than usual go to peers far away while no more than this part of the memory is reserved for
+# answers: eight range proofs fit into it, and who only seems to be far away leaves others enough to go on.
+_UNCROWDED: Final = 3 / 8
 # The turn of a request that never has to give way.
 _ANY_TIME: Final = nullcontext()
 
@@ -83,6 +86,11 @@ class Sync:
     accuse: Callable[[Doubt], None]
     heard: Callable[[], None]
     fail: Callable[[MerkleDBError], None]
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether no peer is to have more requests in flight than usual, for the sake of the others."""
+        return self.writer.requested_bytes > self.limits.buffered_bytes * _UNCROWDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +150,25 @@ class _Fetch:
         """Return how many pairs and changes came."""
         if self._work.doubt is not None and not await self._examine(self._work.doubt):
             return 0
+        asked_bytes = self._client.link.max_bytes
+        fetched, needed_bytes = await self._try(asked_bytes)
+        if fetched is None and asked_bytes < needed_bytes <= self._limits.max_bytes:
+            # The pair is too large for the line to carry it soon, and no large one.
+            asked_bytes = needed_bytes
+            fetched, needed_bytes = await self._try(asked_bytes)
+        if fetched is None:
+            async with self._client.large_pair:
+                fetched = await self._fetch_large_pair(needed_bytes, asked_bytes)
+        return self._hand_on(fetched)
+
+    async def _try(self, max_bytes: int) -> tuple[_Fetched | None, int]:
+        """Ask for what fits into so many bytes; return it, or None and how many the first pair needs."""
         try:
-            fetched = await self._request(self._sync.writer.budget, self._max_keys, self._limits.max_bytes)
+            return await self._request(self._sync.writer.budget, self._max_keys, max_bytes), 0
         except PeerRefused as refusal:
             if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
                 raise
-            async with self._client.large_pair:
-                fetched = await self._fetch_large_pair(refusal.detail or 0)
-        return self._hand_on(fetched)
+            return None, refusal.detail or 0
 
     @property
     def _max_keys(self) -> int:
@@ -200,14 +219,13 @@ class _Fetch:
 
     # Large pairs.
 
-    async def _fetch_large_pair(self, needed_bytes: int) -> _Fetched:
+    async def _fetch_large_pair(self, needed_bytes: int, refused_bytes: int) -> _Fetched:
         """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
 
         The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one
         pair now and was asked for more before; and once more where changes are asked for, because it may
         have pruned the old root since, and then speaks of the first pair instead of the first change.
         """
-        refused_bytes = self._limits.max_bytes
         for _ in range(2 if self._old_root is None else 3):
             self._judge_claim(needed_bytes, refused_bytes)
             try:
@@ -264,9 +282,8 @@ class _Fetch:
         except BaseException:
             budget.release(reserved)
             raise
-        size = len(answer.proof)
-        filling = max(len(findings.verified) / max_keys, size / max_bytes)
-        return _Fetched(findings, size, filling, reserved, budget)
+        filling = len(findings.verified) / max_keys
+        return _Fetched(findings, len(answer.proof), filling, reserved, budget)
 
     def _order(self, max_keys: int, max_bytes: int) -> Order:
         goal = self._sync.ledger.goals.goal

@@ -26,6 +26,7 @@ import trio
 from manager.errands import Errand, Out
 from manager.goals import Goals, Target
 from manager.limits import Limits
+from manager.link import Link
 from manager.pieces import Findings, Piece, count
 from manager.ranges import RangeMap
 from manager.saved import MAX_SAVED_RANGES, Saved, encode_saved, shares_of
@@ -158,7 +159,11 @@ class Ledger:
     # For workers.
 
     async def take(
-        self, peer: Hashable, ready_at: Callable[[], float], leaving: Callable[[], bool]
+        self,
+        peer: Hashable,
+        ready_at: Callable[[], float],
+        leaving: Callable[[], bool],
+        link: Link,
     ) -> Errand | None:
         """Wait for work, and return it; None when there will be none, or the worker leaves.
 
@@ -166,24 +171,25 @@ class Ledger:
             peer: Who is to be asked.
             ready_at: When the worker may take work, in trio's seconds; asked again after each ``wake``.
             leaving: Whether it will never take work again.
+            link: The way to the peer, which says how much it will be asked for.
         """
         while not self.is_closed and not leaving():
             now = trio.current_time()
             self.follow_time(now)
             wake_at = ready_at()
             if wake_at <= now:
-                errand = self._send(peer, now)
+                errand = self._send(peer, now, link.max_bytes)
                 if errand is not None:
                     return errand
                 wake_at = self._next_chance(peer, now)
             await self.wait_until(min(wake_at, self.goals.gives_way_at))
         return None
 
-    def _send(self, peer: Hashable, now: float) -> Errand | None:
+    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Errand | None:
         """Return what ``peer`` shall do now; None when there is nothing for it."""
         if self.goals.goal is None or self.wants_roll_back:
             return None
-        work = self._shelves.take(peer, now)
+        work = self._shelves.take(peer, now, max_bytes)
         if work is not None:
             self._out.append(Out(work))
             return self._hand_out(self._out[-1], peer, now)
@@ -234,7 +240,7 @@ class Ledger:
             errand: What was taken.
             findings: What came, from the start of the work on, and what is left.
             proof_bytes: The size of the proof.
-            filling: How much of what was asked for the proof holds, 0 to 1.
+            filling: How much of the number that was asked for the proof holds, 0 to 1.
 
         Returns:
             What to apply; None when another peer was faster, and nothing has changed.
@@ -246,7 +252,8 @@ class Ledger:
             other.is_outrun = True
         self._call_off(errand.out)
         share = max(work.share - sum(piece.share for piece in rest), 0.0)
-        self._shelves.learn(work.root, filling, share)
+        # A proof of one large pair says that no other fits into it, not how large the others are.
+        self._shelves.learn(work.root, filling, min(proof_bytes, self._limits.max_bytes), share)
         self._shelves.put(rest)
         before = Work(work.start, verified.end, share, work.root)
         piece = Piece(verified, before, proof_bytes, memory_bytes)

@@ -2,7 +2,7 @@
 
 Memory is bounded by ``buffered_bytes`` and one large pair, at most ``max_proof_bytes``, whatever the size of
 the database; patience is bounded by the timeouts and the numbers of failures.  The defaults are for one or a
-few peers over a network that carries more than a megabyte a second.
+few peers; what is asked at a time follows what the line to a peer carries (see ``link``).
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,18 @@ class Limits:
     Attributes:
         requests_per_peer: Requests in flight to each peer.  Two keep the peer busy while a proof is verified;
             more would spread the work over the key space, where the store fills its pages badly.
+        max_requests_per_peer: The same for a peer far away, where two would leave the way to it empty for
+            most of the round trip.  Peers get more than usual only while enough of ``buffered_bytes`` is
+            free, so that one that only pretends to be far away takes no memory that others need.
         max_keys: Pairs a proof.  Few enough to verify in some ten milliseconds, many enough to make the
             boundary cheap.
         max_changes: Changed keys a change proof.  Fewer than pairs, for verifying a change costs ten times as
             much, in time and in memory.
-        max_bytes: Bytes a proof, encoded.
+        max_bytes: Bytes a proof, encoded, on a fast line.
+        min_bytes: The same on the slowest: below, boundaries and round trips would be a good part of it.
+        answer_seconds: How long the requests in flight to a peer may take to be answered, beside the round
+            trip: on a slow line, less is asked for at a time.  Soon enough to notice that a peer is silent or
+            the target has moved, and well below ``overdue_seconds``.
         max_proof_bytes: Bytes of a proof that holds a single large pair: the hard cap up to which
             ``max_bytes`` is raised for it.  The default has room for the largest value, its key and the
             largest boundary.
@@ -62,9 +69,12 @@ class Limits:
     """
 
     requests_per_peer: int = 2
+    max_requests_per_peer: int = 8
     max_keys: int = 8192
     max_changes: int = 2048
     max_bytes: int = MIB
+    min_bytes: int = 64 * KIB
+    answer_seconds: float = 1.0
     max_proof_bytes: int = MAX_VALUE_BYTES + 16 * MIB
     buffered_bytes: int = 64 * MIB
     transaction_bytes: int = 32 * MIB

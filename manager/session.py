@@ -91,6 +91,7 @@ class PeerSession:
         self._lacking_until = 0.0
         # A root that it announced and did not have.
         self._denied: bytes | None = None
+        self._workers = 0
         self._timeouts = 0
         self._late_claims = 0
         self._paused_until = 0.0
@@ -222,7 +223,7 @@ class PeerSession:
         if isinstance(self._hopeless, ConnectionLost):
             # It is there again, whatever it will be good for.
             self._hopeless = None
-        workers = min(self._sync.limits.requests_per_peer, client.peer_hello.max_requests)
+        self._workers = 0
         self._enter(PeerState.CONNECTED)
         self._hear(client.peer_hello)
         try:
@@ -230,8 +231,7 @@ class PeerSession:
                 if self._sync.subscribes:
                     nursery.start_soon(self._subscribe, client)
                 async with trio.open_nursery() as working:
-                    for index in range(workers):
-                        working.start_soon(self._worker, client, index, workers)
+                    self._start_workers(client, working)
                 nursery.cancel_scope.cancel()
         finally:
             self._client = self.head = None
@@ -268,19 +268,28 @@ class PeerSession:
         if self.head is not None and goal is not None and self.head.root == goal.root:
             self._sync.ledger.tally.expectation.hear(self, self.head.keys)
 
-    async def _worker(self, client: PeerClient, index: int, workers: int) -> None:
+    def _start_workers(self, client: PeerClient, working: trio.Nursery) -> None:
+        """Have as many workers as the link has use for; should it become slower, the last ones wait."""
+        while self._workers < client.useful_requests:
+            working.start_soon(self._worker, client, self._workers, working)
+            self._workers += 1
+
+    async def _worker(self, client: PeerClient, index: int, working: trio.Nursery) -> None:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""
 
         def ready_at() -> float:
-            if index >= self._score.requests_in_flight(workers):
+            if index >= self._score.requests_in_flight(client.useful_requests):
+                return float("inf")
+            if index >= self._sync.limits.requests_per_peer and self._sync.is_crowded:
                 return float("inf")
             return max(self._paused_until, self._lacking_until if self._lacks_goal() else 0.0)
 
         ledger = self._sync.ledger
-        while (errand := await ledger.take(self, ready_at, client.closing.is_set)) is not None:
+        while (errand := await ledger.take(self, ready_at, client.closing.is_set, client.link)) is not None:
             self._expect()
             with errand.scope:
                 await self._do(client, errand)
+            self._start_workers(client, working)
             if errand.is_outrun and errand.scope.cancelled_caught:
                 self._score.failed()
                 self._pause(self._slowness.failed())

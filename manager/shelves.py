@@ -114,15 +114,21 @@ class Shelves:
 
     # Taking.
 
-    def take(self, peer: Hashable, now: float) -> Work | None:
-        """Remove and return what ``peer`` shall do next; None when there is nothing for it."""
+    def take(self, peer: Hashable, now: float, max_bytes: int) -> Work | None:
+        """Remove and return what ``peer`` shall do next; None when there is nothing for it.
+
+        Args:
+            peer: Who will be asked.
+            now: The time, in seconds.
+            max_bytes: Of a proof that it will be asked for.
+        """
         doubted = self._take_doubted(peer, now)
         if doubted is not None:
             return doubted
         self._took_left = bool(self._left) and not (self._took_left and self._base)
         if self._took_left:
-            return self._take_left()
-        return self._take_from(self._base) if self._base else None
+            return self._take_left(max_bytes)
+        return self._take_from(self._base, max_bytes) if self._base else None
 
     def _take_doubted(self, peer: Hashable, now: float) -> Work | None:
         for index, work in enumerate(self._doubted):
@@ -131,17 +137,17 @@ class Shelves:
                 return self._doubted.pop(index)
         return None
 
-    def _take_left(self) -> Work:
+    def _take_left(self, max_bytes: int) -> Work:
         root, queue = next(iter(self._left.items()))
-        work = self._take_from(queue)
+        work = self._take_from(queue, max_bytes)
         if not queue:
             del self._left[root]
         return work
 
-    def _take_from(self, queue: WorkQueue) -> Work:
+    def _take_from(self, queue: WorkQueue, max_bytes: int) -> Work:
         density = self._densities.get(queue.first.root)
-        return queue.take(density.share_of(_PLANNED_FILLING) if density is not None else 0.0)
+        return queue.take(density.share_of(_PLANNED_FILLING, max_bytes) if density is not None else 0.0)
 
-    def learn(self, root: bytes | None, filling: float, share: float) -> None:
-        """Note how much of a proof was filled by a share of what is at ``root``."""
-        self._densities.setdefault(root, Density()).add(filling, share)
+    def learn(self, root: bytes | None, filling: float, byte_count: int, share: float) -> None:
+        """Note how full a proof was of a share of what is at ``root``, and how many bytes it had."""
+        self._densities.setdefault(root, Density()).add(filling, byte_count, share)

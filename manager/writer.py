@@ -72,9 +72,15 @@ class Writer:
         self._applied = applied
         # Each piece with the budget that its memory is reserved in.
         self._pieces: list[tuple[Piece, ByteBudget]] = []
+        self._applying: list[tuple[Piece, ByteBudget]] = []
         self._oldest = 0.0
         self._is_disturbed = False
         self._began_anew = False
+
+    @property
+    def requested_bytes(self) -> int:
+        """The part of ``budget`` that is reserved for answers, which are in flight or being verified."""
+        return self.budget.reserved_bytes - self._held_bytes(self.budget)
 
     def tip_root_now(self) -> bytes:
         """Return the root that the last transaction left, where transactions run."""
@@ -146,7 +152,8 @@ class Writer:
         )
 
     def _held_bytes(self, budget: ByteBudget) -> int:
-        return sum(piece.memory_bytes for piece, reserved_in in self._pieces if reserved_in is budget)
+        pieces = self._pieces + self._applying
+        return sum(piece.memory_bytes for piece, reserved_in in pieces if reserved_in is budget)
 
     def _deadline(self) -> float:
         """Return when the oldest range has waited long enough."""
@@ -161,7 +168,7 @@ class Writer:
         return sorted(held, key=lambda row: row[0].before.start)
 
     async def _apply(self) -> None:
-        held = self._next_pieces()
+        held = self._applying = self._next_pieces()
         pieces = [piece for piece, _ in held]
         self._pieces = [row for row in self._pieces if row not in held]
         before = self._ledger.standing
@@ -180,6 +187,7 @@ class Writer:
             self._ledger.settle(ranges, standing, trio.current_time())
             self._note(before, standing)
         finally:
+            self._applying = []
             for piece, budget in held:
                 budget.release(piece.memory_bytes)
 

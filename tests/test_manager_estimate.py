@@ -65,16 +65,23 @@ def test_a_time_left_of_more_than_a_year_is_unknown() -> None:
 
 
 def test_a_density_knows_nothing_before_the_first_proof() -> None:
-    assert Density().share_of(1.0) == 0.0
+    assert Density().share_of(1.0, 1000) == 0.0
 
 
 def test_a_density_follows_the_neighbourhood() -> None:
     density = Density()
     for _ in range(100):
-        density.add(1.0, 0.001)
+        density.add(1.0, 100, 0.001)
     for _ in range(60):
-        density.add(1.0, 0.01)
-    assert density.share_of(0.5) == pytest.approx(0.005, rel=0.05)
+        density.add(1.0, 100, 0.01)
+    assert density.share_of(0.5, 1000) == pytest.approx(0.005, rel=0.05)
+
+
+def test_whichever_limit_a_proof_reaches_first_says_how_much_fits() -> None:
+    density = Density()
+    density.add(0.5, 500, 0.01)
+    assert density.share_of(1.0, 10_000) == pytest.approx(0.02), "the number of pairs"
+    assert density.share_of(1.0, 250) == pytest.approx(0.005), "the bytes"
 
 
 def test_how_many_keys_there_are_is_unknown_until_somebody_says_it() -> None:

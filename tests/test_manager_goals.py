@@ -15,6 +15,7 @@ from merkledb import Reason
 
 A, B, C, D = (Target(letter * 32, number) for number, letter in enumerate((b"a", b"b", b"c", b"d")))
 MAX_KEY_BYTES = 63
+MAX_BYTES = 1 << 20
 
 
 def goals_at(target: Target, answers: int = 8) -> Goals:
@@ -114,7 +115,7 @@ def piece(start: bytes, end: bytes | None, root: Target | None = None) -> Work:
 def taken(shelves: Shelves, now: float = 0.0, peer: str = "peer") -> list[bytes]:
     """Take everything, and return the starts."""
     starts = []
-    while (work := shelves.take(peer, now)) is not None:
+    while (work := shelves.take(peer, now, MAX_BYTES)) is not None:
         starts.append(work.start)
     return starts
 
@@ -143,7 +144,7 @@ def test_the_base_and_what_was_left_behind_are_served_by_turns_the_oldest_goal_f
 
 def test_what_is_left_behind_is_brought_along_without_any_base() -> None:
     shelves = shelves_with(piece(b"", None))
-    shelves.take("peer", 0.0)
+    shelves.take("peer", 0.0, MAX_BYTES)
     shelves.put([piece(b"", b"c", C), piece(b"d", b"e", B)])
     assert taken(shelves) == [b"", b"d"]
 
@@ -164,8 +165,8 @@ def test_only_what_is_at_the_same_root_is_taken_together() -> None:
         piece(b"", b"c", A), piece(b"c\x00", b"f", A), piece(b"f\x00", b"k", B), piece(b"k\x00", None, B)
     )
     for root in (A, B):
-        shelves.learn(root.root, 0.5, 0.5)
-    first, second = shelves.take("peer", 0.0), shelves.take("peer", 0.0)
+        shelves.learn(root.root, 0.5, 1, 0.5)
+    first, second = shelves.take("peer", 0.0, MAX_BYTES), shelves.take("peer", 0.0, MAX_BYTES)
     assert first == Work(b"", b"f", 0.5, A.root)
     assert second == Work(b"f\x00", None, 0.5, B.root)
 
@@ -174,9 +175,9 @@ def test_how_much_is_taken_together_follows_what_is_at_the_same_root() -> None:
     pieces = [Work(bytes([at]), bytes([at]) + b"\xff" * 62, 0.1, A.root) for at in range(10)]
     assert key_after(pieces[0].end or b"", MAX_KEY_BYTES) == pieces[1].start
     shelves = shelves_with(*pieces)
-    shelves.learn(None, 1.0, 0.001)
-    shelves.learn(A.root, 1.0, 0.5)
-    work = shelves.take("peer", 0.0)
+    shelves.learn(None, 1.0, 1, 0.001)
+    shelves.learn(A.root, 1.0, 1, 0.5)
+    work = shelves.take("peer", 0.0, MAX_BYTES)
     assert work is not None
     assert work.share == pytest.approx(0.4)
 
@@ -190,13 +191,13 @@ def test_doubted_work_is_for_others_first() -> None:
     shelves = shelves_with(piece(b"x", None))
     shelves.put([doubted])
     assert shelves.next_doubt_end(0.5) == 2.0
-    assert shelves.take("liar", 1.9) == piece(b"x", None)
-    assert shelves.take("liar", 1.9) is None
+    assert shelves.take("liar", 1.9, MAX_BYTES) == piece(b"x", None)
+    assert shelves.take("liar", 1.9, MAX_BYTES) is None
     assert shelves
-    assert shelves.take("honest", 0.0) == doubted
+    assert shelves.take("honest", 0.0, MAX_BYTES) == doubted
     shelves.put([doubted])
     assert shelves.next_doubt_end(2.0) == float("inf")
-    assert shelves.take("liar", 2.0) == doubted
+    assert shelves.take("liar", 2.0, MAX_BYTES) == doubted
 
 
 ROOTS = st.sampled_from([None, A.root, B.root, C.root, D.root])
@@ -219,7 +220,7 @@ def test_whatever_the_goals_nothing_is_lost_and_nothing_is_there_twice(
     for goal in goals:
         shelves.set_goal(goal.root)
         for _ in range(data.draw(st.integers(0, 5))):
-            work = shelves.take("peer", 0.0)
+            work = shelves.take("peer", 0.0, MAX_BYTES)
             if work is None:
                 break
             assert work.root != goal.root

@@ -16,6 +16,7 @@ from manager.goals import Target
 from manager.keyspace import key_after
 from manager.large import LargePairs
 from manager.ledger import Ledger
+from manager.link import FIRST_BYTES, Link
 from manager.pieces import Piece, findings_of
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
@@ -74,10 +75,12 @@ async def test_a_large_pair_that_one_peer_trickles_comes_from_another(autojump_c
 
 
 async def test_a_claim_may_be_corrected_once(autojump_clock: MockClock) -> None:
+    claims = {FIRST_BYTES: 2 * MIB, 2 * MIB: 3 * MIB}
+
     class Unsure(FakeServer):
         async def answer(self, conversation: Conversation, request: Asked) -> None:
-            if request.max_bytes in (MIB, 2 * MIB):
-                code, needed = ErrorCode.LIMIT_TOO_SMALL, request.max_bytes + MIB
+            if request.max_bytes in claims:
+                code, needed = ErrorCode.LIMIT_TOO_SMALL, claims[request.max_bytes]
                 await conversation.send(Error(request.request_id, code, "too small", needed))
             else:
                 await super().answer(conversation, request)
@@ -86,7 +89,7 @@ async def test_a_claim_may_be_corrected_once(autojump_clock: MockClock) -> None:
         server = Unsure(source)
         await sync_from([server], source.root, database)
         assert_same(database, source)
-    assert [request.max_bytes for request in server.requests[:3]] == [MIB, 2 * MIB, 3 * MIB]
+    assert [request.max_bytes for request in server.requests[:3]] == [FIRST_BYTES, 2 * MIB, 3 * MIB]
     assert server.connections == 1
 
 
@@ -155,7 +158,7 @@ def fresh_ledger(source: Database) -> Ledger:
 
 
 async def take(ledger: Ledger, peer: str) -> Errand:
-    errand = await ledger.take(peer, lambda: 0.0, lambda: False)
+    errand = await ledger.take(peer, lambda: 0.0, lambda: False, Link(Limits()))
     assert errand is not None
     return errand
 
