@@ -28,10 +28,11 @@ _SERVER_MEMORY: Final = 150.0
 _RUN_NUMBERS: Final = 1_000_000
 # What is told of an event loop, and what is asked of it, in milliseconds.
 _LOOP_FIGURES: Final = (
-    ("loop_blocked_most_ms", "event loop blocked by a step, ms at most", 5.0),
-    ("loop_blocked_rare_ms", "  all but one step in a thousand", None),
-    ("loop_own_work_most_ms", "  without waiting for other threads", None),
-    ("collection_most_ms", "  a collection of garbage in any thread", None),
+    ("loop_blocked_most_ms", "event loop blocked by a step, ms at most", None),
+    ("loop_blocked_by_process_most_ms", "  less waits for a processor", 5.0),
+    ("loop_blocked_by_process_rare_ms", "  less those, all but one step in a thousand", 5.0),
+    ("loop_own_work_most_ms", "  less waits for other threads of the process", 5.0),
+    ("collection_most_ms", "  a collection of garbage in any thread", 5.0),
 )
 
 

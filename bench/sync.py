@@ -31,11 +31,15 @@ class Copy:
         server_memory: Of the server.
         client_loop_blocked_most_ms: The longest that one step kept the client's event loop from all else.
         client_loop_blocked_rare_ms: What one step in a thousand exceeds.
+        client_loop_blocked_by_process_most_ms: The longest, less waits for a processor that others had.
+        client_loop_blocked_by_process_rare_ms: What one step in a thousand exceeds of that.
         client_loop_own_work_most_ms: The most processor time of one step, so without waits for other threads.
         client_collection_most_ms: The longest collection of garbage, which holds the interpreter.
         client_collection_sum_ms: All of them.
         server_loop_blocked_most_ms: As of the client, and the others too.
         server_loop_blocked_rare_ms: Of the server.
+        server_loop_blocked_by_process_most_ms: Of the server.
+        server_loop_blocked_by_process_rare_ms: Of the server.
         server_loop_own_work_most_ms: Of the server.
         server_collection_most_ms: Of the server.
         server_collection_sum_ms: Of the server.
@@ -50,11 +54,15 @@ class Copy:
     server_memory: float
     client_loop_blocked_most_ms: float
     client_loop_blocked_rare_ms: float
+    client_loop_blocked_by_process_most_ms: float
+    client_loop_blocked_by_process_rare_ms: float
     client_loop_own_work_most_ms: float
     client_collection_most_ms: float
     client_collection_sum_ms: float
     server_loop_blocked_most_ms: float
     server_loop_blocked_rare_ms: float
+    server_loop_blocked_by_process_most_ms: float
+    server_loop_blocked_by_process_rare_ms: float
     server_loop_own_work_most_ms: float
     server_collection_most_ms: float
     server_collection_sum_ms: float
@@ -118,13 +126,13 @@ def median(rows: list[dict[str, float]]) -> dict[str, float]:
 def table(result: dict[str, Any]) -> str:
     """Return the result for a person."""
     lines = [f"{result['keys']:,} keys of 32 + 32 bytes, median of {result['runs']} runs", ""]
-    lines.append(f"{'':32}{'raw copy':>12}{'verified':>12}")
+    lines.append(f"{'':40}{'raw copy':>12}{'verified':>12}")
     for name in result["raw"]:
         raw, verified = result["raw"][name], result["verified"][name]
         label = name.replace("_", " ") + (" MB" if name.endswith("memory") else "")
-        lines.append(f"{label:32}{raw:>12,.1f}{verified:>12,.1f}")
+        lines.append(f"{label:40}{raw:>12,.1f}{verified:>12,.1f}")
     lines += ["", "the thread of the verified copy's client"]
-    lines += [f"{name.replace('_', ' '):44}{figure:>12.3f}" for name, figure in result["thread"].items()]
+    lines += [f"{name.replace('_', ' '):40}{figure:>24.3f}" for name, figure in result["thread"].items()]
     lines += ["", f"verified / raw: {result['ratio']:.3f} of the keys a second"]
     return "\n".join(lines)
 
