@@ -21,7 +21,7 @@ from bench.loop import LoopWatch
 from bench.pipeline import WatchedThread
 from bench.raw import RawClient, RawServer
 from manager import Manager
-from merklesync.tasks import collecting_seldom
+from merklesync.tasks import responsive
 from server import Server
 
 
@@ -187,7 +187,7 @@ def main(role: str, path: str, *arguments: str) -> None:
     }
     cpu_seconds, began = _cpu_seconds(), time.perf_counter()
     # As a command does.
-    with collecting_seldom():
+    with responsive():
         result = trio.run(roles[role])
     result["seconds"] = time.perf_counter() - began
     result["cpu_seconds"] = _cpu_seconds() - cpu_seconds

@@ -5,6 +5,7 @@ A command is a process of its own, so it may also set what belongs to the whole 
 
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # path and record, which are none; with Python's 700 it went through them hundreds of times a second, for up
 # to ten milliseconds that hold up the event loop.  All that could be garbage meanwhile is some megabytes.
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000
+# After this time a thread gives the interpreter away to one that waits for it, as the event loop waits for
+# the thread that verifies.  With Python's 5 ms that alone could block the loop for as long as it ever may be;
+# a tenth of it costs nothing that can be measured, for nobody else waits.
+_SWITCH_SECONDS: Final = 0.0005
 
 
 def run(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
@@ -30,7 +35,7 @@ def run(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
         BaseException: What it raises; a group that holds a single exception, as that exception.
     """
     try:
-        with collecting_seldom():
+        with responsive():
             return trio.run(function, *arguments)
     except BaseExceptionGroup as group:
         error: BaseException = group
@@ -40,14 +45,17 @@ def run(function: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
 
 
 @contextmanager
-def collecting_seldom() -> Iterator[None]:
-    """Let Python look for garbage seldom, and never among the modules, which are there to stay."""
-    thresholds = gc.get_threshold()
+def responsive() -> Iterator[None]:
+    """Let nothing hold up the event loop for long that belongs to the whole process."""
+    thresholds, interval_seconds = gc.get_threshold(), sys.getswitchinterval()
+    # What is here by now are the modules, which are there to stay: no collection has to look at them.
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         yield
     finally:
+        sys.setswitchinterval(interval_seconds)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
 

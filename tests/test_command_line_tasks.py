@@ -1,6 +1,7 @@
 """What a command sets for its whole process, and sets back."""
 
 import gc
+import sys
 
 import pytest
 import trio
@@ -8,21 +9,25 @@ import trio
 from merklesync.tasks import run
 
 
-def test_garbage_is_looked_for_seldom_while_a_command_runs() -> None:
-    before = gc.get_threshold()
+def settings() -> tuple[tuple[int, int, int], int, float]:
+    return gc.get_threshold(), gc.get_freeze_count(), sys.getswitchinterval()
 
-    async def look() -> int:
+
+def test_nothing_holds_up_the_event_loop_for_long_while_a_command_runs() -> None:
+    before = settings()
+
+    async def look() -> None:
         await trio.lowlevel.checkpoint()
+        assert gc.get_threshold()[0] > before[0][0]
         assert gc.get_freeze_count() > 0
-        return gc.get_threshold()[0]
+        assert sys.getswitchinterval() < before[2]
 
-    assert run(look) > before[0]
-    assert gc.get_threshold() == before
-    assert gc.get_freeze_count() == 0
+    run(look)
+    assert settings() == before
 
 
 def test_a_command_that_fails_sets_back_what_it_set() -> None:
-    before = gc.get_threshold()
+    before = settings()
 
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
@@ -30,4 +35,4 @@ def test_a_command_that_fails_sets_back_what_it_set() -> None:
 
     with pytest.raises(KeyError):
         run(fail)
-    assert gc.get_threshold() == before
+    assert settings() == before
