@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+import merkledb
 from bench.figures import Figure, Stopwatch, table
+from bench.raw import RawClient, RawServer
+from manager import Limits
 
 ROOT = Path(__file__).parent.parent
 # Enough pairs for every proof that is measured, and little else.
@@ -52,3 +57,17 @@ def test_ratios_are_medians_of_what_was_done_in_turn() -> None:
     assert clock.seconds == {"one": [1.0, 3.0, 1.0], "other": [2.0, 1.0, 5.0]}
     assert clock.median("one") == 1.0
     assert clock.ratio("other", "one") == 2.0
+
+
+async def test_a_raw_copy_of_keys_that_begin_with_zero_ends(tmp_path: Path) -> None:
+    keys = [number.to_bytes(8, "big") for number in range(2 * Limits().max_keys + 1)]
+    with merkledb.open(tmp_path / "store") as database:
+        database.commit(dict.fromkeys(keys, b"value"))
+    client_side, server_side = trio.testing.memory_stream_pair()
+    client = RawClient(tmp_path / "copy")
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(RawServer(tmp_path / "store").handle, server_side)
+            await client.copy(client_side)
+            nursery.cancel_scope.cancel()
+    assert client.keys == len(keys)
