@@ -1,8 +1,9 @@
 # make demo   sets up, then copies a real file tree between two processes, verifying every pair
 # make test   sets up, then lint, types and all tests
 # make test-pure   all tests on the pure kernel, which runs where there is no Rust toolchain
+# make scale   measures stores of up to ten million pairs: a quarter of an hour, five gigabytes of disk
 # make simulate SEEDS=1000   whole systems on a virtual clock, one for each seed; SEED=17 runs one, with its log
-.PHONY: demo test test-pure lint types bench simulate format setup clean
+.PHONY: demo test test-pure lint types bench scale simulate format setup clean
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
@@ -53,6 +54,9 @@ bench: $(READY)
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.history
 	$(BIN)/python -m bench.follow
+
+scale: $(READY)
+	$(BIN)/python -m bench.scale
 
 simulate: $(READY)
 	$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS))

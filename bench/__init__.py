@@ -4,6 +4,7 @@
     python -m bench.history     one process: commits with and without history, old proofs, changes, views
     python -m bench.sync        two processes: a full sync beside a raw copy
     python -m bench.follow      two processes: a replica that stays current beside a full sync
+    python -m bench.scale       all of these figures for stores of several sizes, and of other keys and values
 
 Nothing here is a test.
 """

@@ -1,4 +1,4 @@
-"""What a benchmark measured: times taken step by step, figures beside what is asked of them, and a table."""
+"""What a benchmark measured: times taken step by step, figures beside what is asked of them, and tables."""
 
 import statistics
 import time
@@ -63,17 +63,64 @@ def table(title: str, figures: Sequence[Figure]) -> str:
 
 
 def _line(figure: Figure) -> str:
-    line = f"{figure.name:62}{_number(figure.value):>12}"
+    line = f"{figure.name:62}{number(figure.value):>12}"
     if figure.at_most is None:
         return line
     verdict = "" if figure.value <= figure.at_most else "  missed"
-    return f"{line}{f'<= {_number(figure.at_most)}':>12}{verdict}"
+    return f"{line}{f'<= {number(figure.at_most)}':>12}{verdict}"
 
 
-def _number(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+def number(value: float) -> str:
+    """Return a number with as many digits as anybody looks at."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def short(value: float) -> str:
+    """Return a large round number as it is said: 10 M for ten million."""
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if value >= size:
+            return f"{value / size:g} {letter}"
+    return f"{value:g}"
 
 
 def document(figures: Sequence[Figure]) -> dict[str, float]:
     """Return the figures for a program."""
     return {figure.name: figure.value for figure in figures}
+
+
+class Grid(NamedTuple):
+    """A table of several columns.
+
+    Attributes:
+        title: What it shows.
+        heads: One a column behind the first, which has the names of the rows.
+        rows: The name of each, and what is in its columns.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+    def text(self) -> str:
+        """Return the table for a person at a terminal."""
+        width = max(len(name) for name, _ in self.rows)
+        widths = [
+            max(map(len, column))
+            for column in zip(self.heads, *(cells for _, cells in self.rows), strict=True)
+        ]
+        lines = [self.title, ""]
+        for name, cells in [("", self.heads), *self.rows]:
+            columns = "".join(f"  {cell:>{room}}" for cell, room in zip(cells, widths, strict=True))
+            lines.append(f"{name:{width}}{columns}".rstrip())
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """Return the table for a document."""
+        lines = [f"### {self.title}", "", _markdown_row("", self.heads)]
+        lines.append("|---" + "|--:" * len(self.heads) + "|")
+        lines += [_markdown_row(name, cells) for name, cells in self.rows]
+        return "\n".join(lines)
+
+
+def _markdown_row(name: str, cells: Sequence[str]) -> str:
+    return "| " + " | ".join([name, *cells]) + " |"

@@ -5,6 +5,7 @@ the measure of what verification costs.  The server reads the rows of a store's 
 ``proof`` of ordinary ``range`` frames; the client writes them in transactions of the manager's size.
 """
 
+from bisect import bisect_right
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ import trio
 
 import merkledb
 from manager import Limits
-from merkledb.store import LMDB_VERSION, put_sorted, row_key, seek
+from merkledb.store import LMDB_VERSION, key_of_row, put_sorted, seek
 from syncproto import MAX_FRAME_BYTES, Connection, GetRange, Hello, Range, Role, encode
 
 _RECEIVE_BYTES: Final = 1 << 16
@@ -71,10 +72,12 @@ class RawServer:
             rows: list[tuple[bytes, bytes]] = []
             if seek(cursor, request.start):
                 rows = list(islice(cursor, request.max_keys))
+        keys = [row for row, _ in rows]
+        if keys and keys[0][0] == 0:
+            keys = list(map(key_of_row, keys))
         if request.end is not None:
-            while rows and rows[-1][0] > request.end:
-                rows.pop()
-        packed = msgpack.packb(([key for key, _ in rows], [value for _, value in rows]))
+            del keys[bisect_right(keys, request.end) :]
+        packed = msgpack.packb((keys, [value for _, value in rows[: len(keys)]]))
         return encode(Range(request.request_id, packed))
 
 
@@ -153,4 +156,4 @@ class RawClient:
 
 def _unpack(packed: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     keys, values = msgpack.unpackb(packed, use_list=False)
-    return tuple(map(row_key, keys)) if keys and keys[0][0] == 0 else keys, values
+    return keys, values

@@ -11,18 +11,19 @@ _SAMPLE_SECONDS: Final = 0.01
 
 
 class WatchedProcess:
-    """One of the processes in ``bench.processes``, with a thread that watches its memory.
+    """A process that does one thing, with a thread that watches its memory.
 
     Args:
         role: What it does.
         arguments: What that takes.
+        module: Where its role is defined.
 
     Attributes:
         peak_bytes: The peak of its anonymous memory; mapped pages of a store do not count.
     """
 
-    def __init__(self, role: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "bench.processes", role, *arguments]
+    def __init__(self, role: str, *arguments: str, module: str = "bench.processes") -> None:
+        command = [sys.executable, "-m", module, role, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.peak_bytes = 0
         self._ended = Event()

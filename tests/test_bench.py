@@ -7,10 +7,13 @@ from array import array
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+import merkledb
 from bench.figures import Figure, Stopwatch, table
-from bench.loop import rare
-from bench.pipeline import Job, divide
+from bench.raw import RawClient, RawServer
+from manager import Limits
 
 ROOT = Path(__file__).parent.parent
 # Enough pairs for every proof that is measured, and little else.
@@ -57,23 +60,15 @@ def test_ratios_are_medians_of_what_was_done_in_turn() -> None:
     assert clock.ratio("other", "one") == 2.0
 
 
-def test_a_thread_that_does_nothing_waits_for_answers_or_for_the_event_loop() -> None:
-    jobs = [
-        Job(is_verification=True, asked=0.0, began=1.0, ended=3.0),
-        Job(is_verification=True, asked=2.0, began=3.5, ended=4.0),
-        Job(is_verification=False, asked=6.0, began=7.0, ended=9.0),
-        Job(is_verification=True, asked=10.0, began=10.0, ended=11.0),
-    ]
-    assert divide(jobs) == {
-        "verifying": 3.5,
-        "writing": 2.0,
-        "handing_over": 1.5,
-        "waiting_for_answers": 3.0,
-        "idle_with_verified_work": 3.5,
-    }
-
-
-def test_one_in_a_thousand_is_rare() -> None:
-    assert rare(array("q", range(2000))) == 1997
-    assert rare(array("q", [7])) == 7
-    assert rare(array("q")) == 0
+async def test_a_raw_copy_of_keys_that_begin_with_zero_ends(tmp_path: Path) -> None:
+    keys = [number.to_bytes(8, "big") for number in range(2 * Limits().max_keys + 1)]
+    with merkledb.open(tmp_path / "store") as database:
+        database.commit(dict.fromkeys(keys, b"value"))
+    client_side, server_side = trio.testing.memory_stream_pair()
+    client = RawClient(tmp_path / "copy")
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(RawServer(tmp_path / "store").handle, server_side)
+            await client.copy(client_side)
+            nursery.cancel_scope.cancel()
+    assert client.keys == len(keys)

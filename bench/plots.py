@@ -1,0 +1,112 @@
+"""Plots of what ``bench.scale`` measured, against the size of the store.
+
+matplotlib draws them, which nothing else needs; so nothing imports this module before plots are asked for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bench.figures import short
+from bench.quantity import Measured, Quantity
+
+# Text stays text, and the same numbers give the same file.
+_STYLE: Final[dict[Any, str]] = {"svg.fonttype": "none", "svg.hashsalt": "merklesync"}
+# Told apart by everybody, whatever colours they see (Okabe and Ito).
+_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+_MARKERS: Final = "osD^v"
+
+
+class Plot(NamedTuple):
+    """One plot: some quantities of one unit.
+
+    Attributes:
+        name: Of its file.
+        title: What it shows.
+        unit: Of its vertical axis, which starts at zero.
+        quantities: Its lines.
+    """
+
+    name: str
+    title: str
+    unit: str
+    quantities: tuple[Quantity, ...]
+
+
+PLOTS: Final = (
+    Plot(
+        "speed",
+        "Speed",
+        "keys a second",
+        (Quantity.RAW_KEYS, Quantity.LOAD_KEYS, Quantity.SYNC_KEYS),
+    ),
+    Plot(
+        "memory",
+        "Peak memory of a process",
+        "MB",
+        (
+            Quantity.LOAD_MEMORY,
+            Quantity.LOAD_ANONYMOUS,
+            Quantity.SYNC_CLIENT_MEMORY,
+            Quantity.SYNC_SERVER_MEMORY,
+        ),
+    ),
+    Plot(
+        "store",
+        "Size of the store",
+        "bytes a key",
+        (Quantity.STORE_BYTES, Quantity.STORE_VALUES, Quantity.STORE_BRANCHES, Quantity.SYNC_STORE),
+    ),
+    Plot(
+        "range-proof",
+        "A proof of 2,048 pairs",
+        "ms",
+        (Quantity.PROVE, Quantity.ENCODE, Quantity.DECODE, Quantity.VERIFY, Quantity.APPLY),
+    ),
+    Plot(
+        "single-proof",
+        "A proof of one key",
+        "µs",
+        (Quantity.GET, Quantity.PROVE_ONE, Quantity.VERIFY_ONE),
+    ),
+)
+
+
+def draw(folder: Path, sizes: Sequence[int], measured: Sequence[Measured]) -> None:
+    """Write every plot as an SVG file into ``folder``, which is made.
+
+    Args:
+        folder: Where to.
+        sizes: The pairs in each store, ascending.
+        measured: What was measured of each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(_STYLE):
+        for plot in PLOTS:
+            figure = _figure(plot, sizes, measured)
+            figure.savefig(folder / f"{plot.name}.svg", metadata={"Date": None}, bbox_inches="tight")
+
+
+def _figure(plot: Plot, sizes: Sequence[int], measured: Sequence[Measured]) -> Figure:
+    figure = Figure(figsize=(7, 4))
+    axes = figure.add_subplot()
+    for quantity, colour, marker in zip(plot.quantities, _COLOURS, _MARKERS, strict=False):
+        heights = [each[quantity] for each in measured]
+        axes.plot(sizes, heights, color=colour, marker=marker, label=quantity)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [short(size) for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("keys in the store")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda height, _: f"{height:,g}" if height < 1e6 else short(height))
+    )
+    axes.set_ylabel(plot.unit)
+    axes.set_title(plot.title)
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure

@@ -1,0 +1,109 @@
+"""What a store is filled with, and what is then asked of it: a stream, never a list of all pairs.
+
+A workload makes more keys than it loads.  Those held back lie among the others as the kind of key has it, and
+are the new pairs of the commits that are measured.
+"""
+
+from collections.abc import Callable, Iterator
+from hashlib import shake_128
+from itertools import islice
+from random import Random
+from typing import Final, NamedTuple
+
+from bench.data import LOAD_BATCH_PAIRS
+from bench.file_tree import file_paths
+from bench.keys import addresses, counters, prefixed_counters, uniform_keys
+
+KINDS: Final[dict[str, Callable[[int], Iterator[bytes]]]] = {
+    "uniform": uniform_keys,
+    "addresses": addresses,
+    "file paths": file_paths,
+    "long prefixes": prefixed_counters,
+    "counters": counters,
+}
+# How often each commit is made in one process.
+ROUNDS: Final = 3
+PROOF_KEYS: Final = 2048
+# How many range proofs are measured.
+_PROOFS: Final = 30
+_COMMIT_PAIRS: Final = 10_000
+# A small or heavy store gets commits of a tenth of it at most.
+_COMMIT_SHARE: Final = 10
+# A batch of heavy values is cut here.  It is what a transaction keeps in memory.
+_BATCH_BYTES: Final = 1 << 26
+_SEED: Final = 1
+
+
+class Workload(NamedTuple):
+    """The pairs of one store.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        keys: Pairs in the store, at least 1.
+        value_bytes: The length of each value, at least 1.
+    """
+
+    kind: str
+    keys: int
+    value_bytes: int
+
+    @property
+    def commit_pairs(self) -> int:
+        """How many pairs a commit has."""
+        return min(_COMMIT_PAIRS, -(-self.keys // _COMMIT_SHARE))
+
+    @property
+    def _all_keys(self) -> int:
+        return self.keys + ROUNDS * self.commit_pairs
+
+    def _places(self) -> list[int]:
+        """Return where the keys are that are held back, and as many others, in random order."""
+        count = min(2 * ROUNDS * self.commit_pairs, self._all_keys)
+        return Random(_SEED).sample(range(self._all_keys), count)
+
+    def loaded_keys(self) -> Iterator[bytes]:
+        """Yield the keys of the store, ascending."""
+        held_back = set(self._places()[: ROUNDS * self.commit_pairs])
+        every = enumerate(KINDS[self.kind](self._all_keys))
+        return (key for place, key in every if place not in held_back)
+
+    def batches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield the keys and values of the store as a bulk load takes them, ascending."""
+        size = max(1, min(LOAD_BATCH_PAIRS, _BATCH_BYTES // self.value_bytes))
+        keys, number = self.loaded_keys(), 0
+        while some := list(islice(keys, size)):
+            yield some, values(f"loaded {number}", len(some), self.value_bytes)
+            number += 1
+
+    def sample(self) -> "Sample":
+        """Return what is asked of the store, in one walk over the keys."""
+        places, new = self._places(), ROUNDS * self.commit_pairs
+        beyond = max(0, self._all_keys - PROOF_KEYS)
+        starts = [beyond * number // _PROOFS for number in range(_PROOFS)]
+        wanted = {*places, *starts}
+        found = {place: key for place, key in enumerate(KINDS[self.kind](self._all_keys)) if place in wanted}
+        return Sample(
+            new=[found[place] for place in places[:new]],
+            present=[found[place] for place in places[new:]],
+            starts=[found[place] for place in starts],
+        )
+
+
+class Sample(NamedTuple):
+    """Some keys of a workload, chosen at random.
+
+    Attributes:
+        new: Keys that the store does not have, in random order.
+        present: Keys that it has, in random order.
+        starts: Where ranges start, ascending, all over the store.
+    """
+
+    new: list[bytes]
+    present: list[bytes]
+    starts: list[bytes]
+
+
+def values(name: str, count: int, value_bytes: int) -> list[bytes]:
+    """Return random values; another name gives others."""
+    block = shake_128(name.encode()).digest(count * value_bytes)
+    return [block[at : at + value_bytes] for at in range(0, count * value_bytes, value_bytes)]
