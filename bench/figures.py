@@ -16,11 +16,13 @@ class Figure(NamedTuple):
         name: What it is, with its unit.
         value: The number.
         at_most: What is asked of it; None where nothing is.
+        at_least: The same, where more is better.
     """
 
     name: str
     value: float
     at_most: float | None = None
+    at_least: float | None = None
 
 
 class Stopwatch:
@@ -64,10 +66,13 @@ def table(title: str, figures: Sequence[Figure]) -> str:
 
 def _line(figure: Figure) -> str:
     line = f"{figure.name:62}{number(figure.value):>12}"
-    if figure.at_most is None:
+    if figure.at_most is not None:
+        asked, is_met = f"<= {number(figure.at_most)}", figure.value <= figure.at_most
+    elif figure.at_least is not None:
+        asked, is_met = f">= {number(figure.at_least)}", figure.value >= figure.at_least
+    else:
         return line
-    verdict = "" if figure.value <= figure.at_most else "  missed"
-    return f"{line}{f'<= {number(figure.at_most)}':>12}{verdict}"
+    return f"{line}{asked:>12}{'' if is_met else '  missed'}"
 
 
 def number(value: float) -> str:

@@ -114,7 +114,7 @@ def store_figures(path: Path, keys: int) -> Measured:
 def measure_sync(folder: Path, workload: Workload, root: bytes) -> Measured:
     """Return what a sync of the store takes, beside a raw copy where that is possible."""
     copies = {
-        kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root)
+        kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root)[0]
         for kind in _kinds_of_copies(workload)
     }
     verified = copies["verified"]
