@@ -1,6 +1,7 @@
 """Lies about changes: who lies is dropped and named, and nobody is for content that is not as believed."""
 
 import dataclasses
+import itertools
 import logging
 import random
 from collections.abc import Callable
@@ -315,10 +316,25 @@ async def test_a_peer_that_does_not_say_whether_anything_has_changed_blames_nobo
     async def an_error(server: FakeServer, conversation: Conversation, request: Asked) -> None:
         await conversation.send(Error(request.request_id, ErrorCode.HISTORY_GONE, "gone"))
 
+    lie, lies = fake_servers.tamper_changes(altered_value), itertools.count()
+
+    async def three_lies(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        if next(lies) < 3:
+            await lie(server, conversation, request)
+        else:
+            await conversation.send(server.honest_answer(request))
+
     scripts = [a_range, an_error, no_proof, fake_servers.never]
     with new_source(some_pairs(500)) as source, new_database() as copy:
         await a_copy_behind(source, copy)
-        liar = ScriptedServer(source.database, fake_servers.tamper_changes(altered_value), "liar", times=3)
+        # It says nothing helpful either, or it would accuse itself.
+        silent = unhelpful(an_error)
+
+        async def lie_or_say_nothing(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+            is_asked = isinstance(request, GetChanges) and request.old_root == request.new_root
+            await (silent if is_asked else three_lies)(server, conversation, request)
+
+        liar = ScriptedServer(source.database, lie_or_say_nothing, "liar")
         others = [
             ScriptedServer(source.database, unhelpful(script), f"unhelpful {number}")
             for number, script in enumerate(scripts)
