@@ -17,6 +17,7 @@ range before and afterwards.  The nodes before commit to all that the range held
 to know later that the changes still apply.
 """
 
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from itertools import chain
 from operator import itemgetter
@@ -24,13 +25,14 @@ from typing import Final, NoReturn
 
 from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
-from merkledb.fold import DELETED, Items
+from merkledb.fold import ItemRow, Items, item_rows, items_of, joined
 from merkledb.kernel import new_fold
 from merkledb.past_branch import past_branch_rows
 from merkledb.proof import ChangeProof
 from merkledb.scheme import Scheme
 from merkledb.trie import Inside, StoredTrie
-from merkledb.verifier import SEAL, Request, check_form, inside_paths, joined, next_keys, outside_items
+from merkledb.verifier import SEAL, Request, check_form, inside_paths, next_keys, outside_items
+from merkledb.weights import HEAVY
 
 # A change in memory takes about so much beside what is counted: the objects of its rows.
 _CHANGE_OVERHEAD_BYTES: Final = 512
@@ -51,11 +53,15 @@ class VerifiedChanges:
         next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
         changes: The changes in columns.
-        branches: (path, record) of the branches wholly inside the range that are new or others, ascending.
-        gone: The paths of the branches wholly inside the range that are no more.
-        history: (path, row) of what history keeps of branches that changed or are gone, ascending.
+        branches: The records of the branches wholly inside the range to be stored that are new or others, by
+            path.
+        gone: The paths of the branches wholly inside the range that are stored no more.
+        history: The rows that history keeps of branches that changed or are gone, by path.
+        held: The pairs of the buckets that changes lie in, as they were.
+        unread: The paths of the changed keys that were there and are not in ``held``.
         before: (path, id) of the topmost nodes inside the range, as they were.
-        frontier: The topmost nodes inside the range, as items of the fold, as they become.
+        frontier: What the range becomes: its topmost stored branches, and the leaves and stubs under none of
+            them, as items of the fold.
         memory_bytes: About how much memory all this takes.
     """
 
@@ -69,9 +75,11 @@ class VerifiedChanges:
     values: tuple[bytes | None, ...]
     next_keys: tuple[bytes, ...]
     changes: Changes
-    branches: tuple[tuple[bytes, bytes], ...]
+    branches: dict[bytes, bytes]
     gone: tuple[bytes, ...]
-    history: tuple[tuple[bytes, bytes], ...]
+    history: dict[bytes, bytes]
+    held: Mapping[bytes, bytes]
+    unread: frozenset[bytes]
     before: tuple[tuple[bytes, bytes], ...]
     frontier: Items
     memory_bytes: int
@@ -141,11 +149,12 @@ class _Verification:
         """Fold, compare the root, and keep what applying needs."""
         request = self._request
         before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
-        inside = self._stream.prepare_inside(before, request.end_path)
+        self._stream.walk_inside(before, request.end_path)
+        self._inside = self._stream.items()
         outside = outside_items(self._proof.boundary, request)
         for part in outside:
             _check_nothing_below_stubs(part)
-        records, ids = self._fold(joined(outside[0], inside, outside[1]))
+        records, ids = self._fold(joined(outside[0], self._inside, outside[1]))
         return self._result(before, records, ids)
 
     def _fold(self, items: Items) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
@@ -167,11 +176,11 @@ class _Verification:
     def _result(
         self, before: list[Inside], records: dict[bytes, bytes], ids: dict[bytes, bytes]
     ) -> VerifiedChanges:
-        proof, request, opened = self._proof, self._request, self._stream.items.records
+        proof, request, opened = self._proof, self._request, self._stream.records
         inside = inside_paths(sorted(records), request)
-        branches = tuple((path, records[path]) for path in inside if records[path] != opened.get(path))
+        branches = {path: records[path] for path in inside if records[path] != opened.get(path)}
         gone = tuple(sorted(opened.keys() - records.keys()))
-        history = tuple(self._history(records))
+        history = self._history(records)
         return VerifiedChanges(
             seal=SEAL,
             scheme=request.scheme,
@@ -186,46 +195,47 @@ class _Verification:
             branches=branches,
             gone=gone,
             history=history,
+            held=self._stream.held,
+            unread=frozenset(self._stream.unread),
             before=tuple((part.path, part.node_id) for part in before),
             frontier=self._frontier(inside, records, ids),
             memory_bytes=self._memory_bytes(branches, history),
         )
 
-    def _history(self, records: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        opened = self._stream.items.records
+    def _history(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        opened = self._stream.records
         paths = [path for path in sorted(opened) if records.get(path) != opened[path]]
         rows = past_branch_rows(self._trie, paths, opened, records, self._stream.met)
-        return list(zip(paths, rows, strict=True))
+        return dict(zip(paths, rows, strict=True))
 
     def _frontier(self, inside: list[bytes], records: dict[bytes, bytes], ids: dict[bytes, bytes]) -> Items:
-        """Return the topmost nodes inside the range as they become: no branch covers any of them."""
-        items, covers = self._stream.items, set(inside)
-        rows: list[tuple[bytes, bytes | None, bytes | None]] = [
-            row
-            for row in zip(items.paths, items.ids, items.digests, strict=True)
-            if row[1] is not None and row[1] != DELETED and row[0] not in covers
-        ]
+        """Return what the range becomes: its topmost stored branches, and the leaves under none of them."""
+        covers = set(inside)
+        rows = [row for row in item_rows(self._inside) if row[0] not in covers]
         rows += self._stream.survivors(records)
-        rows += [(path, ids[path], None) for path in inside]
+        rows += [(path, ids[path], None, HEAVY) for path in inside]
         rows.sort(key=itemgetter(0))
-        frontier = Items([], [], [], {})
+        topmost: list[ItemRow] = []
         cover: bytes | None = None
-        for path, node_id, digest in rows:
-            if cover is not None and path.startswith(cover):
+        for row in rows:
+            if cover is not None and row[0].startswith(cover):
                 continue
-            cover = path if path in covers else None
-            frontier.paths.append(path)
-            frontier.ids.append(node_id)
-            frontier.digests.append(digest)
-        return frontier
+            cover = row[0] if row[0] in covers else None
+            topmost.append(row)
+        return items_of(topmost)
 
-    def _memory_bytes(
-        self, branches: tuple[tuple[bytes, bytes], ...], history: tuple[tuple[bytes, bytes], ...]
-    ) -> int:
+    def _memory_bytes(self, branches: dict[bytes, bytes], history: dict[bytes, bytes]) -> int:
         proof = self._proof
-        rows = sum(len(path) + len(row) for path, row in chain(branches, history))
+        held = self._stream.held
+        rows = sum(
+            len(path) + len(row) for path, row in chain(branches.items(), history.items(), held.items())
+        )
         values = sum(map(len, filter(None, proof.values)))
-        return rows + values + _CHANGE_OVERHEAD_BYTES * (len(proof.keys) + len(branches) + len(history))
+        return (
+            rows
+            + values
+            + _CHANGE_OVERHEAD_BYTES * (len(proof.keys) + len(branches) + len(history) + len(held))
+        )
 
 
 def _check_nothing_below_stubs(outside: Items) -> None:

@@ -3,268 +3,247 @@
 A change proof's verification takes the same stream, for the content of one range.
 
 The walk goes down from the top only where a change lies.  A branch with a change below it is opened and
-becomes a record; every other node stays one stub; a stretch of changes between two local nodes is taken as
-a whole.
+becomes a record; a bucket with a change in it becomes its leaves; every other node stays one stub; a stretch
+of changes between two local nodes is taken as a whole.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, cast
+from typing import NamedTuple
 
-from merkledb.fold import DELETED, Items
-from merkledb.kernel import hash_leaves
-from merkledb.paths import prefix_end
-from merkledb.record import Record
-from merkledb.scheme import Scheme, require_values
-from merkledb.trie import Inside, Node, OpenTrie
-
-_NONE: Final = type(None)
-# Changes [low, high), alone where the slot is None, else to be merged with the subtree (id) under that slot.
-_Stretch = tuple[bytes | None, bytes, int, int]
+from merkledb.fold import DELETED, ItemRow, Items, joined
+from merkledb.kernel import in_order, leaves, new_walk, sort_changes
+from merkledb.node import Found, Node
+from merkledb.record import TOKENS
+from merkledb.scheme import Scheme, require_value_length
+from merkledb.trie import Inside, OpenTrie
+from merkledb.walk import Step, Unreadable
+from merkledb.weights import HEAVY, weight_of
 
 
 class Changes(NamedTuple):
-    """Changes as columns, ascending by key: once as items of the fold, once as rows of the store.
+    """Changes, by key and as columns, ascending.
 
     Attributes:
-        paths: The paths of all changed keys.
-        ids: The leaf's id; DELETED for a deletion.
-        digests: The value's digest; None for a deletion.
+        new: The new values by key; None for a deletion.
+        keys: All changed keys.
         put_keys: The keys that get a value.
         put_values: Their values.
         deleted_keys: The other keys.
     """
 
-    paths: list[bytes]
-    ids: list[bytes]
-    digests: list[bytes | None]
+    new: dict[bytes, bytes | None]
+    keys: list[bytes]
     put_keys: list[bytes]
     put_values: list[bytes]
     deleted_keys: list[bytes]
 
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:
-    """Return ``changes`` in columns, with everything computed that does not depend on the store.
+    """Return a copy of ``changes``, and its columns.
 
     Raises:
         TypeError: A key is not bytes, or a value neither bytes nor None.
         KeyTooLong, ValueTooLong: No database of this scheme can hold one of them.
     """
-    value_types = set(map(type, changes.values()))
-    if not {bytes}.issuperset(map(type, changes)) or not {bytes, _NONE}.issuperset(value_types):
-        raise TypeError("changes map bytes to bytes, or to None to delete")
-    scheme.require_keys(changes)
-    require_values(changes.values())
-    keys = sorted(changes)
-    paths = scheme.codec.paths(keys)
-    deleted = [key for key in keys if changes[key] is None] if _NONE in value_types else []
-    put_keys = [key for key in keys if changes[key] is not None] if deleted else keys
-    put_values = cast("list[bytes]", list(map(changes.__getitem__, put_keys)))
-    digests, ids = hash_leaves(scheme, put_keys, put_values)
-    if not deleted:
-        return Changes(paths, ids, list(digests), put_keys, put_values, [])
-    next_id, next_digest = iter(ids), iter(digests)
-    all_ids = [DELETED if changes[key] is None else next(next_id) for key in keys]
-    all_digests = [None if changes[key] is None else next(next_digest) for key in keys]
-    return Changes(paths, all_ids, all_digests, put_keys, put_values, deleted)
+    new = dict(changes)
+    keys, put_keys, put_values, deleted_keys, longest_key, longest_value = sort_changes(new)
+    scheme.require_key_length(longest_key)
+    require_value_length(longest_value)
+    return Changes(new, keys, put_keys, put_values, deleted_keys)
 
 
 class ChangeStream:
-    """Prepares the items of one commit, or of the inside of one range.
+    """Prepares the stream of one commit, or of the inside of one range.
+
+    The walk collects what the changes meet: branches that open, the pairs of buckets, heavy leaves, and nodes
+    that stay closed.  All that, in any order, is the stream.
 
     Args:
         trie: The trie that is to change.
         changes: What is to change.
 
     Attributes:
-        items: The stream, filled by ``prepare``.
-        met: What was found under the slots on the way, by slot.
+        scheme: The trie's.
+        records: The records of the branches that open, by path.
+        met: What was found under slots on the way, where it was no branch right there.
+        held: The pairs of the buckets on the way.
+        unread: The paths of changed keys that were met, and whose values the walk has not read; a key that is
+            neither here nor in ``held`` was absent.
     """
 
     def __init__(self, trie: OpenTrie, changes: Changes) -> None:
         self._trie = trie
         self._changes = changes
-        self.items = Items([], [], [], {})
-        self.met: dict[bytes, Node] = {}
-        # What is still to be emitted, the next on top.
-        self._todo: list[_Stretch] = []
+        self.scheme = trie.scheme
+        self._walk = new_walk(trie.scheme, changes.keys)
+        self.records: dict[bytes, bytes] = {}
+        self.met: dict[bytes, Found] = {}
+        self.held: dict[bytes, bytes] = {}
+        self.unread: set[bytes] = set()
+        # What stays as it is, and the branches that open: their paths, digests and weights.
+        self._kept: list[ItemRow] = []
+        self._open_paths: list[bytes] = []
+        self._open_digests: list[bytes | None] = []
+        self._open_weights: list[int] = []
+        # The changed keys at the paths of branches that open: they are part of these.
+        self._own: set[bytes] = set()
 
-    def prepare(self, root: bytes) -> Items:
-        """Return the items of the whole stream; ``root`` is the trie's."""
-        self._todo.append((b"", root, 0, len(self._changes.paths)))
-        self._drain()
-        return self.items
+    def walk(self, root: bytes) -> None:
+        """Go down from the top to where changes lie; ``root`` is the trie's."""
+        top = self._trie.top()
+        if top is not None:
+            self._descend([top], [root])
 
-    def prepare_inside(self, parts: Sequence[Inside], end: bytes | None) -> Items:
-        """Return the items of a range.
+    def walk_inside(self, parts: Sequence[Inside], end: bytes | None) -> None:
+        """Go down to where changes lie in a range.
 
         Args:
             parts: The range's content.
             end: The path of the range's end, which no change lies behind; None for no bound.
         """
-        paths, at = self._changes.paths, 0
+        nodes = [(part.node, part.node_id) for part in parts if part.node is not None]
+        self._descend([node for node, _ in nodes], [node_id for _, node_id in nodes])
         for part in parts:
             if part.node is None:
-                at = self._merge_value(part, at)
-                continue
-            behind = prefix_end(part.path)
-            high = len(paths) if behind is None else bisect_left(paths, behind, at)
-            if part.node.record is None:
-                # What lies behind the range may lie below this leaf, and then its value is one on a branch.
-                is_above_end = end is not None and end.startswith(part.path)
-                self._merge_leaf(part.node, part.node_id, at, high, with_digest=is_above_end)
-            else:
-                self._merge_branch(part.node, part.node_id, at, high)
-                self._drain()
-            at = high
-        self._emit(at, len(paths))
-        return self.items
+                self._keep(part.path, part.node_id, part.digest, part.weight)
+        for number, (path, node_id, digest, weight) in enumerate(self._kept):
+            # What lies behind the range may lie below a heavy leaf, and then its value is one on a branch.
+            if end is not None and digest is None and end.startswith(path):
+                self._kept[number] = path, node_id, self._trie.leaf_digest(path), weight
 
-    def _merge_value(self, part: Inside, low: int) -> int:
-        """Emit changes from ``low`` on up to a branch's value, and the value; return where the next begin."""
-        paths = self._changes.paths
-        at = bisect_left(paths, part.path, low)
-        self._emit(low, at)
-        if paths[at : at + 1] == [part.path]:
-            self._emit_item(part.path, self._changes.ids[at], self._changes.digests[at])
-            return at + 1
-        self._emit_item(part.path, part.node_id, part.digest)
-        return at
+    def survivors(self, closed: Container[bytes]) -> Iterator[ItemRow]:
+        """Yield as items what is left of branches that were opened and are not stored any more.
 
-    @property
-    def changed_paths(self) -> list[bytes]:
-        """The paths of all changes, deletions included."""
-        return self._changes.paths
-
-    def survivors(self, closed: Container[bytes]) -> Iterator[tuple[bytes, bytes, bytes | None]]:
-        """Yield (path, id, digest) of what is left of branches that were opened and did not close again.
-
-        That is one node at most of each: a leaf with the branch's own value, or the one untouched child that
-        has taken its branch's place, at the path of its slot and without a digest.
+        That is a leaf with the branch's own value, and the untouched children, each at the path of its slot.
 
         Args:
             closed: The paths of the branches that closed.
         """
-        scheme, items = self._trie.scheme, self.items
-        for path, record in items.records.items():
+        opened = zip(self._open_paths, self._open_digests, self._open_weights, strict=True)
+        for path, digest, weight in opened:
             if path in closed:
                 continue
-            digest = items.digests[bisect_left(items.paths, path)]
             if digest is not None:
-                yield path, scheme.leaf_ids([scheme.codec.pack(path)], [digest])[0], digest
-                continue
-            for token, node_id in self._trie.parse(Node(path, record)).pairs():
-                slot = path + bytes([token])
+                yield path, self.scheme.leaf_id(path, digest), digest, weight
+            record = self._trie.parse(Node(path, self.records[path]))
+            for token, node_id, child_weight in record.slots():
+                slot = path + TOKENS[token]
                 if not self._is_touched(slot):
-                    yield slot, node_id, None
+                    yield slot, node_id, None, child_weight
 
     def _is_touched(self, slot: bytes) -> bool:
-        paths = self._changes.paths
-        at = bisect_left(paths, slot)
-        return at < len(paths) and paths[at].startswith(slot)
+        keys, codec = self._changes.keys, self.scheme.codec
+        at = bisect_left(keys, codec.pack(slot))
+        return at < len(keys) and codec.path(keys[at]).startswith(slot)
 
-    def _drain(self) -> None:
-        """Emit what is still to be done."""
-        while self._todo:
-            slot, node_id, low, high = self._todo.pop()
-            node = None if slot is None else self._trie.node_under(slot)
-            if slot is None or node is None:
-                self._emit(low, high)
-                continue
-            self.met[slot] = node
-            if node.record is None:
-                self._merge_leaf(node, node_id, low, high)
-            else:
-                self._merge_branch(node, node_id, low, high)
+    # The walk.
 
-    def _emit(self, low: int, high: int) -> None:
-        """Emit changes that meet nothing local; deletions among them have nothing to delete."""
-        if low == high:
-            return
-        changes = self._changes
-        if changes.deleted_keys:
-            kept = [index for index in range(low, high) if changes.ids[index] != DELETED]
-            self.items.paths.extend([changes.paths[index] for index in kept])
-            self.items.ids.extend([changes.ids[index] for index in kept])
-            self.items.digests.extend([changes.digests[index] for index in kept])
-            return
-        self.items.paths.extend(changes.paths[low:high])
-        self.items.ids.extend(changes.ids[low:high])
-        self.items.digests.extend(changes.digests[low:high])
+    def _descend(self, nodes: list[Node], ids: list[bytes]) -> None:
+        """Go down from nodes to where changes lie, level by level."""
+        for node in nodes:
+            if node.bucket is not None:
+                pairs = zip(node.bucket.paths, node.bucket.keys, node.bucket.values, strict=True)
+                self.held.update((key, value) for path, key, value in pairs if path.startswith(node.path))
+        tops = [(node, node_id) for node, node_id in zip(nodes, ids, strict=True) if node.bucket is None]
+        paths, records = [node.path for node, _ in tops], [node.record for node, _ in tops]
+        ids = [node_id for _, node_id in tops]
+        lows, highs = [0] * len(tops), [len(self._changes.keys)] * len(tops)
+        while paths:
+            step = self._step(paths, records, lows, highs)
+            self._open(step, paths, records)
+            for number in set(range(len(paths))).difference(step.opened):
+                self._stay(paths[number], records[number], ids[number])
+            self._read_buckets(step)
+            paths, records = self._trie.nodes_at(step.slots)
+            for slot, path, record in zip(step.slots, paths, records, strict=True):
+                if path != slot or record is None:
+                    self.met[slot] = Node(path, record)
+            ids, lows, highs = step.ids, step.lows, step.highs
 
-    def _emit_item(self, path: bytes, item_id: bytes | None, digest: bytes | None) -> None:
-        self.items.paths.append(path)
-        self.items.ids.append(item_id)
-        self.items.digests.append(digest)
+    def _step(
+        self, paths: list[bytes], records: list[bytes | None], lows: list[int], highs: list[int]
+    ) -> Step:
+        try:
+            return self._walk.step(paths, records, lows, highs)
+        except Unreadable as error:
+            where = f"the branch at path {paths[error.number].hex()}"
+            raise self._trie.corrupt(f"{where} is unreadable: {error}") from error
 
-    def _merge_leaf(
-        self, node: Node, node_id: bytes, low: int, high: int, *, with_digest: bool = False
-    ) -> None:
-        """Emit changes [low, high) around the leaf ``node``."""
-        paths = self._changes.paths
-        at = bisect_left(paths, node.path, low, high)
-        self._emit(low, at)
-        if at < high and paths[at] == node.path:
-            self._emit_item(node.path, self._changes.ids[at], self._changes.digests[at])
-            at += 1
+    def _open(self, step: Step, paths: list[bytes], records: list[bytes | None]) -> None:
+        """Take on the branches that open."""
+        scheme, digests, weights = self.scheme, step.digests, step.weights
+        opened = [paths[number] for number in step.opened]
+        for at, own in enumerate(step.own):
+            if own is not None:
+                key = self._changes.keys[own]
+                self._own.add(key)
+                if digests[at] is not None:
+                    self.unread.add(opened[at])
+                value = self._changes.new[key]
+                digests[at] = None if value is None else scheme.digest(value)
+                weights[at] = HEAVY if value is None else weight_of(value)
+        self._open_paths += opened
+        self._open_digests += digests
+        self._open_weights += weights
+        self.records.update(zip(opened, (records[number] or b"" for number in step.opened), strict=True))
+
+    def _stay(self, path: bytes, record: bytes | None, node_id: bytes) -> None:
+        """Take on a node that no change lies below, or a heavy leaf."""
+        digest = None
+        if record is None:
+            key = self.scheme.codec.pack(path)
+            behind = bisect_right(self._changes.keys, key)
+            below = self._changes.keys[behind : behind + 1]
+            # Changes below a leaf put its value on a branch.
+            digest = self._trie.leaf_digest(path) if below and below[0].startswith(key) else None
+        self._keep(path, node_id, digest, HEAVY)
+
+    def _keep(self, path: bytes, node_id: bytes, digest: bytes | None, weight: int) -> None:
+        """Keep a node, or a value, unless it is changed itself."""
+        codec = self.scheme.codec
+        if codec.is_key(path) and codec.pack(path) in self._changes.new:
+            self.unread.add(path)
         else:
-            # The digest matters only when the leaf's value ends up on a branch.
-            is_prefix = at < high and paths[at].startswith(node.path)
-            digest = self._trie.leaf_digest(node.path) if is_prefix or with_digest else None
-            self._emit_item(node.path, node_id, digest)
-        self._emit(at, high)
+            self._kept.append((path, node_id, digest, weight))
 
-    def _merge_branch(self, node: Node, node_id: bytes, low: int, high: int) -> None:
-        """Emit changes [low, high) around the branch ``node``, opening it when any of them lies below it."""
-        paths = self._changes.paths
-        if low < high and paths[low].startswith(node.path) and paths[high - 1].startswith(node.path):
-            # The usual case: all changes lie below it.
-            self._open(node, low, high)
-            return
-        first = bisect_left(paths, node.path, low, high)
-        behind = prefix_end(node.path)
-        last = high if behind is None else bisect_left(paths, behind, first, high)
-        self._emit(low, first)
-        # What lies behind the branch waits below its children on the list of what is to be done.
-        self._todo.append((None, b"", last, high))
-        if first == last:
-            self._emit_item(node.path, node_id, None)
-        else:
-            self._open(node, first, last)
+    def _read_buckets(self, step: Step) -> None:
+        """Take on the pairs of the buckets that have changes."""
+        for slot, pairs in zip(
+            step.bucket_slots, self._trie.pairs(step.bucket_slots, step.bucket_weights), strict=True
+        ):
+            self.met[slot] = pairs
+            self.held.update(pairs)
 
-    def _open(self, node: Node, first: int, last: int) -> None:
-        """Emit the record of a branch with changes [first, last) at or below it."""
-        assert node.record is not None
-        record = self._trie.parse(node)
-        digest = record.digest
-        if self._changes.paths[first] == node.path:
-            digest = self._changes.digests[first]
-            first += 1
-        self._emit_item(node.path, None, digest)
-        self.items.records[node.path] = node.record
-        self._todo.extend(reversed(self._groups(node.path, record, first, last)))
+    # The stream.
 
-    def _groups(self, path: bytes, record: Record, low: int, high: int) -> list[_Stretch]:
-        """Return changes [low, high), all below ``path``, cut at the bounds of the taken slots."""
-        paths, depth = self._changes.paths, len(path)
-        if high - low == 1:
-            # The usual case near the leaves.
-            index = record.tokens.find(paths[low][depth])
-            if index < 0:
-                return [(None, b"", low, high)]
-            return [(paths[low][: depth + 1], record.child_at(index), low, high)]
-        groups: list[_Stretch] = []
-        while low < high:
-            token = paths[low][depth]
-            slot = path + bytes([token])
-            index = bisect_left(record.tokens, token)
-            if index < len(record.tokens) and record.tokens[index] == token:
-                behind = prefix_end(slot)
-                end = high if behind is None else bisect_left(paths, behind, low, high)
-                groups.append((slot, record.child_at(index), low, end))
-            else:
-                taken = record.tokens[index : index + 1]
-                end = bisect_left(paths, path + taken, low, high) if taken else high
-                groups.append((None, b"", low, end))
-            low = end
-        return groups
+    def items(self) -> Items:
+        """Return the whole stream, in order."""
+        return in_order(joined(leaves(self.scheme, *self.pairs()), self.other_items()))
+
+    def pairs(self) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of the stream's leaves: what is put, and what else is in its buckets."""
+        held, put_keys, put_values = self.held, self._changes.put_keys, self._changes.put_values
+        untouched = [key for key in held if key not in self._changes.new]
+        if self._own:
+            put = zip(put_keys, put_values, strict=True)
+            alone = {key: value for key, value in put if key not in self._own}
+            put_keys, put_values = list(alone), list(alone.values())
+        return untouched + put_keys, [held[key] for key in untouched] + put_values
+
+    def other_items(self) -> Items:
+        """Return all other items: what stays, what opens, and deletions."""
+        deleted = [key for key in self._changes.deleted_keys if key not in self._own]
+        items = Items(
+            self._open_paths + self.scheme.codec.paths(deleted),
+            [*[None] * len(self._open_paths), *[DELETED] * len(deleted)],
+            self._open_digests + [None] * len(deleted),
+            bytearray(self._open_weights + [HEAVY] * len(deleted)),
+            self.records,
+        )
+        for path, node_id, digest, weight in self._kept:
+            items.paths.append(path)
+            items.ids.append(node_id)
+            items.digests.append(digest)
+            items.weights.append(weight)
+        return items

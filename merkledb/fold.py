@@ -20,7 +20,8 @@ before parents:
     7 0                   -             the top takes the leaf and closes: its id is the root
 
 The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.
-A branch left with one child and no value is no branch: its child takes its place, with the same id.
+A branch left with one child and no value is no branch: its child takes its place, with the same id.  A branch
+that is part of a bucket (see ``weights``) is not stored, and so not yielded unless that is asked for.
 
 This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
 what a peer sent checks the stubs first (see verifier).  A compiled twin stands behind the
@@ -31,11 +32,12 @@ Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for
 
 from bisect import bisect_left
 from itertools import islice
-from operator import eq, lt, xor
-from typing import Final, NamedTuple
+from operator import eq, itemgetter, lt, xor
+from typing import Final, NamedTuple, TypeAlias
 
-from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, encode_record, preimage, split_record
+from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, split_record, value_part, widened
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
+from merkledb.weights import HEAVY, MAX_WEIGHT
 
 DELETED: Final = b""
 # A call is cut into pieces of this many items, so that the numbers derived from their paths
@@ -50,13 +52,58 @@ class Items(NamedTuple):
         paths: Strictly ascending, also across calls.
         ids: The id of a leaf or stub; DELETED for a deletion; None for a record.
         digests: The digest of a leaf, or of a record's own value; None otherwise.
+        weights: The weight of a leaf or stub, or of a record's own value, one a byte; anything otherwise.
         records: The opened branches' records by path, for those items whose id is None.
     """
 
     paths: list[bytes]
     ids: list[bytes | None]
     digests: list[bytes | None]
+    weights: bytearray
     records: dict[bytes, bytes]
+
+
+# What is no record: path, id, digest, weight.
+ItemRow: TypeAlias = tuple[bytes, bytes, bytes | None, int]
+
+
+def no_items() -> Items:
+    """Return an empty stretch, to be filled."""
+    return Items([], [], [], bytearray(), {})
+
+
+def joined(*parts: Items) -> Items:
+    """Return stretches of the stream as one."""
+    items = no_items()
+    for part in parts:
+        extend(items, part, 0, len(part.paths))
+        items.records.update(part.records)
+    return items
+
+
+def extend(items: Items, more: Items, low: int, high: int) -> None:
+    """Append a stretch of ``more`` to ``items``."""
+    items.paths.extend(more.paths[low:high])
+    items.ids.extend(more.ids[low:high])
+    items.digests.extend(more.digests[low:high])
+    items.weights.extend(more.weights[low:high])
+
+
+def items_of(rows: list[ItemRow]) -> Items:
+    """Return rows, in any order, as a stretch."""
+    items = no_items()
+    for path, item_id, digest, weight in sorted(rows, key=itemgetter(0)):
+        items.paths.append(path)
+        items.ids.append(item_id)
+        items.digests.append(digest)
+        items.weights.append(weight)
+    return items
+
+
+def item_rows(items: Items) -> list[ItemRow]:
+    """Return what of a stretch is neither a record nor a deletion, as rows."""
+    columns = zip(items.paths, items.ids, items.digests, items.weights, strict=True)
+    return [(path, item_id, digest, weight) for path, item_id, digest, weight in columns if item_id]
 
 
 class Branches(NamedTuple):
@@ -67,29 +114,49 @@ class Branches(NamedTuple):
     ids: list[bytes]
 
 
+class _Own(NamedTuple):
+    """What a branch has of its own.
+
+    Attributes:
+        digest: The digest of its value, or None.
+        weight: The weight of that value, as one byte.
+        record: The record that it had in the store, or None.
+    """
+
+    digest: bytes | None
+    weight: bytes
+    record: bytes | None
+
+
+_NOTHING: Final = _Own(None, b"", None)
+
+
 class Fold:
     """One left-to-right fold over a stream of items that arrives in stretches.
 
     Args:
         scheme: Gives the hash function and the packing of paths.
+        buckets: Whether the branches of buckets are yielded too.
     """
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, scheme: Scheme, *, buckets: bool = False) -> None:
         self._hash = scheme.hash_function
         self._codec = scheme.codec
         self._wide_tokens = scheme.branch_factor > 128
-        # The innermost open branch, and those around it: depth, and children so far as token ‖ id.  A
-        # child that was deleted is its token alone.  At depth -1 stands the place of the root, which
-        # has no token.
+        self._least_weight = 0 if buckets else HEAVY
+        # The innermost open branch, and those around it: depth, children so far as token ‖ id, and their
+        # weights.  A child that was deleted is its token alone.  At depth -1 stands the place of the root,
+        # which has no token.
         self._depth = -1
         self._children: list[bytes] = []
-        self._outer: list[tuple[int, list[bytes]]] = []
-        # What open branches have of their own, by depth: a digest, and the record that they had in the store.
-        self._opened: dict[int, tuple[bytes | None, bytes | None]] = {}
+        self._weights = bytearray()
+        self._outer: list[tuple[int, list[bytes], bytearray]] = []
+        # What open branches have of their own, by depth.
+        self._opened: dict[int, _Own] = {}
         # Whether any branch may lose children, so that closing one has to look.
         self._shrinks = False
         # The last item waits for the next call, which shows how many tokens it shares with its successor.
-        self._last: Items = Items([], [], [], {})
+        self._last: Items = no_items()
 
     def feed(self, items: Items) -> Branches:
         """Take the next stretch of the stream; return the branches that closed.
@@ -101,7 +168,8 @@ class Fold:
         closed = Branches([], [], [])
         for at in range(0, len(items.paths), _PIECE_ITEMS):
             end = at + _PIECE_ITEMS
-            piece = Items(items.paths[at:end], items.ids[at:end], items.digests[at:end], items.records)
+            paths, ids, digests, weights, records = items
+            piece = Items(paths[at:end], ids[at:end], digests[at:end], weights[at:end], records)
             self._feed_piece(piece, closed)
         return closed
 
@@ -119,50 +187,60 @@ class Fold:
     def _feed_piece(self, piece: Items, closed: Branches) -> None:
         """Fold all of a piece but its last item, and what waited before it."""
         last = self._last
-        paths, ids, digests = last.paths + piece.paths, last.ids + piece.ids, last.digests + piece.digests
-        depths = shared_depths(paths)
-        records = {**last.records, **piece.records} if last.records else piece.records
-        self._last = Items([paths.pop()], [ids.pop()], [digests.pop()], records)
-        self._run(Items(paths, ids, digests, records), depths, closed)
+        items = Items(
+            last.paths + piece.paths,
+            last.ids + piece.ids,
+            last.digests + piece.digests,
+            last.weights + piece.weights,
+            {**last.records, **piece.records} if last.records else piece.records,
+        )
+        depths = shared_depths(items.paths)
+        paths, ids, digests, weights, records = items
+        self._last = Items([paths.pop()], [ids.pop()], [digests.pop()], bytearray([weights.pop()]), records)
+        self._run(items, depths, closed)
 
     def _run(self, items: Items, depths: list[int], closed: Branches) -> None:
         """Fold ``items``, of which each shares as many tokens with its successor as ``depths`` says."""
         hash_function, pack, bit_lengths = self._hash, self._codec.pack, self._codec.bit_lengths
-        wide_tokens, shrinks, opened = self._wide_tokens, self._shrinks, self._opened
-        depth, children, outer = self._depth, self._children, self._outer
+        shrinks, opened, tokens, least_weight = self._shrinks, self._opened, TOKENS, self._least_weight
+        depth, children, weights, outer = self._depth, self._children, self._weights, self._outer
         add_path, add_record, add_id = closed.paths.append, closed.records.append, closed.ids.append
-        tokens = TOKENS
         ids, own = _branch_openings(items, depths)
-        for path, item_id, shared in zip(items.paths, ids, depths, strict=True):
+        for path, item_id, weight, shared in zip(items.paths, ids, items.weights, depths, strict=True):
             if item_id is None:
-                outer.append((depth, children))
-                depth, children = len(path), []
+                outer.append((depth, children, weights))
+                depth, children, weights = len(path), [], bytearray()
                 opened[depth] = own[path]
             else:
                 if shared > depth:
-                    outer.append((depth, children))
-                    depth, children = shared, []
+                    outer.append((depth, children, weights))
+                    depth, children, weights = shared, [], bytearray()
                 children.append(tokens[path[depth]] + item_id)
+                weights.append(weight)
             while shared < depth:
                 prefix = path[:depth]
                 if shrinks or depth in opened:
-                    record, node_id = _settle(children, *opened.pop(depth, (None, None)))
+                    record, node_id = _settle(children, weights, opened.pop(depth, _NOTHING))
                 else:
                     record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
+                total = sum(weights)
+                total = total if total <= MAX_WEIGHT else HEAVY
                 if record:
-                    hashed = preimage(record) if wide_tokens else record
+                    hashed = widened(record) if self._wide_tokens else record
                     node_id = hash_function(hashed + bit_lengths[depth] + pack(prefix)).digest()
-                    if record[0]:  # Without children it is a leaf, whose value stands elsewhere.
+                    # Without children it is a leaf, whose value stands elsewhere.
+                    if record[0] and total >= least_weight:
                         add_path(prefix)
-                        add_record(record)
+                        add_record(record + weights)
                         add_id(node_id)
-                depth, children = outer.pop()
+                depth, children, weights = outer.pop()
                 if shared > depth:
-                    outer.append((depth, children))
-                    depth, children = shared, []
+                    outer.append((depth, children, weights))
+                    depth, children, weights = shared, [], bytearray()
                 # At depth -1, the place of the root, the slice is empty.
                 children.append(path[depth : depth + 1] + node_id)
-        self._depth, self._children = depth, children
+                weights.append(total)
+        self._depth, self._children, self._weights = depth, children, weights
 
 
 def shared_depths(paths: list[bytes]) -> list[int]:
@@ -187,9 +265,7 @@ def shared_depths(paths: list[bytes]) -> list[int]:
     return depths if min(lengths) == width else list(map(min, depths, lengths))
 
 
-def _branch_openings(
-    items: Items, depths: list[int]
-) -> tuple[list[bytes | None], dict[bytes, tuple[bytes | None, bytes | None]]]:
+def _branch_openings(items: Items, depths: list[int]) -> tuple[list[bytes | None], dict[bytes, _Own]]:
     """Return the ids, None for each item that opens a branch at its own path, and what these branches have.
 
     An item does so when it is a record, or when the next item lies below it: then its value is one on a
@@ -200,39 +276,54 @@ def _branch_openings(
     if True not in below and None not in ids:
         return ids, {}
     ids = list(ids)
-    own: dict[bytes, tuple[bytes | None, bytes | None]] = {}
+    own: dict[bytes, _Own] = {}
     for index, (path, is_above_next) in enumerate(zip(items.paths, below, strict=True)):
         if is_above_next or ids[index] is None:
-            own[path] = items.digests[index], items.records.get(path)
+            digest = items.digests[index]
+            weight = b"" if digest is None else bytes([items.weights[index]])
+            own[path] = _Own(digest, weight, items.records.get(path))
             ids[index] = None
     return ids, own
 
 
-def _settle(children: list[bytes], digest: bytes | None, record: bytes | None) -> tuple[bytes, bytes]:
-    """Return (record, id) of a branch that closes and may have lost children.
+def _settle(children: list[bytes], weights: bytearray, own: _Own) -> tuple[bytes, bytes]:
+    """Return (record without weights, id) of a branch that closes and may have lost children.
 
     One of both is empty.  A record without children stands for a leaf.  Where no node is left at all, both
     are empty; where only a single child is left, its id takes the branch's place.
+
+    Args:
+        children: The children that items touched.
+        weights: Their weights, which become those of the whole branch.
+        own: What it has of its own.
     """
-    merged = b"".join(_merge_children(children, record))
-    if digest is None and len(merged) <= CHILD_BYTES:
+    kept, kept_weights = _merge_children(children, weights, own.record)
+    weights[:] = kept_weights + own.weight
+    merged = b"".join(kept)
+    if own.digest is None and len(merged) <= CHILD_BYTES:
         return b"", merged[1:]
-    return encode_record(merged, digest), b""
+    return COUNTS[len(merged) // CHILD_BYTES] + merged + value_part(own.digest), b""
 
 
-def _merge_children(children: list[bytes], record: bytes | None) -> list[bytes]:
-    """Return the children that are left.
+def _merge_children(
+    children: list[bytes], weights: bytearray, record: bytes | None
+) -> tuple[list[bytes], bytearray]:
+    """Return the children that are left, and their weights.
 
     Those touched by items, and the untouched ones of the record between them.
     """
-    kept, at, tokens, stored = [], 0, b"", b""
+    kept, kept_weights, at = [], bytearray(), 0
+    tokens, stored, stored_weights = b"", b"", b""
     if record is not None:
-        tokens, stored, _ = split_record(record)
-    for child in children:
+        tokens, stored, _, stored_weights = split_record(record)
+    for child, weight in zip(children, weights, strict=True):
         place = bisect_left(tokens, child[0], at)
         kept.append(stored[CHILD_BYTES * at : CHILD_BYTES * place])
+        kept_weights += stored_weights[at:place]
         if len(child) == CHILD_BYTES:
             kept.append(child)
+            kept_weights.append(weight)
         at = place + (tokens[place : place + 1] == child[:1])
     kept.append(stored[CHILD_BYTES * at :])
-    return kept
+    kept_weights += stored_weights[at : len(tokens)]
+    return kept, kept_weights

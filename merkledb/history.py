@@ -96,8 +96,8 @@ class HistoryWriter:
         if not added:
             return held
         ids = first.ids | {token: second.ids[token] for token in added}
-        rests = first.rests | {token: rest for token, rest in second.rests.items() if token in added}
-        return first._replace(ids=ids, rests=rests).encode()
+        places = first.places | {token: place for token, place in second.places.items() if token in added}
+        return first._replace(ids=ids, places=places).encode()
 
 
 def prune_history(store: Store, transaction: Transaction, oldest: int, written_rows: int) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from merkledb.boundary import ALL_TOKENS
 from merkledb.errors import CorruptDatabase
-from merkledb.past_branch import changed_children, parse_past_branch, parse_rests
+from merkledb.node import Node, PastChildren
+from merkledb.past_branch import changed_children, parse_past_branch, parse_places
 from merkledb.record import CHILD_BYTES, TOKENS, encode_record
 from merkledb.revisions import SEQUENCE_BYTES
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_row
-from merkledb.trie import ALL_TOKENS, Node, PastChildren, StoredTrie
+from merkledb.trie import StoredTrie
+from merkledb.weights import HEAVY
 
 # All slots of a branch.
 ALL_SLOTS: Final = (ALL_TOKENS, ALL_TOKENS)
@@ -34,10 +37,15 @@ class Past:
         self._transaction = transaction
         self._prefixes = [number.to_bytes(SEQUENCE_BYTES) for number in range(sequence + 1, last + 1)]
 
-    def value_row(self, key: bytes) -> bytes | None:
-        """Return the first row of a key; None when it has not changed since."""
+    def value_row(self, key: bytes, prefixes: Sequence[bytes] | None = None) -> bytes | None:
+        """Return the first row of a key; None when it has not changed since.
+
+        Args:
+            key: The key.
+            prefixes: Of the revisions that may have changed it; None for any.
+        """
         get, table = self._transaction.get, self._store.value_history
-        for prefix in self._prefixes:
+        for prefix in self._prefixes if prefixes is None else prefixes:
             row = get(prefix + key, db=table)
             if row is not None:
                 return row
@@ -67,7 +75,7 @@ class Past:
             return Node(path, stored.record(path))
         try:
             first = parse_past_branch(row)
-            past = PastChildren(first.ids, first.rests, {token: [prefix] for token in first.ids}, [])
+            past = PastChildren(first.ids, first.places, {token: [prefix] for token in first.ids}, [])
             low, high = slots
             wanted = bytes(token for token in first.tokens if token <= low or token >= high)
             missing = set(wanted) - first.ids.keys()
@@ -102,12 +110,12 @@ class Past:
         new = missing.intersection(tokens)
         if not new:
             return
-        places = parse_rests(row, end)
+        places = parse_places(row, end)
         for token in new:
             child = at + CHILD_BYTES * tokens.index(token)
             past.ids[token] = row[child + 1 : child + CHILD_BYTES]
             if token in places:
-                past.rests[token] = places[token]
+                past.places[token] = places[token]
         missing -= new
 
     def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -122,17 +130,23 @@ class Past:
     def _assemble(
         stored: StoredTrie, path: bytes, tokens: bytes, digest: bytes | None, past: PastChildren
     ) -> Node:
-        """Return a branch with those children: as they were, or as the tables have them if none changed."""
-        children = past.ids
+        """Return a branch with those children: as they were, or as the tables have them if none changed.
+
+        What a changed child weighed is of no use: history says where it was.
+        """
+        children, weights = past.ids, dict.fromkeys(past.ids, HEAVY)
         if not all(map(children.__contains__, tokens)):
-            record = stored.record(path)
-            held = {} if record is None else dict(stored.parse(Node(path, record)).pairs())
-            children = held | children
+            row = stored.record(path)
+            if row is not None:
+                record = stored.parse(Node(path, row))
+                children = dict(record.pairs()) | children
+                weights = dict(zip(record.tokens, record.weights, strict=False)) | weights
         try:
             rows = [TOKENS[token] + children[token] for token in tokens]
         except KeyError as error:
             raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}") from error
-        return Node(path, encode_record(b"".join(rows), digest), past)
+        all_weights = [weights[token] for token in tokens] + [HEAVY] * (digest is not None)
+        return Node(path, encode_record(b"".join(rows), digest, bytes(all_weights)), past)
 
     def _has_large_values(self) -> bool:
         """Return whether any row of the history of values takes pages of its own."""

@@ -6,11 +6,14 @@ since, each is put together from history; from the first child on that has not c
 
 from typing import TypeAlias
 
+from merkledb.boundary import outside_slots
+from merkledb.node import Bucket, Node, Pairs
 from merkledb.past import ALL_SLOTS, Past
+from merkledb.place import Place, shared_bytes
 from merkledb.proof import Branch
-from merkledb.revisions import Place
-from merkledb.rows import Rows
-from merkledb.trie import Node, StoredTrie, Trie, outside_slots
+from merkledb.record import TOKENS
+from merkledb.rows import PastRows
+from merkledb.trie import StoredTrie, Trie
 
 Bounds: TypeAlias = tuple[bytes | None, bytes | None]
 # By path, and by which slots are wanted.
@@ -34,7 +37,7 @@ class PastTrie(Trie):
         self,
         stored: StoredTrie,
         past: Past,
-        rows: Rows,
+        rows: PastRows,
         top: Place | None,
         bounds: Bounds | None = None,
         nodes: _Nodes | None = None,
@@ -52,20 +55,37 @@ class PastTrie(Trie):
         """Return the topmost node; None of an empty trie."""
         if self._top is None:
             return None
-        return Node(self._top.path, None) if self._top.is_leaf else self._branch(self._top.path)
+        return self._bucket(b"", self._top, None) if self._top.keys else self._branch(self._top.path)
 
-    def child(self, node: Node, token: int) -> Node:
+    def child(self, node: Node, token: int, weight: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
         past = node.past
         if past is None or token not in past.ids:
-            return self._stored.child(node, token)
-        path, rest = node.path + bytes([token]), past.rests.get(token)
-        if rest is not None:
-            path += rest.path
-            if rest.is_leaf:
-                return Node(path, None)
+            return self._stored.child(node, token, weight)
+        slot, place = node.path + TOKENS[token], past.places.get(token, Place())
         # What changes a child changes its parent, so only where that changed need be looked.
-        return self._branch(path, [*past.changes[token], *past.behind])
+        prefixes = [*past.changes[token], *past.behind]
+        return (
+            self._bucket(slot, place, prefixes) if place.keys else self._branch(slot + place.path, prefixes)
+        )
+
+    def _bucket(self, slot: bytes, place: Place, prefixes: list[bytes] | None) -> Node:
+        """Return the topmost node of a bucket of the past, or a leaf, whose value nobody may want."""
+        codec = self.scheme.codec
+        before = codec.pack(slot)[: shared_bytes(slot, codec.token_bits)]
+        keys = [before + rest for rest in place.keys]
+        if len(keys) == 1:
+            return Node(codec.path(keys[0]), None)
+        pairs: Pairs = []
+        for key in keys:
+            value = self._rows.value(key, prefixes)
+            if value is None:
+                raise self.corrupt(f"history lacks the value of key 0x{key.hex()}")
+            pairs.append((key, value))
+        node = Bucket(self.scheme, pairs).node_under(slot)
+        if node is None:
+            raise self.corrupt(f"history puts other keys under the slot {slot.hex()}")
+        return node
 
     def _branch(self, path: bytes, prefixes: list[bytes] | None = None) -> Node:
         slots = ALL_SLOTS if self._bounds is None else outside_slots(path, *self._bounds)

@@ -20,6 +20,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
+from merkledb.place import Place, parse_place
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES
 from merkledb.store import Store, Transaction
 
@@ -51,18 +52,6 @@ class Revision(NamedTuple):
     root: bytes = EMPTY_ROOT
     time: float = 0.0
     keys: int = 0
-
-
-class Place(NamedTuple):
-    """Where a node is.
-
-    Attributes:
-        path: The node's path.
-        is_leaf: Whether it is a leaf.
-    """
-
-    path: bytes
-    is_leaf: bool
 
 
 class Tip(NamedTuple):
@@ -155,8 +144,8 @@ def _sequence_key(sequence: int) -> bytes:
 
 
 def _encode(revision: Revision, top: Place | None) -> bytes:
-    place = b"" if top is None else bytes([top.is_leaf]) + top.path
-    return _REVISION.pack(revision.root, revision.number, revision.time, revision.keys) + place
+    place = [] if top is None else top.parts()
+    return _REVISION.pack(revision.root, revision.number, revision.time, revision.keys) + b"".join(place)
 
 
 def put_revision(
@@ -182,8 +171,13 @@ def read_revision(store: Store, transaction: Transaction, sequence: int) -> tupl
     if len(row) < _REVISION.size:
         raise CorruptDatabase(str(store.path), f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
-    place = row[_REVISION.size :]
-    return Revision(number, root, time, keys), Place(place[1:], bool(place[0])) if place else None
+    try:
+        top = parse_place(row[_REVISION.size :])
+    except ValueError as error:
+        raise CorruptDatabase(
+            str(store.path), f"the row of revision {sequence} is unreadable: {error}"
+        ) from error
+    return Revision(number, root, time, keys), top
 
 
 def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes) -> int:

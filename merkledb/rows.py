@@ -6,7 +6,7 @@ value, ascending or descending, from a bound on.  ``take`` cuts them off where a
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -243,11 +243,16 @@ class PastRows(Rows):
         self._past = past
         self._first_key = first_key
 
-    def value(self, key: bytes) -> bytes | None:
-        """Return the value of ``key``; None when there was none."""
+    def value(self, key: bytes, prefixes: Sequence[bytes] | None = None) -> bytes | None:
+        """Return the value of ``key``; None when there was none.
+
+        Args:
+            key: The key.
+            prefixes: Of the revisions that may have changed it since; None for any.
+        """
         if len(row_key(key)) > MAX_ROW_KEY_BYTES:
             return None
-        row = self._past.value_row(key)
+        row = self._past.value_row(key, prefixes)
         return self._stored.value(key) if row is None else value_of_row(row)
 
     def pairs(self, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int) -> Pairs:

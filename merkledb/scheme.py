@@ -15,7 +15,7 @@ where the digest of a value is the value itself when shorter than 32 bytes, else
 these are the ids of avalanchego's merkledb (``x/merkledb/hashing.go``) and of Firewood.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -113,15 +113,17 @@ class Scheme:
             for key, digest in zip(keys, digests, strict=True)
         ]
 
-    def require_keys(self, keys: Collection[bytes]) -> None:
-        """Raise KeyTooLong when no database of this scheme can hold one of ``keys``."""
-        longest = max(map(len, keys), default=0)
+    def leaf_id(self, path: bytes, digest: bytes) -> bytes:
+        """Return the id of the leaf at the path of a key."""
+        return self.leaf_ids([self.codec.pack(path)], [digest])[0]
+
+    def require_key_length(self, longest: int) -> None:
+        """Raise KeyTooLong when no database of this scheme can hold a key of so many bytes."""
         if longest > self.max_key_bytes:
             raise KeyTooLong(longest, self.max_key_bytes, self.branch_factor)
 
 
-def require_values(values: Iterable[bytes | None]) -> None:
-    """Raise ValueTooLong when no database can hold one of ``values``; None stands for none."""
-    longest = max(map(len, filter(None, values)), default=0)
+def require_value_length(longest: int) -> None:
+    """Raise ValueTooLong when no database can hold a value of so many bytes."""
     if longest > MAX_VALUE_BYTES:
         raise ValueTooLong(longest, MAX_VALUE_BYTES)

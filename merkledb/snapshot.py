@@ -106,8 +106,10 @@ class Snapshot(State):
         return self._state.keys
 
     def _rows(self) -> Rows:
-        stored = self.tables()
-        return stored if self._past is None else PastRows(stored, self._past, self._first_key)
+        return self.tables() if self._past is None else self._past_rows(self._past)
+
+    def _past_rows(self, past: Past) -> PastRows:
+        return PastRows(self.tables(), past, self._first_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
         path = self.trie().first_path(self.scheme.codec.path(low))
@@ -116,4 +118,6 @@ class Snapshot(State):
     def trie(self) -> Trie:
         """Return the trie of this state."""
         stored = StoredTrie(self._store, self._transaction, self.scheme)
-        return stored if self._past is None else PastTrie(stored, self._past, self._rows(), self._top)
+        if self._past is None:
+            return stored
+        return PastTrie(stored, self._past, self._past_rows(self._past), self._top)

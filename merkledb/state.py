@@ -5,7 +5,6 @@ A snapshot is the content of a revision, a view one that is only proposed; both 
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Final
 
 from merkledb.content import Content
 from merkledb.errors import InvalidRange
@@ -15,9 +14,6 @@ from merkledb.rows import Rows
 from merkledb.scheme import Scheme
 from merkledb.store import Store, key_of_row
 from merkledb.trie import Trie
-
-# A proof of one key is as large as it is; its caller has the value in memory anyway.
-_NO_LIMIT: Final = 1 << 62
 
 
 class State(Content):
@@ -87,7 +83,13 @@ class State(Content):
 
         A range proof with start == end.
         """
-        return self.prove_range(key, key, max_bytes=_NO_LIMIT)
+        with self._store.translated():
+            value = self._rows().value(key)
+            path = self.scheme.codec.path(key)
+            boundary = self.trie().boundary(path, path)
+            if value is None:
+                return RangeProof((), (), key, boundary)
+            return RangeProof((key,), (value,), key, boundary)
 
     def prove_range(
         self,

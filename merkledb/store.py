@@ -6,7 +6,7 @@
 
     table            key → value
     values           row key of a key → value, at the tip
-    branches         row key of a path → record, at the tip
+    branches         row key of a path → record, at the tip; buckets have none
     value_history    sequence number ‖ key → the value before that revision
     branch_history   sequence number ‖ path → the branch before that revision, as far as it changed
     revisions        sequence number → root, number, time, pairs; root → its newest sequence number
@@ -45,7 +45,7 @@ from merkledb.errors import (
 )
 from merkledb.folder import CUT_SHORT, prepare_folder, sync_folder
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 # LMDB's major version and with it the file format: 0 is the 0.9 series.
 LMDB_VERSION: Final = 0
 # Address space, not disk and not memory: the file grows as it fills.  One tebibyte is far above any store

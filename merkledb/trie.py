@@ -1,8 +1,10 @@
 """Reading the trie of a store: the nodes on a path, and the boundary of a range.
 
-Leaves are not stored, and a branch's row is found by order alone: under a slot, the shallowest branch is
-the first row at or after the slot's path, because a prefix sorts first.  Where there is none, the slot
-holds one leaf: the first key at or after it.
+Leaves are not stored, nor are the branches of buckets (see ``weights``): a bucket is read as the pairs from
+its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
+branch's row is found by order alone: under a slot, the shallowest branch is the first row at or after the
+slot's path, because a prefix sorts first.  Where there is none, the slot holds one heavy leaf: the first key
+at or after it.
 
     boundary of [start, end]: the two paths go down, x is strictly outside, . is inside
 
@@ -13,76 +15,21 @@ holds one leaf: the first key at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
+from merkledb.boundary import is_path_outside, is_slot_outside, outside_slots
 from merkledb.errors import CorruptDatabase
+from merkledb.fold import ItemRow, Items, items_of
+from merkledb.kernel import child_weight, trimmed
+from merkledb.node import Bucket, Found, Node, Pairs
 from merkledb.proof import Branch
-from merkledb.record import Record, parse_record
-from merkledb.revisions import Place
+from merkledb.record import TOKENS, Record, parse_record
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
-
-# Above every token.
-ALL_TOKENS: Final = 256
-
-
-class PastChildren(NamedTuple):
-    """Which children of a branch of the past have changed since, and where they were.
-
-    Attributes:
-        ids: Their ids, by token.
-        rests: Where those are that are no branch right at their slot, by token: the path behind the slot.
-        changes: The revisions that changed them, by token, as prefixes of row keys of history.
-        behind: The revisions behind those that were looked at.
-    """
-
-    ids: dict[int, bytes]
-    rests: dict[int, Place]
-    changes: dict[int, list[bytes]]
-    behind: Sequence[bytes]
-
-
-class Node(NamedTuple):
-    """A node as the trie has it that it came from.
-
-    Attributes:
-        path: Its full path.
-        record: Its record; None for a leaf.
-        past: Of a branch of the past, the children that have changed since; None where the node is as the
-            tables have it, with all that lies below it.
-    """
-
-    path: bytes
-    record: bytes | None
-    past: PastChildren | None = None
-
-
-def is_slot_outside(slot: bytes, start: bytes | None, end: bytes | None) -> bool:
-    """Return whether no path at or below ``slot`` can lie in [start, end] (paths; None is unbounded)."""
-    if start is not None and slot < start and not start.startswith(slot):
-        return True
-    return end is not None and slot > end
-
-
-def outside_slots(path: bytes, start: bytes | None, end: bytes | None) -> tuple[int, int]:
-    """Return two tokens: the slots of ``path`` below the first and above the second lie outside [start, end].
-
-    Where ``path`` is on the way to a bound, the token is the one that leads on.
-    """
-    low, high, depth = -1, ALL_TOKENS, len(path)
-    if start is not None and path < start:
-        low = start[depth] if start.startswith(path) else ALL_TOKENS
-    if end is not None and end.startswith(path):
-        high = end[depth] if len(end) > depth else -1
-    elif end is not None and path > end:
-        high = -1
-    return low, high
-
-
-def is_path_outside(path: bytes, start: bytes | None, end: bytes | None) -> bool:
-    """Return whether ``path`` itself lies outside [start, end]."""
-    return (start is not None and path < start) or (end is not None and path > end)
+from merkledb.walk import Unreadable
+from merkledb.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
 
 
 def is_inside(node: Node, start: bytes | None, end: bytes | None) -> bool:
@@ -99,12 +46,14 @@ class Inside(NamedTuple):
         path: The node's path.
         node_id: Its id; that of a leaf, for a value.
         digest: The value's digest; None for a node.
+        weight: The value's weight; anything for a node.
         node: The node; None for a value.
     """
 
     path: bytes
     node_id: bytes
     digest: bytes | None
+    weight: int
     node: Node | None
 
 
@@ -125,8 +74,14 @@ class Trie(ABC):
         """Return the topmost node; None of an empty trie."""
 
     @abstractmethod
-    def child(self, node: Node, token: int) -> Node:
-        """Return a child of a branch, in a slot that its record says is taken."""
+    def child(self, node: Node, token: int, weight: int) -> Node:
+        """Return a child of a branch.
+
+        Args:
+            node: The branch.
+            token: Of a slot that its record says is taken.
+            weight: What that slot weighs, as the record says.
+        """
 
     @abstractmethod
     def value(self, key: bytes) -> bytes | None:
@@ -141,7 +96,11 @@ class Trie(ABC):
         try:
             return parse_record(node.record or b"")
         except ValueError as error:
-            raise self.corrupt(f"the branch at path {node.path.hex()} is unreadable: {error}") from error
+            raise self.unreadable(node.path, error) from error
+
+    def unreadable(self, path: bytes, why: ValueError) -> CorruptDatabase:
+        """Return the error that says that the row of a branch is no record."""
+        return self.corrupt(f"the branch at path {path.hex()} is unreadable: {why}")
 
     def corrupt(self, difference: str) -> CorruptDatabase:
         """Return the error that says how this store contradicts itself."""
@@ -173,8 +132,8 @@ class Trie(ABC):
                 continue
             first = low[len(node.path)] if is_above else 0
             # The leftmost child that may hold it, and behind it one that surely does.
-            tokens = [token for token in record.tokens if token >= first][:2]
-            todo += [self.child(node, token) for token in reversed(tokens)]
+            taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
+            todo += [self.child(node, token, weight) for token, weight in reversed(taken)]
         return None
 
     def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
@@ -183,26 +142,75 @@ class Trie(ABC):
         These are the branches whose paths are prefixes of a bound, and then, where the bound leaves the trie
         inside an edge or ends at a leaf, the node at the end of that edge.
         """
-        bounds = [bound for bound in (start, end) if bound is not None]
         found: list[Node] = []
-        top = self.top() if bounds else None
-        todo = [] if top is None else [top]
-        while todo:
-            node = todo.pop()
-            found.append(node)
-            if node.record is None:
+        bounds = [start] if start == end else [start, end]
+        for bound in bounds:
+            if bound is None:
                 continue
-            depth = len(node.path)
-            ways = {bound[depth] for bound in bounds if len(bound) > depth and bound.startswith(node.path)}
-            if ways:
-                taken = ways.intersection(self.parse(node).tokens)
-                todo += [self.child(node, token) for token in sorted(taken, reverse=True)]
+            if not found:
+                top = self.top()
+                if top is None:
+                    return []
+                found.append(top)
+            # The paths part at the last node that is above both bounds.
+            last = len(found) - 1
+            while last > 0 and not bound.startswith(found[last].path):
+                last -= 1
+            known = {node.path for node in found}
+            # Both paths may leave the trie inside the same edge.
+            found += [node for node in self._way_down(found[last], bound) if node.path not in known]
         return found
+
+    def _way_down(self, node: Node, bound: bytes) -> Iterator[Node]:
+        """Yield the nodes on the path of a bound below a node."""
+        while node.record is not None and bound.startswith(node.path) and len(bound) > len(node.path):
+            token = bound[len(node.path)]
+            try:
+                weight = child_weight(node.record, token)
+            except ValueError as error:
+                raise self.unreadable(node.path, error) from error
+            if weight is None:
+                return
+            node = self.child(node, token, weight)
+            yield node
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
-        trimmed = (self._trimmed(node, start, end) for node in self.spines(start, end))
-        return tuple(branch for branch in trimmed if branch.children or branch.digest is not None)
+        nodes = self.spines(start, end)
+        digests = [
+            self.leaf_digest(node.path)
+            if node.record is None and is_path_outside(node.path, start, end)
+            else None
+            for node in nodes
+        ]
+        paths, records = [node.path for node in nodes], [node.record for node in nodes]
+        try:
+            return trimmed(paths, records, digests, start, end)
+        except Unreadable as error:
+            raise self.unreadable(paths[error.number], error) from error
+
+    def outside(self, start: bytes | None, end: bytes | None) -> Items:
+        """Return the items of what lies strictly outside [start, end] (paths): the boundary, with weights."""
+        rows: list[ItemRow] = []
+        leaves: dict[bytes, tuple[bytes, int]] = {}
+        for node in self.spines(start, end):
+            if node.bucket is not None:
+                pairs = zip(node.bucket.paths, node.bucket.values, strict=True)
+                leaves.update((path, (self.scheme.digest(value), weight_of(value))) for path, value in pairs)
+            elif node.record is None:
+                leaves[node.path] = self.leaf_digest(node.path), HEAVY
+            else:
+                record = self.parse(node)
+                if record.digest is not None:
+                    leaves[node.path] = record.digest, record.weights[-1]
+                low, high = outside_slots(node.path, start, end)
+                for token, node_id, weight in record.slots():
+                    if token < low or token > high:
+                        rows.append((node.path + TOKENS[token], node_id, None, weight))
+        for path, (digest, weight) in leaves.items():
+            if is_path_outside(path, start, end):
+                rows.append((path, self.scheme.leaf_id(path, digest), digest, weight))
+        return items_of(rows)
 
     def inside(self, root: bytes, start: bytes | None, end: bytes | None) -> list[Inside]:
         """Return the content of [start, end] as the topmost nodes that lie wholly inside it, ascending.
@@ -220,25 +228,16 @@ class Trie(ABC):
         while todo:
             node, node_id = todo.pop()
             if is_inside(node, start, end):
-                found.append(Inside(node.path, node_id, None, node))
+                found.append(Inside(node.path, node_id, None, HEAVY, node))
             elif node.record is not None:
                 record = self.parse(node)
                 if record.digest is not None and not is_path_outside(node.path, start, end):
-                    leaf_id = self.scheme.leaf_ids([self.scheme.codec.pack(node.path)], [record.digest])[0]
-                    found.append(Inside(node.path, leaf_id, record.digest, None))
-                for token, child_id in reversed(record.pairs()):
-                    if not is_slot_outside(node.path + bytes([token]), start, end):
-                        todo.append((self.child(node, token), child_id))
+                    leaf_id = self.scheme.leaf_id(node.path, record.digest)
+                    found.append(Inside(node.path, leaf_id, record.digest, record.weights[-1], None))
+                for token, child_id, weight in reversed(record.slots()):
+                    if not is_slot_outside(node.path + TOKENS[token], start, end):
+                        todo.append((self.child(node, token, weight), child_id))
         return found
-
-    def _trimmed(self, node: Node, start: bytes | None, end: bytes | None) -> Branch:
-        path_outside = is_path_outside(node.path, start, end)
-        if node.record is None:
-            return Branch(node.path, self.leaf_digest(node.path) if path_outside else None, ())
-        record = self.parse(node)
-        low, high = outside_slots(node.path, start, end)
-        children = tuple(pair for pair in record.pairs() if pair[0] < low or pair[0] > high)
-        return Branch(node.path, record.digest if path_outside else None, children)
 
 
 class OpenTrie(Trie):
@@ -246,19 +245,73 @@ class OpenTrie(Trie):
 
     @abstractmethod
     def node_under(self, slot: bytes) -> Node | None:
-        """Return the topmost node at or below the path ``slot``; None when there is none."""
+        """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
+
+    @abstractmethod
+    def rows(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """Return row keys and values from the key ``low`` on."""
 
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
-        return self.node_under(b"")
+        node = self.node_under(b"")
+        if node is not None and node.record is not None:
+            return node
+        pairs = [(key_of_row(row), value) for row, value in islice(self.rows(b""), MAX_WEIGHT + 1)]
+        if sum(weights_of([value for _, value in pairs])) <= MAX_WEIGHT:
+            return Bucket(self.scheme, pairs).node_under(b"")
+        if len(pairs) > 1:
+            raise self.corrupt("it has pairs, and no branch at all")
+        return node
 
-    def child(self, node: Node, token: int) -> Node:
+    def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> list[Pairs]:
+        """Return the pairs of the buckets under slots, which weigh ``weights``.
+
+        Raises:
+            CorruptDatabase: There is no such bucket.
+        """
+        codec, found = self.scheme.codec, []
+        for slot, low, weight in zip(slots, map(codec.pack, slots), weights, strict=True):
+            pairs = []
+            left = weight
+            for row in self.rows(low):
+                pairs.append(row if row[0][0] else (key_of_row(row[0]), row[1]))
+                left -= weight_of(row[1])
+                if left <= 0:
+                    break
+            if left or not codec.path(pairs[-1][0]).startswith(slot):
+                raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
+            found.append(pairs)
+        return found
+
+    def bucket(self, slot: bytes, weight: int) -> Bucket:
+        """Return the bucket under ``slot``, which weighs ``weight``."""
+        return Bucket(self.scheme, self.pairs([slot], [weight])[0])
+
+    def child(self, node: Node, token: int, weight: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
-        slot = node.path + bytes([token])
-        child = self.node_under(slot)
+        slot = node.path + TOKENS[token]
+        if node.bucket is None and weight == HEAVY:
+            return self.node_at(slot)
+        child = (node.bucket or self.bucket(slot, weight)).node_under(slot)
         if child is None:
             raise self.corrupt(f"nothing lies under the slot {slot.hex()}")
         return child
+
+    def node_at(self, slot: bytes) -> Node:
+        """Return the topmost node at or below a slot that is taken, and holds no bucket."""
+        node = self.node_under(slot)
+        if node is None:
+            raise self.corrupt(f"nothing lies under the slot {slot.hex()}")
+        return node
+
+    def nodes_at(self, slots: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
+        """Return the paths and the records of the topmost nodes at or below slots that hold no buckets."""
+        nodes = list(map(self.node_at, slots))
+        return [node.path for node in nodes], [node.record for node in nodes]
+
+    def under(self, slot: bytes, weight: int) -> Found:
+        """Return what hangs under a slot that is taken, and weighs ``weight``."""
+        return self.node_at(slot) if weight == HEAVY else self.pairs([slot], [weight])[0]
 
 
 class StoredTrie(OpenTrie):
@@ -277,15 +330,37 @@ class StoredTrie(OpenTrie):
         self._values = transaction.cursor(db=store.values)
 
     def node_under(self, slot: bytes) -> Node | None:
-        """Return the topmost node at or below the path ``slot``; None when there is none."""
+        """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
         if self._branches.set_range(row_key(slot)):
-            path = key_of_row(self._branches.key())
+            row, record = self._branches.item()
+            path = row if row[0] else key_of_row(row)
             if path.startswith(slot):
-                return Node(path, self._branches.value())
+                return Node(path, record)
         if not self._values.set_range(row_key(self._codec.pack(slot))):
             return None
         path = self._codec.path(key_of_row(self._values.key()))
         return Node(path, None) if path.startswith(slot) else None
+
+    def nodes_at(self, slots: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
+        """Return the paths and the records of the topmost nodes at or below slots that hold no buckets."""
+        seek, item = self._branches.set_range, self._branches.item
+        paths: list[bytes] = []
+        records: list[bytes | None] = []
+        for slot in slots:
+            if seek(slot if slot[0] else row_key(slot)):
+                row, record = item()
+                path = row if row[0] else key_of_row(row)
+                if path.startswith(slot):
+                    paths.append(path)
+                    records.append(record)
+                    continue
+            paths.append(self.node_at(slot).path)
+            records.append(None)
+        return paths, records
+
+    def rows(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """Return row keys and values from the key ``low`` on."""
+        return self._values if self._values.set_range(low if low[:1] > b"\0" else row_key(low)) else ()
 
     def record(self, path: bytes) -> bytes | None:
         """Return the record of the branch at ``path``; None when there is none."""
@@ -294,10 +369,3 @@ class StoredTrie(OpenTrie):
     def value(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there is none."""
         return self._values.value() if self._values.set_key(row_key(key)) else None
-
-
-def stubs_of(branches: Iterable[Branch]) -> list[tuple[bytes, bytes]]:
-    """Return (path, id) of every child slot in a boundary."""
-    return [
-        (branch.path + bytes([token]), node_id) for branch in branches for token, node_id in branch.children
-    ]

@@ -18,12 +18,13 @@ Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be app
 from bisect import bisect_left
 from dataclasses import InitVar, dataclass
 from itertools import islice
-from operator import itemgetter, lt
+from operator import lt
 from types import ModuleType
 from typing import Final, NoReturn
 
+from merkledb.boundary import is_path_outside, is_slot_outside
 from merkledb.errors import InvalidProof, InvalidRange, Reason
-from merkledb.fold import Fold, Items
+from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items
 from merkledb.kernel import leaves, twin
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
 from merkledb.proof import (
@@ -36,7 +37,7 @@ from merkledb.proof import (
     require_form,
 )
 from merkledb.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
-from merkledb.trie import is_path_outside, is_slot_outside, stubs_of
+from merkledb.weights import HEAVY
 
 # What a sealed class is made with; its only users are the verifiers.
 SEAL: Final = object()
@@ -58,8 +59,9 @@ class VerifiedRange:
         values: Their values.
         next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
-        branches: (path, record) of the branches wholly inside the range, ascending.
-        frontier: The topmost nodes wholly inside the range, as items of the fold.
+        branches: The records of the stored branches wholly inside the range, by path.
+        frontier: What the range is, as items of the fold: the topmost of these branches, and the leaves that
+            lie under none of them.
     """
 
     seal: InitVar[object]
@@ -71,7 +73,7 @@ class VerifiedRange:
     keys: tuple[bytes, ...]
     values: tuple[bytes, ...]
     next_keys: tuple[bytes, ...]
-    branches: tuple[tuple[bytes, bytes], ...]
+    branches: dict[bytes, bytes]
     frontier: Items
 
     def __post_init__(self, seal: object) -> None:
@@ -200,7 +202,7 @@ def verify_compiled(
         values=proof.values,
         next_keys=tuple(next_keys(proof, request)),
         branches=branches,
-        frontier=Items(frontier[0], frontier[1], frontier[2], {}),
+        frontier=Items(frontier[0], frontier[1], frontier[2], frontier[3], {}),
     )
 
 
@@ -323,39 +325,27 @@ def _fold_and_compare(proof: RangeProof, request: Request) -> VerifiedRange:
         keys=proof.keys,
         values=proof.values,
         next_keys=tuple(next_keys(proof, request)),
-        branches=tuple(zip(paths, map(records.__getitem__, paths), strict=True)),
+        branches={path: records[path] for path in paths},
         frontier=_frontier(pairs, paths, ids),
     )
 
 
-def boundary_items(
-    scheme: Scheme, boundary: tuple[Branch, ...]
-) -> list[tuple[bytes, bytes | None, bytes | None]]:
-    """Return (path, id, digest) of a boundary's stubs, which have no digest, and of its digests as leaves.
-
-    In no order.
-    """
-    rows: list[tuple[bytes, bytes | None, bytes | None]] = [
-        (path, node_id, None) for path, node_id in stubs_of(boundary)
-    ]
-    with_digest = [(branch.path, branch.digest) for branch in boundary if branch.digest is not None]
-    keys = [scheme.codec.pack(path) for path, _ in with_digest]
-    leaf_ids = scheme.leaf_ids(keys, [digest for _, digest in with_digest])
-    rows += [(path, leaf_id, digest) for (path, digest), leaf_id in zip(with_digest, leaf_ids, strict=True)]
-    return rows
-
-
 def outside_items(boundary: tuple[Branch, ...], request: Request) -> tuple[Items, Items]:
-    """Return the boundary's items before the range, and those behind it."""
-    rows = sorted(boundary_items(request.scheme, boundary), key=itemgetter(0))
+    """Return the boundary's stubs, which have no digest, and its digests as leaves.
+
+    First those before the range, then those behind it.  Nobody says what they weigh, and nobody needs it, for
+    the branches above them are not wholly inside the range.
+    """
+    rows: list[ItemRow] = []
+    for branch in boundary:
+        rows += [(branch.path + bytes([token]), node_id, None, HEAVY) for token, node_id in branch.children]
+        if branch.digest is not None:
+            leaf_id = request.scheme.leaf_id(branch.path, branch.digest)
+            rows.append((branch.path, leaf_id, branch.digest, HEAVY))
     start = request.start_path
-    split = bisect_left(rows, start, key=itemgetter(0)) if start is not None else 0
-    return _columns(rows[:split]), _columns(rows[split:])
-
-
-def _columns(rows: list[tuple[bytes, bytes | None, bytes | None]]) -> Items:
-    """Return rows of the fold's items as columns."""
-    return Items([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], {})
+    before = [row for row in rows if start is not None and row[0] < start]
+    behind = [row for row in rows if start is None or row[0] >= start]
+    return items_of(before), items_of(behind)
 
 
 def _check_stubs(items: Items) -> None:
@@ -384,52 +374,37 @@ def inside_paths(paths: list[bytes], request: Request) -> list[bytes]:
 
 
 def _frontier(pairs: Items, paths: list[bytes], ids: dict[bytes, bytes]) -> Items:
-    """Return the topmost nodes inside the range: branches as stubs, and leaves that lie under none of them.
+    """Return the topmost branches inside the range as stubs, and the leaves that lie under none of them.
 
     Args:
         pairs: The pairs of the range, as items.
-        paths: The paths of the branches wholly inside, ascending.
+        paths: The paths of the stored branches wholly inside, ascending.
         ids: The ids of all branches, by path.
     """
-    frontier = Items([], [], [], {})
+    frontier = no_items()
     leaf = at = 0
     while at < len(paths):
         path = paths[at]
         until = bisect_left(pairs.paths, path, leaf)
-        _extend(frontier, pairs, leaf, until)
+        extend(frontier, pairs, leaf, until)
         frontier.paths.append(path)
         frontier.ids.append(ids[path])
         frontier.digests.append(None)
+        frontier.weights.append(HEAVY)
         behind = prefix_end(path)
         if behind is None:
             return frontier
         leaf = bisect_left(pairs.paths, behind, until)
         at = bisect_left(paths, behind, at + 1)
-    _extend(frontier, pairs, leaf, len(pairs.paths))
+    extend(frontier, pairs, leaf, len(pairs.paths))
     return frontier
-
-
-def joined(*parts: Items) -> Items:
-    """Return stretches of the stream as one."""
-    items = Items([], [], [], {})
-    for part in parts:
-        _extend(items, part, 0, len(part.paths))
-        items.records.update(part.records)
-    return items
-
-
-def _extend(items: Items, more: Items, low: int, high: int) -> None:
-    """Append a stretch of ``more`` to ``items``."""
-    items.paths.extend(more.paths[low:high])
-    items.ids.extend(more.ids[low:high])
-    items.digests.extend(more.digests[low:high])
 
 
 def next_keys(proof: AnyProof, request: Request) -> list[bytes]:
     """Return the first possible key of each populated slot between the proof's and the requested end."""
     if proof.end == request.end or request.end_path is None:
         return []
-    slots = [path for path, _ in stubs_of(proof.boundary)]
+    slots = [branch.path + bytes([token]) for branch in proof.boundary for token, _ in branch.children]
     slots += [branch.path for branch in proof.boundary if branch.digest is not None]
     keys = {request.scheme.codec.pack(slot) for slot in slots if slot > request.end_path}
     return sorted(key for key in keys if request.end is None or key <= request.end)

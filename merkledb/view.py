@@ -15,14 +15,15 @@ from operator import itemgetter
 
 from merkledb.changes import ChangeStream, sorted_changes
 from merkledb.errors import StaleView
-from merkledb.fold import DELETED, Items
+from merkledb.fold import Items, item_rows
 from merkledb.kernel import new_fold
+from merkledb.node import Node
 from merkledb.rows import Row, Rows
-from merkledb.scheme import EMPTY_ROOT
 from merkledb.snapshot import Snapshot
 from merkledb.state import State
 from merkledb.store import row_key
-from merkledb.trie import Node, OpenTrie
+from merkledb.trie import OpenTrie
+from merkledb.weights import HEAVY, MAX_WEIGHT
 
 Commit = Callable[[Mapping[bytes, bytes | None], int], tuple[bytes, int]]
 
@@ -54,16 +55,22 @@ class View(State):
     def _make(self) -> None:
         assert isinstance(self._base_trie, OpenTrie)
         stream = ChangeStream(self._base_trie, sorted_changes(self.changes, self.scheme))
-        items = stream.prepare(self.base.root)
+        stream.walk(self.base.root)
+        items = stream.items()
         fold = new_fold(self.scheme)
         closed = fold.feed(items)
         self.root, last = fold.finish()
         records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
-        self._view_trie = ViewTrie(self, self._base_trie, records, _ends(items, stream, records))
+        ends = _ends(items, stream, self.changes.keys(), records)
+        self._view_trie = ViewTrie(self, self._base_trie, records, ends, self.read_rows)
         self._sorted = sorted((row_key(key), value) for key, value in self.changes.items())
 
     def _rows(self) -> "ViewRows":
         return ViewRows(self.base._rows(), self.changes, self._sorted)  # noqa: SLF001 - of the same kind.
+
+    def read_rows(self, low: bytes) -> Iterable[Row]:
+        """Return the rows from the key ``low`` on, a few of which will be read."""
+        return self._rows().ascending(low, None, MAX_WEIGHT)
 
     def trie(self) -> "ViewTrie":
         """Return the trie of this state."""
@@ -112,18 +119,22 @@ class View(State):
             self.base.close()
 
 
-def _ends(items: Items, stream: ChangeStream, closed: Mapping[bytes, bytes]) -> dict[bytes, bool]:
-    """Return what hangs under the branches that closed: by path, whether it is a leaf that the changes made.
+def _ends(
+    items: Items, stream: ChangeStream, changed_keys: Iterable[bytes], closed: Mapping[bytes, bytes]
+) -> dict[bytes, bool]:
+    """Return what hangs under the branches that closed, and is no bucket.
 
-    What is not is an untouched node of the state below, found there at or below its path.
+    By path, whether it is a leaf that the changes made.  What is not is an untouched node of the state below,
+    found there at or below its path.
     """
-    changed = set(stream.changed_paths)
+    changed = set(stream.scheme.codec.paths(list(changed_keys)))
     ends = {
         path: path in changed
-        for path, item_id in zip(items.paths, items.ids, strict=True)
-        if item_id is not None and item_id != DELETED and path not in closed
+        for path, _, _, weight in item_rows(items)
+        if weight == HEAVY and path not in closed
     }
-    ends.update((path, digest is not None) for path, _, digest in stream.survivors(closed))
+    left = stream.survivors(closed)
+    ends.update((path, digest is not None) for path, _, digest, weight in left if weight == HEAVY)
     return ends
 
 
@@ -135,23 +146,30 @@ class ViewTrie(OpenTrie):
         base: The trie of the state below.
         records: The branches that closed, by path.
         ends: What hangs under them, see ``_ends``.
+        rows: Reads the view's rows from a key on.
     """
 
     def __init__(
-        self, view: View, base: OpenTrie, records: Mapping[bytes, bytes], ends: Mapping[bytes, bool]
+        self,
+        view: View,
+        base: OpenTrie,
+        records: Mapping[bytes, bytes],
+        ends: Mapping[bytes, bool],
+        rows: Callable[[bytes], Iterable[Row]],
     ) -> None:
         super().__init__(base.store, base.scheme)
         self._view = view
         self._base = base
         self._records = records
         self._ends = ends
+        self._read_rows = rows
         self._branch_paths = sorted(records)
         self._end_paths = sorted(ends)
 
     def node_under(self, slot: bytes) -> Node | None:
-        """Return the topmost node at or below the path ``slot``; None when there is none."""
-        if self._view.root == EMPTY_ROOT:
-            return None
+        """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
+        if not self._records and not self._ends:
+            return None  # All of it is a bucket, or empty.
         path = _first_below(self._branch_paths, slot)
         if path is not None:
             return Node(path, self._records[path])
@@ -159,6 +177,10 @@ class ViewTrie(OpenTrie):
         if path is not None and self._ends[path]:
             return Node(path, None)
         return self._base.node_under(slot if path is None else path)
+
+    def rows(self, low: bytes) -> Iterable[Row]:
+        """Return row keys and values from the key ``low`` on."""
+        return self._read_rows(low)
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there is none."""

@@ -16,8 +16,9 @@ from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, sorted_changes
 from merkledb.errors import SyncUnfinished
 from merkledb.history import HistoryWriter, prune_history, value_rows
+from merkledb.past_branch import place_of
+from merkledb.place import Place
 from merkledb.revisions import (
-    Place,
     Revision,
     Tip,
     drop_revisions,
@@ -174,7 +175,9 @@ class Write:
     def _top(self) -> Place | None:
         """Return the place of the topmost node."""
         top = self._trie().top()
-        return None if top is None else Place(top.path, top.record is None)
+        if top is None:
+            return None
+        return place_of(top.bucket.pairs if top.bucket else top, b"", self._scheme.codec) or Place()
 
     def _put_tip(self, tip: Tip) -> None:
         self.tip = tip

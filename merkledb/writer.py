@@ -1,26 +1,24 @@
 """Writing: a commit of changes, and the application of what was verified, each inside one transaction.
 
-All come down to the same step.  A stream of items is folded; the branches that the fold closes are put; of
+All come down to the same step.  A stream of items is folded; the branches that the fold yields are put; of
 the branches that stood where the stream went, those that did not close again are deleted.  What is going to
 be overwritten or deleted is put into history before the first row of the step is written.
 """
 
-from collections.abc import Iterator, Mapping
-from operator import itemgetter
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, ChangeStream
 from merkledb.errors import CorruptDatabase, StaleChanges
-from merkledb.fold import Items
+from merkledb.fold import Items, joined
 from merkledb.history import HistoryWriter
-from merkledb.kernel import new_fold
+from merkledb.kernel import fold_all
 from merkledb.past_branch import past_branch_rows
-from merkledb.proof import Branch
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, row_key, seek
 from merkledb.trie import StoredTrie, is_inside
-from merkledb.verifier import VerifiedRange, boundary_items
+from merkledb.verifier import VerifiedRange
 
 # History of a range that is replaced is written in stretches of so many rows or bytes.
 _STRETCH_ROWS: Final = 4096
@@ -49,16 +47,17 @@ class Writer:
         """Make ``changes`` to the content with ``root``; return the new root."""
         trie = self._trie()
         stream = ChangeStream(trie, changes)
-        items = stream.prepare(root)
-        new_root, branches = self._fold(items)
+        stream.walk(root)
+        new_root, branches = self._fold(stream.other_items(), *stream.pairs())
         if new_root == root:
             return root
-        opened = items.records
+        opened = stream.records
         gone = sorted(opened.keys() - branches.keys())
         if self._history is not None:
             changed = [path for path in sorted(opened) if branches.get(path) != opened[path]]
             rows = past_branch_rows(trie, changed, opened, branches, stream.met)
             self._history.put_branches(changed, rows)
+            self._keep_changed(changes, stream.held, stream.unread)
         self._put_changes(changes)
         self._put_branches(branches)
         delete_rows(self._transaction, self._store.branches, gone)
@@ -88,10 +87,9 @@ class Writer:
         outer = {
             node.path: node.record
             for node in trie.spines(start, end)
-            if node.record is not None and not is_inside(node, start, end)
+            if node.record is not None and node.bucket is None and not is_inside(node, start, end)
         }
-        items = _with_frontier(self._scheme, trie.boundary(start, end), verified.frontier)
-        new_root, branches = self._fold(items)
+        new_root, branches = self._fold(joined(trie.outside(start, end), verified.frontier), [], [])
         if isinstance(verified, VerifiedChanges):
             self._apply_changes(trie, verified, outer, branches)
         else:
@@ -114,12 +112,12 @@ class Writer:
             branches: The same afterwards.
         """
         if self._history is not None:
-            rows = dict(verified.history)
-            rows |= dict(_history_rows(trie, outer, branches))
+            rows = verified.history | dict(_history_rows(trie, outer, branches))
             paths = sorted(rows)
             self._history.put_branches(paths, [rows[path] for path in paths])
+            self._keep_changed(verified.changes, verified.held, verified.unread)
         self._put_changes(verified.changes)
-        self._put_branches(branches | dict(verified.branches))
+        self._put_branches(branches | verified.branches)
         gone = [path for path in outer if path not in branches]
         delete_rows(self._transaction, self._store.branches, sorted([*gone, *verified.gone]))
 
@@ -148,50 +146,57 @@ class Writer:
     def _trie(self) -> StoredTrie:
         return StoredTrie(self._store, self._transaction, self._scheme)
 
-    def _fold(self, items: Items) -> tuple[bytes, dict[bytes, bytes]]:
-        """Return the root of a whole stream, and the records of the branches that closed by path."""
-        fold = new_fold(self._scheme)
+    def _fold(self, items: Items, keys: list[bytes], values: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
+        """Return the root of items and pairs, in any order, and the records of the branches by path."""
         try:
-            closed = fold.feed(items)
+            root, closed = fold_all(self._scheme, items, keys, values)
         except ValueError as error:
             raise CorruptDatabase(
                 str(self._store.path), f"its branches contradict each other: {error}"
             ) from error
-        root, last = fold.finish()
-        branches = dict(zip(closed.paths, closed.records, strict=True))
-        branches.update(zip(last.paths, last.records, strict=True))
-        return root, branches
+        return root, dict(zip(closed.paths, closed.records, strict=True))
 
     def _put_branches(self, branches: Mapping[bytes, bytes]) -> None:
         paths = sorted(branches)
         put_sorted(self._transaction, self._store.branches, paths, [branches[path] for path in paths])
 
     def _put_changes(self, changes: Changes) -> None:
-        """Put and delete values, and keep what they replace."""
-        if self._history is not None:
-            self._keep_changed(changes, self._history)
         put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
         delete_rows(self._transaction, self._store.values, changes.deleted_keys)
 
-    def _keep_changed(self, changes: Changes, history: HistoryWriter) -> None:
-        """Keep the values that changes are going to replace."""
-        new: dict[bytes, bytes | None] = dict(zip(changes.put_keys, changes.put_values, strict=True))
-        new.update(dict.fromkeys(changes.deleted_keys))
-        get, table = self._transaction.get, self._store.values
-        keys: list[bytes] = []
+    def _keep_changed(self, changes: Changes, held: Mapping[bytes, bytes], unread: Collection[bytes]) -> None:
+        """Keep the values that changes are going to replace.
+
+        Args:
+            changes: In columns.
+            held: What the walk has read, by key.
+            unread: The paths of those keys which it met and has not read; what it never met was absent.
+        """
+        assert self._history is not None
+        new, unread_keys = changes.new, set(map(self._scheme.codec.pack, unread))
+        keys = sorted(new) if changes.deleted_keys else changes.put_keys
+        read = [key for key in keys if key not in unread_keys and held.get(key) != new[key]]
+        self._history.put_values(read, list(map(held.get, read)))
+        self._keep_unread(sorted(unread_keys), new, self._history)
+
+    def _keep_unread(
+        self, keys: list[bytes], new: Mapping[bytes, bytes | None], history: HistoryWriter
+    ) -> None:
+        """Keep values that may be large, a few at a time."""
+        changed: list[bytes] = []
         values: list[bytes | None] = []
         size = 0
-        for key in sorted(new) if changes.deleted_keys else changes.put_keys:
-            held = get(row_key(key), db=table)
-            if held == new[key]:
+        for key in keys:
+            value = self._transaction.get(row_key(key), db=self._store.values)
+            if value == new[key]:
                 continue
-            keys.append(key)
-            values.append(held)
-            size += 0 if held is None else len(held)
+            changed.append(key)
+            values.append(value)
+            size += 0 if value is None else len(value)
             if size > _STRETCH_BYTES:
-                history.put_values(keys, values)
-                keys, values, size = [], [], 0
-        history.put_values(keys, values)
+                history.put_values(changed, values)
+                changed, values, size = [], [], 0
+        history.put_values(changed, values)
 
     # The content of a range that is replaced.
 
@@ -286,11 +291,3 @@ def _history_rows(
     """
     paths = [path for path in sorted(before) if after.get(path) != before[path]]
     return list(zip(paths, past_branch_rows(trie, paths, before, after), strict=True))
-
-
-def _with_frontier(scheme: Scheme, boundary: tuple[Branch, ...], frontier: Items) -> Items:
-    """Return the items of a local boundary and of a frontier as one stream.  No path is in both."""
-    rows = boundary_items(scheme, boundary)
-    rows += zip(frontier.paths, frontier.ids, frontier.digests, strict=True)
-    rows.sort(key=itemgetter(0))
-    return Items([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], {})

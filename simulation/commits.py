@@ -119,7 +119,7 @@ class Author:
 
     def _value(self) -> bytes:
         random = self._random
-        length = random.choice([0, 1, 8, 31, 32, 33, 60])
+        length = random.choice([0, 1, 8, 31, 32, 33, 60, 64, 300, 600])
         if random.random() < 0.01:
             length = random.randrange(1, self._longest_value_bytes + 1)
         return random.randbytes(length)

@@ -2,7 +2,7 @@
 
 They love what breaks tries: the empty key, keys that are prefixes of each other, long shared paths,
 leading zero bytes and bytes at either end of the alphabet, values on both sides of the 32 bytes from
-where on a value is hashed.
+where on a value is hashed, and so heavy that small subtrees are buckets, or none.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,14 @@ def values() -> st.SearchStrategy[bytes]:
     near_the_hash = st.builds(
         lambda byte, length: bytes([byte]) * length, st.integers(0, 3), st.sampled_from([31, 32, 33])
     )
-    return st.one_of(st.just(b""), st.binary(max_size=4), near_the_hash, st.binary(max_size=120))
+    heavy = st.builds(
+        lambda byte, length: bytes([byte]) * length,
+        st.integers(0, 3),
+        st.sampled_from([63, 64, 300, 511, 512, 600]),
+    )
+    return st.one_of(
+        st.just(b""), st.binary(max_size=4), near_the_hash, st.binary(max_size=120), heavy, heavy
+    )
 
 
 def contents(*, min_size: int = 0, max_size: int = 24) -> st.SearchStrategy[dict[bytes, bytes]]:

@@ -298,8 +298,10 @@ DAMAGE: dict[str, tuple[str, bytes, Callable[[bytes], bytes | None]]] = {
     "a value is missing": ("values", b"\x11\x22", lambda _: None),
     "a value is added": ("values", b"\x11\x23", lambda _: b""),
     "a value becomes its digest": ("values", b"\x33", Scheme().digest),
-    "a branch is missing": ("branches", b"\x01\x01", lambda _: None),
-    "a branch is altered": ("branches", b"\x01\x01", with_a_bit_flipped),
+    "a branch is missing": ("branches", b"\x04", lambda _: None),
+    "a branch is altered": ("branches", b"\x04", with_a_bit_flipped),
+    "a weight is altered": ("branches", b"\x04", lambda row: row[:-1] + bytes([row[-1] + 1])),
+    "a bucket's branch is stored": ("branches", b"\x01\x01", lambda _: b"\x00\x00"),
     "a branch is left over": ("branches", b"\x05\x05", lambda _: b"\x00\x00"),
     "the head has another root": ("meta", b"tip", lambda tip: bytes(32) + tip[32:]),
 }
@@ -309,6 +311,7 @@ DAMAGE: dict[str, tuple[str, bytes, Callable[[bytes], bytes | None]]] = {
 def test_check_notices_damage(name: str) -> None:
     table_name, row, change = DAMAGE[name]
     mapping = {b"\x11\x22": b"a", b"\x11\x33": b"b", b"\x20": b"c", b"\x33": bytes(33)}
+    mapping |= {bytes([0x40 + number]): bytes(60) for number in range(16)}
     with new_database(mapping) as database:
         database.check()
         store = database._store

@@ -24,6 +24,8 @@ from tests.stores import new_database
 
 SCHEMES = [Scheme("sha256", 2), Scheme("blake3", 4), Scheme("sha256", 16), Scheme("blake3", 256)]
 SHORT, LONG = b"v", b"w" * 32
+# So heavy that four pairs are a bucket, two of four, or none.
+WEIGHTS = (SHORT, b"m" * 200, b"h" * 600)
 # Neighbours that differ in the last bit, in the first, in a nibble; prefixes of each other; the empty key.
 KEYS = (b"", b"\x00", b"\x00\x00", b"\x01", b"\x10", b"\x80")
 ABSENT_BOUNDS = (b"\x00\x00\x00", b"\x00\x01", b"\x0f", b"\xff")
@@ -121,12 +123,13 @@ def test_a_telling_of_the_true_trie_is_accepted_exactly_when_its_stubs_hang_in_t
 # --------------------------------------------------------------------------------- the same about changes
 
 
+@pytest.mark.parametrize("value", WEIGHTS, ids=lambda value: f"{len(value)} bytes")
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_changes_to_another_content_are_accepted_exactly_when_it_is_the_same_in_the_range(
-    scheme: Scheme,
+    scheme: Scheme, value: bytes
 ) -> None:
     keys = (b"", b"\x00", b"\x01") if scheme.branch_factor != 16 else KEYS[:4]
-    worlds = list(oracle.worlds_over(keys, [SHORT]))
+    worlds = list(oracle.worlds_over(keys, [value]))
     tries = [oracle.build(world, scheme) for world in worlds]
     bounds = all_bounds((*keys, b"\x00\x01")) if len(keys) == 3 else all_bounds(keys[1:3])
     boundaries = [[boundary_of(trie, start, end, scheme) for trie in tries] for start, end in bounds]
@@ -157,12 +160,14 @@ def test_a_change_telling_of_the_new_trie_is_accepted_exactly_when_its_stubs_han
 ) -> None:
     # What is not told is deleted: so whatever stood in the old trie must lend no stub a branch.
     scheme = SCHEMES[sum(map(sum, keys)) % 3]
-    world = {key: SHORT + key for key in keys}
+    value = WEIGHTS[len(keys[1]) % 3]
+    world = {key: value + key for key in keys}
     trie = oracle.build(world, scheme)
     assert trie is not None
     tokens = bytes([0, scheme.branch_factor - 1])
     bounds = [(s, e, oracle.Bounds.of_keys(s, e, scheme)) for s, e in all_bounds((*keys[:2], b"\x0f"))]
-    olds = [world, {**world, b"\x0f": b"x", b"\x0f\xff": b"y"}, {keys[1]: b"old", b"\x00\x01": b"z"}]
+    others = {b"\x0f": value, b"\x0f\xff": b"y"}, {keys[1]: b"old", b"\x00\x01": value}
+    olds = [world, {**world, **others[0]}, others[1]]
     with new_database(scheme=scheme) as database:
         for before, old in zip(({}, *olds), olds, strict=False):
             database.commit(oracle.changes_between(before, old))
@@ -182,7 +187,7 @@ def test_a_change_telling_of_the_new_trie_is_accepted_exactly_when_its_stubs_han
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_every_proof_of_every_small_database_is_what_the_definition_says(scheme: Scheme, part: int) -> None:
-    worlds = list(oracle.worlds_over(KEYS, [LONG]))
+    worlds = list(oracle.worlds_over(KEYS, [(LONG, *WEIGHTS)[part]]))
     bounds = all_bounds((*KEYS, *ABSENT_BOUNDS))
     with new_database(scheme=scheme) as database:
         for world in worlds[part::4]:
@@ -197,7 +202,7 @@ def test_every_proof_of_every_small_database_is_what_the_definition_says(scheme:
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_every_step_between_two_small_databases_keeps_root_and_check(scheme: Scheme) -> None:
-    worlds = list(oracle.worlds_over(KEYS[:4], [SHORT]))
+    worlds = [world for value in WEIGHTS for world in oracle.worlds_over(KEYS[:4], [value])]
     with new_database(scheme=scheme) as database:
         for before, after in itertools.product(worlds, worlds):
             database.commit({key: before.get(key) for key in KEYS[:4]})

@@ -123,10 +123,14 @@ SMALL: dict[str, tuple[Scheme, Sequence[bytes]]] = {
 }
 
 
+# So heavy that all of them are buckets, some, or none.
+@pytest.mark.parametrize("value", [b"v", b"m" * 200, b"h" * 600], ids=lambda value: f"{len(value)} bytes")
 @pytest.mark.parametrize("name", SMALL)
-def test_every_root_reads_and_proves_the_same_after_any_two_steps_between_small_stores(name: str) -> None:
+def test_every_root_reads_and_proves_the_same_after_any_two_steps_between_small_stores(
+    name: str, value: bytes
+) -> None:
     scheme, keys = SMALL[name]
-    worlds = list(oracle.worlds_over(keys, [b"v"]))
+    worlds = list(oracle.worlds_over(keys, [value]))
     roots = [oracle.root_of(world, scheme) for world in worlds]
     proofs = [[proof_of(world, scheme, key, key).encode() for key in keys] for world in worlds]
     with new_database(scheme=scheme) as database:

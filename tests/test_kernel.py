@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merkledb import (
+    EMPTY_ROOT,
     Branch,
     InvalidProof,
     KernelMissing,
@@ -20,14 +21,27 @@ from merkledb import (
     kernel,
     root_of,
 )
-from merkledb.fold import DELETED, Fold, Items
-from merkledb.kernel import CompiledFold
+from merkledb.boundary import pure_trimmed
+from merkledb.fold import DELETED, Branches, Fold, Items
+from merkledb.kernel import (
+    AnyWalk,
+    CompiledFold,
+    CompiledWalk,
+    pure_bucket_branches,
+    pure_fold_all,
+    pure_in_order,
+    pure_sort_changes,
+)
+from merkledb.node import Node
 from merkledb.past_branch import pure_past_rows
-from merkledb.record import encode_record, parse_record
+from merkledb.paths import path_codec
+from merkledb.record import encode_record, parse_record, pure_child_weight, split_record
 from merkledb.verifier import verify_compiled, verify_pure
+from merkledb.walk import Unreadable, Walk
+from merkledb.weights import HEAVY, MAX_WEIGHT
 from tests import oracle
 from tests.judging import proof_of
-from tests.strategies import contents, near_keys, ranges, schemes
+from tests.strategies import contents, near_keys, ranges, schemes, short_keys
 from tests.tamperings import SCHEME, TABLE, honest
 
 merklekernel = pytest.importorskip("merklekernel", reason="the compiled kernel is not installed")
@@ -44,6 +58,7 @@ NO_BRANCHES = [
 ]
 IDS = st.binary(min_size=32, max_size=32)
 DIGESTS = st.binary(max_size=32)
+WEIGHTS = st.integers(1, MAX_WEIGHT) | st.just(HEAVY)
 
 
 @st.composite
@@ -52,7 +67,9 @@ def records(draw: st.DrawFn, branch_factor: int) -> bytes:
         st.lists(st.integers(0, branch_factor - 1), unique=True, min_size=1, max_size=branch_factor)
     )
     children = b"".join(bytes([token]) + draw(IDS) for token in sorted(tokens))
-    return encode_record(children, draw(st.none() | DIGESTS))
+    digest = draw(st.none() | DIGESTS)
+    count = len(tokens) + (digest is not None)
+    return encode_record(children, digest, bytes(draw(st.lists(WEIGHTS, min_size=count, max_size=count))))
 
 
 @st.composite
@@ -60,7 +77,8 @@ def streams(draw: st.DrawFn, branch_factor: int) -> Items:
     """Draw any items in order: also such as no commit and no proof leads to."""
     tokens = st.integers(0, branch_factor - 1) | st.sampled_from([0, branch_factor - 1])
     paths = sorted(draw(st.sets(st.lists(tokens, max_size=6).map(bytes), max_size=30)))
-    items = Items(paths, [], [], {})
+    weights = draw(st.lists(WEIGHTS, min_size=len(paths), max_size=len(paths)))
+    items = Items(paths, [], [], bytearray(weights), {})
     for path in paths:
         kind = draw(st.sampled_from(["leaf", "leaf", "stub", "deletion", "record"]))
         item_id = DELETED if kind == "deletion" else draw(IDS)
@@ -80,7 +98,8 @@ def test_folds_close_the_same_branches(data: st.DataObject, scheme: Scheme) -> N
     at = 0
     while at < len(items.paths):
         end = data.draw(st.integers(at + 1, len(items.paths)))
-        stretch = Items(items.paths[at:end], items.ids[at:end], items.digests[at:end], items.records)
+        columns = items.paths[at:end], items.ids[at:end], items.digests[at:end], items.weights[at:end]
+        stretch = Items(*columns, items.records)
         assert compiled.feed(stretch) == pure.feed(stretch)
         at = end
     assert compiled.finish() == pure.finish()
@@ -90,18 +109,19 @@ def test_folds_close_the_same_branches(data: st.DataObject, scheme: Scheme) -> N
 def test_what_is_out_of_order_is_refused(paths: list[bytes]) -> None:
     for fold in (Fold(SCHEME), CompiledFold(merklekernel, SCHEME)):
         with pytest.raises(ValueError, match="ascending order"):
-            fold.feed(Items(paths, [bytes(32)] * 2, [None] * 2, {}))
+            fold.feed(Items(paths, [bytes(32)] * 2, [None] * 2, bytearray(2), {}))
 
 
 @pytest.mark.parametrize(
     "items",
     [
-        Items([b"\1"], [bytes(31)], [None], {}),
-        Items([b"\1"], [bytes(32)], [bytes(33)], {}),
-        Items([b"\1"], [bytes(32)], [], {}),
-        Items([b"\1"], [], [None], {}),
+        Items([b"\1"], [bytes(31)], [None], bytearray(1), {}),
+        Items([b"\1"], [bytes(32)], [bytes(33)], bytearray(1), {}),
+        Items([b"\1"], [bytes(32)], [], bytearray(1), {}),
+        Items([b"\1"], [], [None], bytearray(1), {}),
+        Items([b"\1"], [bytes(32)], [None], bytearray(), {}),
     ],
-    ids=["short id", "long digest", "no digest", "no id"],
+    ids=["short id", "long digest", "no digest", "no id", "no weight"],
 )
 def test_columns_that_are_none_are_refused(items: Items) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|differ in length"):
@@ -114,8 +134,138 @@ def test_rows_of_history_are_the_same(data: st.DataObject, branch_factor: int) -
     paths = data.draw(st.lists(st.binary(max_size=3), max_size=5))
     old = [data.draw(records(branch_factor)) for _ in paths]
     new = [data.draw(st.none() | altered(record, branch_factor)) for record in old]
-    slots = [path + bytes([data.draw(st.integers(0, branch_factor - 1))]) for path in paths]
-    assert merklekernel.past_rows(paths, old, new, slots) == pure_past_rows(paths, old, new, slots)
+    tokens = st.integers(0, branch_factor - 1)
+    slots = dict.fromkeys(path + bytes([data.draw(tokens)]) for path in paths)
+    children = [
+        path + bytes([token]) for path, row in zip(paths, old, strict=True) for token in split_record(row)[0]
+    ]
+    keys = st.binary(min_size=8, max_size=12)
+    found = st.lists(st.tuples(keys, st.binary(max_size=2)), min_size=1, max_size=3) | st.just(
+        Node(b"\1\2", None)
+    )
+    met = data.draw(st.dictionaries(st.sampled_from(children), found)) if children else {}
+    bits = branch_factor.bit_length() - 1
+    expected = pure_past_rows(paths, old, new, slots, met, bits)
+    assert merklekernel.past_rows(paths, old, new, slots, met, bits) == expected
+
+
+@given(data=st.data(), scheme=schemes(), pairs=contents())
+@settings(max_examples=300)
+def test_items_and_pairs_fold_to_the_same_root(
+    data: st.DataObject, scheme: Scheme, pairs: dict[bytes, bytes]
+) -> None:
+    items = data.draw(streams(scheme.branch_factor))
+    keys = data.draw(st.permutations(sorted(pairs)))
+    keys = [key for key in keys if scheme.codec.path(key) not in items.paths]
+    values = [pairs[key] for key in keys]
+    root, closed = merklekernel.fold_all(scheme.hasher, scheme.branch_factor, *items, keys, values)
+    assert (root or EMPTY_ROOT, Branches(*closed)) == pure_fold_all(scheme, items, keys, values)
+    if keys:
+        twice = keys + keys[:1], values + values[:1]
+        with pytest.raises(ValueError, match="ascending order"):
+            merklekernel.fold_all(scheme.hasher, scheme.branch_factor, *items, *twice)
+
+
+@given(changes=st.dictionaries(short_keys(), st.none() | st.binary(max_size=3)))
+def test_changes_are_sorted_the_same_way(changes: dict[bytes, bytes | None]) -> None:
+    assert merklekernel.sort_changes(changes) == pure_sort_changes(changes)
+
+
+@pytest.mark.parametrize("change", [{"key": b""}, {b"key": 1}, {b"key": bytearray()}, {None: b""}], ids=repr)
+def test_changes_of_other_types_are_refused(change: Any) -> None:
+    for sort in (pure_sort_changes, merklekernel.sort_changes):
+        with pytest.raises(TypeError, match="bytes to bytes"):
+            sort(change)
+
+
+@given(data=st.data(), items=streams(16))
+def test_items_come_in_the_same_order(data: st.DataObject, items: Items) -> None:
+    order = data.draw(st.permutations(range(len(items.paths))))
+    paths = [items.paths[number] for number in order]
+    ids, digests = [items.ids[number] for number in order], [items.digests[number] for number in order]
+    weights = bytearray(items.weights[number] for number in order)
+    assert pure_in_order(Items(paths, ids, digests, weights, items.records)) == items
+    assert merklekernel.in_order(paths, ids, digests, weights) == items[:4]
+
+
+@given(data=st.data(), branch_factor=st.sampled_from([2, 4, 16, 256]))
+@settings(max_examples=300)
+def test_walks_take_the_same_steps(data: st.DataObject, branch_factor: int) -> None:
+    tokens = st.integers(0, branch_factor - 1) | st.sampled_from([0, branch_factor - 1])
+    changed = sorted(data.draw(st.sets(short_keys(), max_size=30)))
+    codec = path_codec(branch_factor)
+    prefixes = [codec.path(key)[:length] for key in changed for length in range(len(codec.path(key)) + 1)]
+    some_paths = st.lists(tokens, max_size=4).map(bytes) | st.sampled_from(prefixes or [b""])
+    paths = data.draw(st.lists(some_paths, max_size=6))
+    rows = [data.draw(st.none() | records(branch_factor)) for _ in paths]
+    bounds = st.integers(0, len(changed))
+    ranges_of_changes = [sorted([data.draw(bounds), data.draw(bounds)]) for _ in paths]
+    lows, highs = [low for low, _ in ranges_of_changes], [high for _, high in ranges_of_changes]
+    expected = Walk(codec, changed).step(paths, rows, lows, highs)
+    assert CompiledWalk(merklekernel, codec, changed).step(paths, rows, lows, highs) == expected
+
+
+@given(
+    row=st.binary(max_size=80) | st.builds(bytes.__add__, records(16), st.binary(max_size=2)) | records(16)
+)
+@settings(max_examples=400)
+def test_walks_call_the_same_rows_unreadable(row: bytes) -> None:
+    def step(walk: AnyWalk) -> Any:
+        try:
+            return walk.step([b""], [row], [0], [1])
+        except Unreadable as error:
+            return error.number, str(error)
+
+    codec = path_codec(16)
+    assert step(CompiledWalk(merklekernel, codec, [b"\1"])) == step(Walk(codec, [b"\1"]))
+
+
+@given(row=st.binary(max_size=80) | records(16), token=st.integers(0, 15))
+@settings(max_examples=400)
+def test_children_weigh_the_same(row: bytes, token: int) -> None:
+    try:
+        expected = pure_child_weight(row, token)
+    except ValueError:
+        with pytest.raises(ValueError, match="no record"):
+            merklekernel.child_weight(row, token)
+    else:
+        assert merklekernel.child_weight(row, token) == expected
+
+
+@given(scheme=schemes(), pairs=contents(min_size=1, max_size=9))
+@settings(max_examples=300)
+def test_buckets_have_the_same_branches(scheme: Scheme, pairs: dict[bytes, bytes]) -> None:
+    keys = sorted(pairs)
+    values = [pairs[key] for key in keys]
+    branches = merklekernel.bucket_branches(scheme.hasher, scheme.branch_factor, keys, values)
+    assert branches == pure_bucket_branches(scheme, keys, values)
+
+
+@given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
+@settings(max_examples=300)
+def test_boundaries_are_the_same(data: st.DataObject, branch_factor: int) -> None:
+    tokens = st.lists(st.integers(0, branch_factor - 1), max_size=4).map(bytes)
+    paths = data.draw(st.lists(tokens, max_size=5))
+    rows = [data.draw(st.none() | records(branch_factor) | st.just(b"\x01")) for _ in paths]
+    digests = [data.draw(st.none() | DIGESTS) if row is None else None for row in rows]
+    near = st.none() | tokens | st.sampled_from([path + bytes([1]) for path in paths] or [b""])
+    start, end = data.draw(near), data.draw(near)
+    try:
+        expected = pure_trimmed(paths, rows, digests, start, end)
+    except Unreadable:
+        with pytest.raises(ValueError, match="no record"):
+            merklekernel.trimmed(Branch, paths, rows, digests, start, end)
+    else:
+        found = merklekernel.trimmed(Branch, paths, rows, digests, start, end)
+        assert found == expected
+        assert {type(branch) for branch in found} <= {Branch}
+
+
+def test_a_walk_refuses_columns_that_do_not_fit() -> None:
+    walk = merklekernel.Walk(16, [b"\1"])
+    for paths, rows, lows, highs in ([b""], [], [0], [1]), ([b""], [b"\0\0"], [0], [2]):
+        with pytest.raises(ValueError, match=r"differ in length|no record"):
+            walk.step(paths, rows, lows, highs)
 
 
 @st.composite
@@ -125,7 +275,8 @@ def altered(draw: st.DrawFn, record: bytes, branch_factor: int) -> bytes:
     more = dict(parse_record(draw(records(branch_factor))).pairs()) if draw(st.booleans()) else {}
     children = {**kept, **more}
     rows = b"".join(bytes([token]) + children[token] for token in sorted(children))
-    return encode_record(rows, draw(st.none() | DIGESTS))
+    digest = draw(st.none() | DIGESTS)
+    return encode_record(rows, digest, bytes(len(children) + (digest is not None)))
 
 
 def outcome(verify: Callable[[], VerifiedRange]) -> Any:

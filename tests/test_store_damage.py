@@ -1,5 +1,6 @@
 """A damaged store: a typed error that names the damage, never a killed process or an untyped error."""
 
+import contextlib
 import random
 import shutil
 import subprocess
@@ -70,8 +71,12 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "cut off": lambda record: record[:-1],
     "cut off in its children": lambda record: record[:40],
-    "a digest of a wrong length": lambda record: record[:-1] + b"\x01\x20short",
-    "neither value nor none": lambda record: record[:-1] + b"\x07",
+    "a digest of a wrong length": lambda record: record[:-17] + b"\x01\x20short" + record[-16:],
+    "neither value nor none": lambda record: record[:-17] + b"\x07" + record[-16:],
+    "a weight too few": lambda record: record[:-1],
+    "a weight too many": lambda record: record + b"\x01",
+    "a weight that is none": lambda record: record[:-1] + b"\x00",
+    "a weight above what its values have": lambda record: record[:-1] + b"\x11",
     "tokens in the wrong order": lambda record: record[:1] + record[34:67] + record[1:34] + record[67:],
 }
 
@@ -88,14 +93,40 @@ def test_a_damaged_branch_is_named(damage: Callable[[bytes], bytes]) -> None:
             database.commit({b"\x00new": b"1", b"\x11new": b"2", b"\xf0new": b"3"})
 
 
-def test_a_slot_without_content_is_named() -> None:
+@pytest.mark.parametrize(("length", "tail"), [(700, b""), (1, bytes(8))], ids=["a heavy leaf", "a bucket"])
+def test_a_slot_without_content_is_named(length: int, tail: bytes) -> None:
     with new_database() as database:
-        database.commit({b"\x10": b"a", b"\x20": b"b"})
+        database.commit({bytes([number]) + tail: bytes(length) for number in range(0, 256, 16)})
         with database._store.write() as transaction:
-            transaction.delete(b"\x20", db=database._store.values)
-        for use in (database.check, lambda: database.prove(b"\x20")):
+            transaction.delete(b"\x20" + tail, db=database._store.values)
+        for use in (database.check, lambda: database.prove(b"\x20" + tail)):
             with pytest.raises(merkledb.CorruptDatabase):
                 use()
+
+
+def test_a_bucket_that_lost_a_pair_is_named() -> None:
+    with new_database() as database:
+        database.commit({bytes([number]): b"" for number in range(0, 256, 5)})
+        with database._store.write() as transaction:
+            transaction.delete(b"\x0f", db=database._store.values)
+        for use in (
+            database.check,
+            lambda: database.prove(b"\x05"),
+            lambda: database.commit({b"\x07": b"new"}),
+            lambda: database.view({b"\x07": b"new"}),
+        ):
+            with pytest.raises(merkledb.CorruptDatabase):
+                use()
+
+
+@pytest.mark.parametrize("values", [2, 20])
+def test_pairs_without_any_branch_are_named_unless_they_are_a_bucket(values: int) -> None:
+    with new_database() as database:
+        database.commit({bytes([number]): b"" for number in range(values)})
+        with database._store.write() as transaction:
+            transaction.drop(database._store.branches, delete=False)
+        with pytest.raises(merkledb.CorruptDatabase) if values > 8 else contextlib.nullcontext():
+            database.prove(b"\x01")
 
 
 def test_check_needs_little_memory_for_large_values() -> None:

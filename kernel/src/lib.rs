@@ -1,8 +1,12 @@
 //! The compiled kernel of merklesync: twins of `merkledb`'s pure kernel, behind the same columns.
 
+mod boundary;
+mod bucket;
 mod fold;
 mod hash;
+mod leaves;
 mod past;
 mod path;
 mod python;
 mod verify;
+mod walk;

@@ -2,22 +2,33 @@
 
 use std::collections::HashSet;
 
-use crate::fold::{CHILD_BYTES, children_of};
+use crate::fold::{CHILD_BYTES, Parts};
 use crate::hash::put_uvarint;
 
-/// A row without the places of its children, and of which children it wants to know the place.
+/// A row, and the slots of the children that changed, in whose places it may have to say more.
 pub struct PastRow {
     pub row: Vec<u8>,
     pub slots: Vec<Vec<u8>>,
 }
 
+/// Says of a part of a place that it is the rest of a key.
+const KEY: u16 = 1 << 15;
+
+impl PastRow {
+    /// Add a key, of which `rest` is what the slot does not tell, to the place of the bucket under a slot.
+    pub fn add_key(&mut self, slot: &[u8], rest: &[u8]) {
+        self.row.extend(slot.last());
+        self.row.extend_from_slice(&(KEY | rest.len() as u16).to_be_bytes());
+        self.row.extend_from_slice(rest);
+    }
+}
+
 /// Return the row of a branch that changes, or goes.
 ///
-/// `path` is the branch's, `record` what it is before the change, `new_record` what it is afterwards, and
-/// `opened` holds the paths of branches that are known to be right at their slot.
-pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>, opened: &HashSet<&[u8]>) -> PastRow {
-    let children = children_of(record);
-    let new_children = new_record.map(children_of).unwrap_or_default();
+/// `path` is the branch's, `record` what it is before the change, `new_record` what it is afterwards.
+pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>) -> PastRow {
+    let Parts { children, value, .. } = Parts::cut(record);
+    let new_children = new_record.map(Parts::cut).unwrap_or_default().children;
     let tokens = || children.chunks_exact(CHILD_BYTES).map(|child| child[0]);
     let is_same_shape = tokens().eq(new_children.chunks_exact(CHILD_BYTES).map(|child| child[0]));
     let kept: HashSet<&[u8]> =
@@ -34,7 +45,7 @@ pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>, opened: &
     let mut row = Vec::with_capacity(8 + record.len());
     put_uvarint(&mut row, children.len() / CHILD_BYTES);
     row.extend(tokens());
-    row.extend_from_slice(value_part_of(record));
+    row.extend_from_slice(value);
     put_uvarint(&mut row, changed.len());
     let mut slots = Vec::new();
     for child in changed {
@@ -42,15 +53,7 @@ pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>, opened: &
         let mut slot = Vec::with_capacity(path.len() + 1);
         slot.extend_from_slice(path);
         slot.push(child[0]);
-        if !opened.contains(slot.as_slice()) {
-            slots.push(slot);
-        }
+        slots.push(slot);
     }
     PastRow { row, slots }
-}
-
-/// Return what stands behind the children of a record.
-fn value_part_of(record: &[u8]) -> &[u8] {
-    let header = if record.first().is_some_and(|count| *count >= 128) { 2 } else { 1 };
-    record.get(header + children_of(record).len()..).unwrap_or_default()
 }

@@ -27,7 +27,13 @@ impl Codec {
     pub fn put_path(&self, to: &mut Vec<u8>, key: &[u8]) {
         match self.token_bits {
             8 => to.extend_from_slice(key),
-            4 => to.extend(key.iter().flat_map(|byte| [byte >> 4, byte & 15])),
+            4 => {
+                let start = to.len();
+                to.resize(start + 2 * key.len(), 0);
+                for (tokens, byte) in to[start..].chunks_exact_mut(2).zip(key) {
+                    tokens.copy_from_slice(&[byte >> 4, byte & 15]);
+                }
+            }
             bits => {
                 let mask = (1_u8 << bits) - 1;
                 for byte in key {

@@ -1,7 +1,8 @@
 //! The verification of a range proof, rule by rule as in the pure twin, `merkledb/verifier.py`.
 
-use crate::fold::{Closed, Fold, Item};
+use crate::fold::{Closed, Fold, HEAVY, Item};
 use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, leaf_id};
+use crate::leaves::Leaves;
 use crate::path::{Codec, shared_depth};
 
 /// One node of a proof's boundary; its form was checked, and nothing else.
@@ -50,55 +51,18 @@ impl Rejection {
 /// What a proof has shown.
 pub struct Shown {
     pub closed: Closed,
-    /// The closed branches wholly inside the range, ascending.
+    /// The closed branches wholly inside the range that are stored, ascending.
     pub inside: Vec<usize>,
     /// The topmost nodes inside the range, ascending.
     pub frontier: Vec<Top>,
-    /// The path, the leaf id and the digest of each pair.
+    /// What each pair is as an item of the fold.
     pub leaves: Leaves,
 }
 
-/// A topmost node inside the range: a closed branch, or a leaf, by its number.
+/// A topmost node inside the range: a closed branch that is stored, or a leaf, by its number.
 pub enum Top {
     Branch(usize),
     Leaf(usize),
-}
-
-/// The pairs of a proof as items of the fold, in columns.
-pub struct Leaves {
-    paths: Vec<u8>,
-    path_ends: Vec<usize>,
-    pub ids: Vec<Id>,
-    pub digests: Vec<ValueDigest>,
-}
-
-impl Leaves {
-    fn of<B: AsRef<[u8]>>(hasher: Hasher, codec: Codec, keys: &[B], values: &[B]) -> Leaves {
-        let mut leaves = Leaves {
-            paths: Vec::new(),
-            path_ends: Vec::with_capacity(keys.len()),
-            ids: Vec::with_capacity(keys.len()),
-            digests: Vec::with_capacity(keys.len()),
-        };
-        let mut scratch = Vec::new();
-        for (key, value) in keys.iter().zip(values) {
-            let digest = ValueDigest::of_value(hasher, value.as_ref());
-            codec.put_path(&mut leaves.paths, key.as_ref());
-            leaves.path_ends.push(leaves.paths.len());
-            leaves.ids.push(leaf_id(hasher, key.as_ref(), &digest, &mut scratch));
-            leaves.digests.push(digest);
-        }
-        leaves
-    }
-
-    pub fn path(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.path_ends[index - 1] };
-        &self.paths[start..self.path_ends[index]]
-    }
-
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
 }
 
 /// A stub, or a value outside the range as a leaf.
@@ -109,7 +73,7 @@ struct Outside {
 }
 
 /// Return what a proof shows, or why it does not.
-pub fn verify<B: AsRef<[u8]>>(request: &Request<B>) -> Result<Shown, Rejection> {
+pub fn verify<B: AsRef<[u8]> + Sync>(request: &Request<B>) -> Result<Shown, Rejection> {
     let limits = &request.limits;
     if let Some(max_keys) = limits.max_keys.filter(|most| request.keys.len() > *most) {
         return Err(Rejection::new("TOO_MANY_KEYS", format!("{} of at most {max_keys}", request.keys.len())));
@@ -291,7 +255,7 @@ fn uint_bytes(number: usize) -> usize {
     }
 }
 
-fn fold<B: AsRef<[u8]>>(
+fn fold<B: AsRef<[u8]> + Sync>(
     request: &Request<B>,
     start: Option<&[u8]>,
     end: Option<&[u8]>,
@@ -301,17 +265,16 @@ fn fold<B: AsRef<[u8]>>(
     let split = start.map_or(0, |start| outside.partition_point(|item| item.path.as_slice() < start));
     let (before, behind) = outside.split_at(split);
     check_stubs(before, &leaves, behind)?;
-    let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec);
+    let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec, false);
     let contradiction = |_| Rejection::new("MALFORMED", "its items are out of order");
     for item in before {
-        fold.feed(&item.path, Item::Node(item.id, item.digest)).map_err(contradiction)?;
+        fold.feed(&item.path, Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)?;
     }
     for index in 0..leaves.len() {
-        let item = Item::Node(leaves.ids[index], Some(leaves.digests[index]));
-        fold.feed(leaves.path(index), item).map_err(contradiction)?;
+        fold.feed(leaves.path(index), leaves.item(index)).map_err(contradiction)?;
     }
     for item in behind {
-        fold.feed(&item.path, Item::Node(item.id, item.digest)).map_err(contradiction)?;
+        fold.feed(&item.path, Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)?;
     }
     let root = fold.finish().unwrap_or([0; ID_BYTES]);
     if root != request.root.as_ref() {

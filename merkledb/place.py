@@ -1,0 +1,64 @@
+"""Where a node of the past is, as history keeps it: a branch by its path, a bucket by its keys.
+
+    one part for a branch, one for each key of a bucket
+        is key (1 bit) ‖ length (15)      2 bytes
+        the rest of the path, or of the key
+
+Both are told from a slot above the node on: of a path, the tokens behind the slot; of a key, its bytes from
+the one on that the slot ends in or before.  A leaf is a bucket of one key here, whatever it weighs.
+"""
+
+from typing import Final, NamedTuple
+
+_KEY: Final = 1 << 15
+LENGTH_BYTES: Final = 2
+
+
+class Place(NamedTuple):
+    """Where a node is, seen from a slot.
+
+    Attributes:
+        path: Of a branch, one token a byte.
+        keys: Of a bucket, ascending; empty for a branch.
+    """
+
+    path: bytes = b""
+    keys: tuple[bytes, ...] = ()
+
+    def parts(self) -> list[bytes]:
+        """Return the encoded parts."""
+        if self.keys:
+            return [(len(key) | _KEY).to_bytes(LENGTH_BYTES) + key for key in self.keys]
+        return [len(self.path).to_bytes(LENGTH_BYTES) + self.path]
+
+    def with_part(self, rest: bytes, *, is_key: bool) -> "Place":
+        """Return the place with one more part."""
+        return Place(self.path, (*self.keys, rest)) if is_key else Place(rest, self.keys)
+
+
+def parse_part(row: bytes, at: int) -> tuple[bool, bytes, int]:
+    """Return whether the part at ``at`` is a key, the rest of it or of a path, and where the part ends.
+
+    Raises:
+        ValueError: It is cut off.
+    """
+    length = int.from_bytes(row[at : at + LENGTH_BYTES])
+    at += LENGTH_BYTES
+    end = at + (length & _KEY - 1)
+    if end > len(row):
+        raise ValueError("a row ends inside a place")
+    return length >= _KEY, row[at:end], end
+
+
+def parse_place(row: bytes) -> Place | None:
+    """Return the place that all parts of a row tell; None of an empty row."""
+    place, at = Place(), 0
+    while at < len(row):
+        is_key, rest, at = parse_part(row, at)
+        place = place.with_part(rest, is_key=is_key)
+    return place if row else None
+
+
+def shared_bytes(slot: bytes, token_bits: int) -> int:
+    """Return how many whole bytes of a key a slot tells, whose tokens have so many bits."""
+    return len(slot) * token_bits // 8
