@@ -15,7 +15,7 @@ at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -156,23 +156,28 @@ class Trie(ABC):
             last = len(found) - 1
             while last > 0 and not bound.startswith(found[last].path):
                 last -= 1
-            known = {node.path for node in found}
+            below = self._way_down(found[last], bound)
             # Both paths may leave the trie inside the same edge.
-            found += [node for node in self._way_down(found[last], bound) if node.path not in known]
+            is_known = below and last + 1 < len(found) and below[0].path == found[last + 1].path
+            found += [] if is_known else below
         return found
 
-    def _way_down(self, node: Node, bound: bytes) -> Iterator[Node]:
-        """Yield the nodes on the path of a bound below a node."""
-        while node.record is not None and bound.startswith(node.path) and len(bound) > len(node.path):
-            token = bound[len(node.path)]
-            try:
-                weight = child_weight(node.record, token)
-            except ValueError as error:
-                raise self.unreadable(node.path, error) from error
-            if weight is None:
-                return
-            node = self.child(node, token, weight)
-            yield node
+    def _way_down(self, node: Node, bound: bytes) -> list[Node]:
+        """Return the nodes on the path of a bound below a node."""
+        found: list[Node] = []
+        path, record = node.path, node.record
+        try:
+            while record is not None and bound.startswith(path) and len(bound) > len(path):
+                token = bound[len(path)]
+                weight = child_weight(record, token)
+                if weight is None:
+                    break
+                node = self.child(node, token, weight)
+                path, record = node.path, node.record
+                found.append(node)
+        except ValueError as error:
+            raise self.unreadable(path, error) from error
+        return found
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
@@ -340,6 +345,15 @@ class StoredTrie(OpenTrie):
             return None
         path = self._codec.path(key_of_row(self._values.key()))
         return Node(path, None) if path.startswith(slot) else None
+
+    def node_at(self, slot: bytes) -> Node:
+        """Return the topmost node at or below a slot that is taken, and holds no bucket."""
+        # The usual case, without a detour.
+        if slot[0] and self._branches.set_range(slot):
+            path, record = self._branches.item()
+            if path.startswith(slot):
+                return Node(path, record)
+        return super().node_at(slot)
 
     def nodes_at(self, slots: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
         """Return the paths and the records of the topmost nodes at or below slots that hold no buckets."""

@@ -41,6 +41,7 @@ from merkledb.weights import HEAVY
 
 # What a sealed class is made with; its only users are the verifiers.
 SEAL: Final = object()
+_DEFAULT_SCHEME: Final = Scheme()
 # A pair in memory takes about so much beside its bytes: objects, and its part of the branches above it.
 _PAIR_OVERHEAD_BYTES: Final = 256
 
@@ -147,7 +148,7 @@ def verify_range(
     """
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")
-    compiled, scheme = twin(), scheme or Scheme()
+    compiled, scheme = twin(), scheme or _DEFAULT_SCHEME
     if compiled is not None:
         return verify_compiled(compiled, proof, root, start, end, scheme, max_keys, max_bytes)
     return verify_pure(proof, root, start, end, scheme, max_keys, max_bytes)
@@ -190,17 +191,18 @@ def verify_compiled(
     if type(verdict[0]) is str:
         raise InvalidProof(Reason[verdict[0]], verdict[1])
     branches, frontier = verdict
-    request = Request(scheme, root, start, end, proof.end)
+    complete = proof.end == end
+    request = None if complete else Request(scheme, root, start, end, proof.end)
     return VerifiedRange(
         seal=SEAL,
         scheme=scheme,
         root=root,
         start=start,
         end=proof.end,
-        complete=proof.end == end,
+        complete=complete,
         keys=proof.keys,
         values=proof.values,
-        next_keys=tuple(next_keys(proof, request)),
+        next_keys=() if request is None else tuple(next_keys(proof, request)),
         branches=branches,
         frontier=Items(frontier[0], frontier[1], frontier[2], frontier[3], {}),
     )

@@ -532,15 +532,19 @@ fn branch_of(branch: &Bound<'_, PyAny>, branch_type: &Bound<'_, PyType>) -> PyRe
         return Err(PyTypeError::new_err("it is no branch"));
     }
     let branch = branch.cast::<PyTuple>()?;
-    let mut children = Vec::new();
-    for child in branch.get_item(2)?.cast_exact::<PyTuple>()?.iter() {
+    let columns = branch.get_item(2)?;
+    let columns = columns.cast_exact::<PyTuple>()?;
+    let mut children = Vec::with_capacity(columns.len());
+    for child in columns.iter_borrowed() {
         let child = child.cast_exact::<PyTuple>()?;
         if child.len() != 2 {
             return Err(PyTypeError::new_err("a child is a token and an id"));
         }
-        // An integer that is no byte is a hostile token, which the verification names.
-        let token = child.get_item(0)?.cast_exact::<PyInt>()?.extract::<u8>().ok();
-        children.push((token, bytes_of(&child.get_item(1)?)?));
+        // An integer that is no byte is a hostile token, and an id may have any length: the verification names
+        // them.
+        let token = child.get_borrowed_item(0)?.cast_exact::<PyInt>()?.extract::<u8>().ok();
+        let id = child.get_borrowed_item(1)?.cast_exact::<PyBytes>()?.as_bytes().try_into().ok();
+        children.push((token, id));
     }
     Ok(Branch {
         path: bytes_of(&branch.get_item(0)?)?,

@@ -9,8 +9,8 @@ use crate::path::{Codec, shared_depth};
 pub struct Branch<B> {
     pub path: B,
     pub digest: Option<B>,
-    /// Token and id; None for a token that is no byte.
-    pub children: Vec<(Option<u8>, B)>,
+    /// Token and id; None for a token that is no byte, and for an id that has not its length.
+    pub children: Vec<(Option<u8>, Option<Id>)>,
 }
 
 /// A proof and what was asked for.
@@ -65,11 +65,38 @@ pub enum Top {
     Leaf(usize),
 }
 
-/// A stub, or a value outside the range as a leaf.
+/// The stubs of a boundary, and its values as leaves, ascending by path.
 struct Outside {
-    path: Vec<u8>,
+    /// Their paths, in any order, end to end.
+    paths: Vec<u8>,
+    items: Vec<OutsideItem>,
+}
+
+struct OutsideItem {
+    /// Where its path is.
+    path: std::ops::Range<usize>,
+    /// The beginning of its path as a number, which is compared at once.
+    head: u128,
     id: Id,
     digest: Option<ValueDigest>,
+}
+
+impl Outside {
+    fn path(&self, index: usize) -> &[u8] {
+        &self.paths[self.items[index].path.clone()]
+    }
+
+    fn push(&mut self, path: &[u8], token: Option<u8>, id: Id, digest: Option<ValueDigest>) {
+        let start = self.paths.len();
+        self.paths.extend_from_slice(path);
+        self.paths.extend(token);
+        let mut head = [0; size_of::<u128>()];
+        for (byte, token) in head.iter_mut().zip(&self.paths[start..]) {
+            *byte = *token;
+        }
+        let head = u128::from_be_bytes(head);
+        self.items.push(OutsideItem { path: start..self.paths.len(), head, id, digest });
+    }
 }
 
 /// Return what a proof shows, or why it does not.
@@ -169,7 +196,7 @@ fn check_branch<B: AsRef<[u8]>>(
     if !branch.children.windows(2).all(|pair| pair[0].0 < pair[1].0) {
         return Err(Rejection::new("TOKENS_OUT_OF_ORDER", at_path(path)));
     }
-    if branch.children.iter().any(|(_, id)| id.as_ref().len() != ID_BYTES) {
+    if branch.children.iter().any(|(_, id)| id.is_none()) {
         return Err(Rejection::new("BAD_ID", at_path(path)));
     }
     if let Some(digest) = &branch.digest {
@@ -262,19 +289,23 @@ fn fold<B: AsRef<[u8]> + Sync>(
 ) -> Result<Shown, Rejection> {
     let leaves = Leaves::of(request.hasher, request.codec, &request.keys, &request.values);
     let outside = outside_items(request);
-    let split = start.map_or(0, |start| outside.partition_point(|item| item.path.as_slice() < start));
-    let (before, behind) = outside.split_at(split);
-    check_stubs(before, &leaves, behind)?;
+    let split = start
+        .map_or(0, |start| outside.items.partition_point(|item| &outside.paths[item.path.clone()] < start));
+    check_stubs(&outside, split, &leaves)?;
     let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec, false);
     let contradiction = |_| Rejection::new("MALFORMED", "its items are out of order");
-    for item in before {
-        fold.feed(&item.path, Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)?;
+    let feed_outside = |fold: &mut Fold<&[u8]>, index: usize| {
+        let item = &outside.items[index];
+        fold.feed(outside.path(index), Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)
+    };
+    for index in 0..split {
+        feed_outside(&mut fold, index)?;
     }
     for index in 0..leaves.len() {
         fold.feed(leaves.path(index), leaves.item(index)).map_err(contradiction)?;
     }
-    for item in behind {
-        fold.feed(&item.path, Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)?;
+    for index in split..outside.items.len() {
+        feed_outside(&mut fold, index)?;
     }
     let root = fold.finish().unwrap_or([0; ID_BYTES]);
     if root != request.root.as_ref() {
@@ -287,48 +318,52 @@ fn fold<B: AsRef<[u8]> + Sync>(
 }
 
 /// Return the boundary's stubs and digests, ascending.
-fn outside_items<B: AsRef<[u8]>>(request: &Request<B>) -> Vec<Outside> {
-    let mut items = Vec::new();
+fn outside_items<B: AsRef<[u8]>>(request: &Request<B>) -> Outside {
+    let mut outside = Outside { paths: Vec::new(), items: Vec::with_capacity(8 * request.boundary.len()) };
     let mut scratch = Vec::new();
     let mut key = Vec::new();
     for branch in &request.boundary {
         let path = branch.path.as_ref();
         for (token, id) in &branch.children {
-            let mut slot = path.to_vec();
-            slot.extend(token);
-            let Ok(id) = id.as_ref().try_into() else { continue };
-            items.push(Outside { path: slot, id, digest: None });
+            if let Some(id) = id {
+                outside.push(path, *token, *id, None);
+            }
         }
         let digest = branch.digest.as_ref().and_then(|digest| ValueDigest::from_slice(digest.as_ref()));
         if let Some(digest) = digest {
             key.clear();
             request.codec.put_packed(&mut key, path);
             let id = leaf_id(request.hasher, &key, &digest, &mut scratch);
-            items.push(Outside { path: path.to_vec(), id, digest: Some(digest) });
+            outside.push(path, None, id, Some(digest));
         }
     }
-    items.sort_by(|one, other| one.path.cmp(&other.path));
-    items
+    let Outside { paths, mut items } = outside;
+    items.sort_by(|one, other| {
+        let whole = || paths[one.path.clone()].cmp(&paths[other.path.clone()]);
+        one.head.cmp(&other.head).then_with(whole)
+    });
+    Outside { paths, items }
 }
 
 /// Check that every stub hangs directly under its branch, with nothing below it.
-fn check_stubs(before: &[Outside], leaves: &Leaves, behind: &[Outside]) -> Result<(), Rejection> {
-    let (middle, count) = (before.len() + leaves.len(), before.len() + leaves.len() + behind.len());
-    let path_at = |index: usize| -> &[u8] {
-        if index < before.len() {
-            &before[index].path
-        } else if index < middle {
-            leaves.path(index - before.len())
+///
+/// The leaves stand before the item number `split`.
+fn check_stubs(outside: &Outside, split: usize, leaves: &Leaves) -> Result<(), Rejection> {
+    let is_stub = |index: &usize| outside.items[*index].digest.is_none();
+    for index in (0..outside.items.len()).filter(is_stub) {
+        let path = outside.path(index);
+        let left = match index {
+            _ if index == split && leaves.len() > 0 => Some(leaves.path(leaves.len() - 1)),
+            0 => None,
+            _ => Some(outside.path(index - 1)),
+        };
+        let right = if index + 1 == split && leaves.len() > 0 {
+            Some(leaves.path(0))
         } else {
-            &behind[index - middle].path
-        }
-    };
-    let numbered = before.iter().enumerate().chain((middle..).zip(behind));
-    for (index, item) in numbered.filter(|(_, item)| item.digest.is_none()) {
-        let path = item.path.as_slice();
-        let left = (index > 0).then(|| shared_depth(path, path_at(index - 1)));
-        let right = (index + 1 < count).then(|| shared_depth(path, path_at(index + 1)));
-        let depth = left.max(right);
+            (index + 1 < outside.items.len()).then(|| outside.path(index + 1))
+        };
+        let shared = |neighbour: &[u8]| shared_depth(path, neighbour);
+        let depth = left.map(shared).max(right.map(shared));
         if depth == Some(path.len()) {
             return Err(Rejection::new("ITEM_BELOW_STUB", at_path(path)));
         }
