@@ -15,7 +15,8 @@ pub fn branches<B: AsRef<[u8]> + Sync>(
     let leaves = Leaves::of(hasher, codec, keys, values);
     let mut fold: Fold<&[u8]> = Fold::new(hasher, codec, true);
     for index in 0..leaves.len() {
-        fold.feed(leaves.path(index), leaves.item(index))?;
+        let next = (index + 1 < leaves.len()).then(|| leaves.path(index + 1));
+        fold.feed_before(leaves.path(index), leaves.item(index), next)?;
     }
     fold.finish();
     Ok(fold.closed)

@@ -116,6 +116,21 @@ impl<R: AsRef<[u8]>> Fold<R> {
         }
     }
 
+    /// Take the next item of the stream, when the one behind it is known, too; None at the end.
+    ///
+    /// For whoever has all paths at hand, so that none has to be kept.
+    pub fn feed_before(&mut self, path: &[u8], item: Item<R>, next: Option<&[u8]>) -> Result<(), OutOfOrder> {
+        let Some(next) = next else {
+            self.last = Some((path.to_vec(), item));
+            return Ok(());
+        };
+        if next <= path {
+            return Err(OutOfOrder);
+        }
+        self.step(path, item, Some(shared_depth(path, next)));
+        Ok(())
+    }
+
     /// Take the next item of the stream.
     pub fn feed(&mut self, path: &[u8], item: Item<R>) -> Result<(), OutOfOrder> {
         if let Some((mut last_path, last_item)) = self.last.take() {
@@ -279,12 +294,13 @@ pub fn fold_all<B: AsRef<[u8]> + Sync, R: AsRef<[u8]>>(
     let mut order: Vec<usize> = (0..leaves.len() + paths.len().min(items.len())).collect();
     order.sort_by(|one, other| path_of(*one).cmp(path_of(*other)));
     let mut fold = Fold::new(hasher, codec, false);
-    for index in order {
+    for (number, index) in order.iter().enumerate() {
         let item = match index.checked_sub(leaves.len()) {
-            None => leaves.item(index),
+            None => leaves.item(*index),
             Some(index) => items[index].take().unwrap_or(Item::Deleted),
         };
-        fold.feed(path_of(index), item)?;
+        let next = order.get(number + 1).map(|next| path_of(*next));
+        fold.feed_before(path_of(*index), item, next)?;
     }
     Ok((fold.finish(), fold.closed))
 }

@@ -10,27 +10,22 @@ use crate::path::Codec;
 pub struct Leaves {
     paths: Vec<u8>,
     path_ends: Vec<usize>,
-    pub ids: Vec<Id>,
-    pub digests: Vec<ValueDigest>,
+    hashed: Vec<(ValueDigest, Id)>,
     pub weights: Vec<u8>,
 }
 
 impl Leaves {
     pub fn of<B: AsRef<[u8]> + Sync>(hasher: Hasher, codec: Codec, keys: &[B], values: &[B]) -> Leaves {
+        let key_bytes: usize = keys.iter().map(|key| key.as_ref().len()).sum();
         let mut leaves = Leaves {
-            paths: Vec::new(),
+            paths: Vec::with_capacity(key_bytes * codec.tokens_per_byte),
             path_ends: Vec::with_capacity(keys.len()),
-            ids: Vec::with_capacity(keys.len()),
-            digests: Vec::with_capacity(keys.len()),
+            hashed: hash_all(hasher, keys, values),
             weights: values.iter().map(|value| weight_of(value.as_ref())).collect(),
         };
         for key in keys {
             codec.put_path(&mut leaves.paths, key.as_ref());
             leaves.path_ends.push(leaves.paths.len());
-        }
-        for (digest, id) in hash_all(hasher, keys, values) {
-            leaves.digests.push(digest);
-            leaves.ids.push(id);
         }
         leaves
     }
@@ -41,11 +36,20 @@ impl Leaves {
     }
 
     pub fn item<R>(&self, index: usize) -> Item<R> {
-        Item::Node(self.ids[index], Some(self.digests[index]), self.weights[index])
+        let (digest, id) = self.hashed[index];
+        Item::Node(id, Some(digest), self.weights[index])
+    }
+
+    pub fn id(&self, index: usize) -> &Id {
+        &self.hashed[index].1
+    }
+
+    pub fn digest(&self, index: usize) -> &ValueDigest {
+        &self.hashed[index].0
     }
 
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.hashed.len()
     }
 }
 

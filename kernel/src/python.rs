@@ -564,8 +564,8 @@ fn shown_to_python<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Verdict<'py>
         let (path, id, digest, weight) = match top {
             Top::Branch(index) => (closed.path(*index), &closed.ids[*index], None, HEAVY),
             Top::Leaf(index) => {
-                let digest = Some(&leaves.digests[*index]);
-                (leaves.path(*index), &leaves.ids[*index], digest, leaves.weights[*index])
+                let digest = Some(leaves.digest(*index));
+                (leaves.path(*index), leaves.id(*index), digest, leaves.weights[*index])
             }
         };
         paths.push(PyBytes::new(py, path));

@@ -86,6 +86,11 @@ impl Outside {
         &self.paths[self.items[index].path.clone()]
     }
 
+    fn item<R>(&self, index: usize) -> Item<R> {
+        let item = &self.items[index];
+        Item::Node(item.id, item.digest, HEAVY)
+    }
+
     fn push(&mut self, path: &[u8], token: Option<u8>, id: Id, digest: Option<ValueDigest>) {
         let start = self.paths.len();
         self.paths.extend_from_slice(path);
@@ -294,18 +299,21 @@ fn fold<B: AsRef<[u8]> + Sync>(
     check_stubs(&outside, split, &leaves)?;
     let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec, false);
     let contradiction = |_| Rejection::new("MALFORMED", "its items are out of order");
-    let feed_outside = |fold: &mut Fold<&[u8]>, index: usize| {
-        let item = &outside.items[index];
-        fold.feed(outside.path(index), Item::Node(item.id, item.digest, HEAVY)).map_err(contradiction)
+    let behind = split + leaves.len();
+    let count = outside.items.len() + leaves.len();
+    let path_at = |number: usize| match number {
+        _ if number < split => outside.path(number),
+        _ if number < behind => leaves.path(number - split),
+        _ => outside.path(number - leaves.len()),
     };
-    for index in 0..split {
-        feed_outside(&mut fold, index)?;
-    }
-    for index in 0..leaves.len() {
-        fold.feed(leaves.path(index), leaves.item(index)).map_err(contradiction)?;
-    }
-    for index in split..outside.items.len() {
-        feed_outside(&mut fold, index)?;
+    let item_at = |number: usize| match number {
+        _ if number < split => outside.item(number),
+        _ if number < behind => leaves.item(number - split),
+        _ => outside.item(number - leaves.len()),
+    };
+    for number in 0..count {
+        let next = (number + 1 < count).then(|| path_at(number + 1));
+        fold.feed_before(path_at(number), item_at(number), next).map_err(contradiction)?;
     }
     let root = fold.finish().unwrap_or([0; ID_BYTES]);
     if root != request.root.as_ref() {
