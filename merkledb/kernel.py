@@ -11,6 +11,7 @@ streams.
 
 import logging
 import os
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Final, Protocol, TypeAlias
@@ -264,21 +265,13 @@ def pure_bucket_branches(scheme: Scheme, keys: list[bytes], values: list[bytes])
     return dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
 
 
-def child_weight(record: bytes, token: int) -> int | None:
-    """Return the weight of a record's child at ``token``; None when there is none.
+def child_weight() -> Callable[[bytes, int], int | None]:
+    """Return what finds the weight of a record's child at a token, see ``record.pure_child_weight``.
 
-    Raises:
-        ValueError: It is no record.
+    It raises ValueError, of which the pure twin says why.
     """
     compiled = twin()
-    if compiled is not None:
-        try:
-            weight: int | None = compiled.child_weight(record, token)
-        except ValueError:
-            # The pure twin says why.
-            return pure_child_weight(record, token)
-        return weight
-    return pure_child_weight(record, token)
+    return pure_child_weight if compiled is None else compiled.child_weight
 
 
 def trimmed(

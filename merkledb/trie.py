@@ -165,18 +165,19 @@ class Trie(ABC):
     def _way_down(self, node: Node, bound: bytes) -> list[Node]:
         """Return the nodes on the path of a bound below a node."""
         found: list[Node] = []
-        path, record = node.path, node.record
+        path, record, weight_at = node.path, node.record, child_weight()
         try:
             while record is not None and bound.startswith(path) and len(bound) > len(path):
                 token = bound[len(path)]
-                weight = child_weight(record, token)
+                weight = weight_at(record, token)
                 if weight is None:
                     break
                 node = self.child(node, token, weight)
                 path, record = node.path, node.record
                 found.append(node)
-        except ValueError as error:
-            raise self.unreadable(path, error) from error
+        except ValueError:
+            self.parse(node)
+            raise
         return found
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
