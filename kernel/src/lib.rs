@@ -13,3 +13,4 @@ mod python_trie;
 mod python_verify;
 mod verify;
 mod walk;
+mod whole;

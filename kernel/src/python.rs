@@ -10,6 +10,7 @@ use crate::columns::{
 };
 use crate::fold::{self, Closed, OutOfOrder};
 use crate::leaves::hash_all;
+use crate::whole;
 
 /// Which interface this is; the Python side refuses another one.
 const INTERFACE: u32 = 2;
@@ -112,7 +113,7 @@ fn fold_all<'py>(
     let (keys, values) = (column_of(keys)?, column_of(values)?);
     require_equal(&[keys.len(), values.len()])?;
     let paths = column_of(paths)?;
-    let folded = py.detach(|| fold::fold_all(hasher, codec, &paths, items, &keys, &values));
+    let folded = py.detach(|| whole::fold_all(hasher, codec, &paths, items, &keys, &values));
     let (root, closed) = folded
         .map_err(|_: OutOfOrder| PyValueError::new_err("the stream is not in strictly ascending order"))?;
     let columns = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
