@@ -24,7 +24,7 @@ from merkledb.content import Content
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.kernel import kernel_name
 from merkledb.proof import ChangeProof, RangeProof
-from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
+from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
 from merkledb.revisions import (
     TIP,
     Revision,
@@ -33,6 +33,7 @@ from merkledb.revisions import (
     read_revision,
     read_tip,
 )
+from merkledb.rows import StoredRows
 from merkledb.scheme import Scheme
 from merkledb.snapshot import Snapshot
 from merkledb.state import require_max_keys, require_range
@@ -145,6 +146,11 @@ class Database(Content):
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent."""
+        store = self._store
+        with store.read() as transaction:
+            if is_at_rest(transaction.get(TIP, db=store.meta)):
+                trie = StoredTrie(store, transaction, self.scheme)
+                return prove_key(trie, StoredRows(store, transaction), key)
         with self.snapshot() as snapshot:
             return snapshot.prove(key)
 

@@ -32,6 +32,15 @@ _MAX_AIMS: Final = 6
 Proof = TypeVar("Proof", RangeProof, ChangeProof)
 
 
+def prove_key(trie: Trie, rows: Rows, key: bytes) -> RangeProof:
+    """Return the proof that ``key`` is present in a state with its value, or absent."""
+    value, path = rows.value(key), trie.scheme.codec.path(key)
+    boundary = trie.boundary(path, path)
+    if value is None:
+        return RangeProof((), (), key, boundary)
+    return RangeProof((key,), (value,), key, boundary)
+
+
 def prove_range(
     trie: Trie, rows: Rows, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int
 ) -> RangeProof:

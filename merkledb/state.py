@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from merkledb.content import Content
 from merkledb.errors import InvalidRange
 from merkledb.proof import RangeProof
-from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_range
+from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.rows import Rows
 from merkledb.scheme import Scheme
 from merkledb.store import Store, key_of_row
@@ -84,12 +84,7 @@ class State(Content):
         A range proof with start == end.
         """
         with self._store.translated():
-            value = self._rows().value(key)
-            path = self.scheme.codec.path(key)
-            boundary = self.trie().boundary(path, path)
-            if value is None:
-                return RangeProof((), (), key, boundary)
-            return RangeProof((key,), (value,), key, boundary)
+            return prove_key(self.trie(), self._rows(), key)
 
     def prove_range(
         self,
