@@ -1,10 +1,10 @@
 """The kernel: the part that hashes and folds, pure or compiled, behind the same columns.
 
-The pure one is the specification: ``fold``, ``walk``, ``verifier``, and ``pure_past_rows`` in
-``past_branch``.  Its compiled twin, the package ``merklekernel``, does the same several times faster, with
-the interpreter lock released; it is used where it is installed.  Both give the same roots, records,
-frontiers, and reasons for a rejection, and tests hold them against each other on random and on hostile
-streams.
+The pure one is the specification: ``fold``, ``walk``, ``verifier``, and the functions that are called pure
+here, in ``boundary``, ``record`` and ``past_branch``.  Its compiled twin, the package ``merklekernel``, does
+the same several times faster, with the interpreter lock released; it is used where it is installed.  Both
+give the same roots, records, frontiers, and reasons for a rejection, and tests hold them against each other
+on random and on hostile streams.
 
 ``MERKLESYNC_KERNEL=pure`` or ``=compiled`` in the environment forces either.
 """
