@@ -11,8 +11,7 @@ The two paths of the bounds go down; x is strictly outside, . is inside:
 from typing import Final
 
 from merkledb.proof import Branch
-from merkledb.record import parse_record
-from merkledb.walk import Unreadable
+from merkledb.record import Unreadable, parse_record
 
 # Above every token.
 ALL_TOKENS: Final = 256

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from merkledb.fold import DELETED, ItemRow, Items, joined
 from merkledb.kernel import in_order, leaves, new_walk, sort_changes
 from merkledb.node import Found, Node
-from merkledb.record import TOKENS
+from merkledb.record import TOKENS, Unreadable
 from merkledb.scheme import Scheme, require_value_length
 from merkledb.trie import Inside, OpenTrie
-from merkledb.walk import Step, Unreadable
+from merkledb.walk import Step
 from merkledb.weights import HEAVY, weight_of
 
 

@@ -1,10 +1,10 @@
 """The kernel: the part that hashes and folds, pure or compiled, behind the same columns.
 
-The pure one is the specification: ``fold``, ``walk``, ``verifier``, and the functions that are called pure
-here, in ``boundary``, ``record`` and ``past_branch``.  Its compiled twin, the package ``merklekernel``, does
-the same several times faster, with the interpreter lock released; it is used where it is installed.  Both
-give the same roots, records, frontiers, and reasons for a rejection, and tests hold them against each other
-on random and on hostile streams.
+The pure one is the specification: ``fold``, ``walk``, ``verifier``, ``pure``, and the functions of that
+name in ``boundary``, ``record`` and ``past_branch``.  Its compiled twin, the package
+``merklekernel``, does the same several times faster, with the interpreter lock released; it is used where it
+is installed.  Both give the same roots, records, frontiers, and reasons for a rejection, and tests hold them
+against each other on random and on hostile streams.
 
 ``MERKLESYNC_KERNEL=pure`` or ``=compiled`` in the environment forces either.
 """
@@ -14,13 +14,21 @@ import os
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from merkledb.boundary import pure_trimmed
 from merkledb.errors import KernelMissing
-from merkledb.fold import Branches, Fold, Items, joined
+from merkledb.fold import Branches, Fold, Items
 from merkledb.paths import PathCodec
 from merkledb.proof import Branch
+from merkledb.pure import (
+    Sorted,
+    pure_bucket_branches,
+    pure_fold_all,
+    pure_in_order,
+    pure_leaves,
+    pure_sort_changes,
+)
 from merkledb.record import pure_child_weight
 from merkledb.scheme import EMPTY_ROOT, Scheme
 from merkledb.walk import Step, Walk
@@ -29,8 +37,6 @@ from merkledb.weights import weights_of
 VARIABLE: Final = "MERKLESYNC_KERNEL"
 # What the compiled kernel must say of itself: its arguments and results are those that are used here.
 _INTERFACE: Final = 2
-
-_NONE: Final = type(None)
 
 _log = logging.getLogger(__name__)
 
@@ -160,17 +166,8 @@ def new_walk(scheme: Scheme, keys: list[bytes]) -> AnyWalk:
     return Walk(codec, keys) if compiled is None else CompiledWalk(compiled, codec, keys)
 
 
-Sorted: TypeAlias = tuple[list[bytes], list[bytes], list[bytes], list[bytes], int, int]
-
-
 def sort_changes(new: dict[bytes, bytes | None]) -> Sorted:
-    """Return all keys, those that get a value, their values, and the others, each ascending by key.
-
-    And the lengths of the longest key and of the longest value.
-
-    Raises:
-        TypeError: A key is not bytes, or a value neither bytes nor None.
-    """
+    """Return changes as columns; see ``pure.pure_sort_changes``."""
     compiled = twin()
     if compiled is None:
         return pure_sort_changes(new)
@@ -178,53 +175,13 @@ def sort_changes(new: dict[bytes, bytes | None]) -> Sorted:
     return columns
 
 
-def pure_sort_changes(new: dict[bytes, bytes | None]) -> Sorted:
-    """Do the same by the pure kernel."""
-    value_types = set(map(type, new.values()))
-    if not {bytes}.issuperset(map(type, new)) or not {bytes, _NONE}.issuperset(value_types):
-        raise TypeError("changes map bytes to bytes, or to None to delete")
-    keys = sorted(new)
-    deleted = [key for key in keys if new[key] is None] if _NONE in value_types else []
-    put_keys = [key for key in keys if new[key] is not None] if deleted else keys
-    put_values = [value for value in map(new.__getitem__, put_keys) if value is not None]
-    longest_key, longest_value = max(map(len, keys), default=0), max(map(len, put_values), default=0)
-    return keys, put_keys, put_values, deleted, longest_key, longest_value
-
-
-def hash_leaves(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Return the digest of each value, and the id of each leaf."""
-    compiled = twin()
-    if compiled is not None:
-        digests, ids = compiled.hash_leaves(scheme.hasher, keys, values)
-        return digests, ids
-    digests = scheme.digests(values)
-    return digests, scheme.leaf_ids(keys, digests)
-
-
 def fold_all(scheme: Scheme, items: Items, keys: list[bytes], values: list[bytes]) -> tuple[bytes, Branches]:
-    """Fold items and pairs, in any order; return the root and the branches.
-
-    Raises:
-        ValueError: Two of them have the same path.
-    """
+    """Fold items and pairs, in any order; see ``pure.pure_fold_all``."""
     compiled = twin()
     if compiled is None:
         return pure_fold_all(scheme, items, keys, values)
     root, closed = compiled.fold_all(scheme.hasher, scheme.branch_factor, *items, keys, values)
     return root or EMPTY_ROOT, Branches(*closed)
-
-
-def pure_fold_all(
-    scheme: Scheme, items: Items, keys: list[bytes], values: list[bytes]
-) -> tuple[bytes, Branches]:
-    """Do the same by the pure kernel."""
-    digests = scheme.digests(values)
-    ids, weights = scheme.leaf_ids(keys, digests), bytearray(weights_of(values))
-    pairs = Items(scheme.codec.paths(keys), list(ids), list(digests), weights, {})
-    fold = Fold(scheme)
-    closed = fold.feed(pure_in_order(joined(pairs, items)))
-    root, last = fold.finish()
-    return root, Branches(closed.paths + last.paths, closed.records + last.records, closed.ids + last.ids)
 
 
 def in_order(items: Items) -> Items:
@@ -236,18 +193,6 @@ def in_order(items: Items) -> Items:
     return Items(paths, ids, digests, weights, items.records)
 
 
-def pure_in_order(items: Items) -> Items:
-    """Do the same by the pure kernel."""
-    order = sorted(range(len(items.paths)), key=items.paths.__getitem__)
-    return Items(
-        list(map(items.paths.__getitem__, order)),
-        list(map(items.ids.__getitem__, order)),
-        list(map(items.digests.__getitem__, order)),
-        bytearray(map(items.weights.__getitem__, order)),
-        items.records,
-    )
-
-
 def bucket_branches(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> dict[bytes, bytes]:
     """Return the records of all branches that the pairs of a bucket make, by path."""
     compiled = twin()
@@ -255,14 +200,6 @@ def bucket_branches(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> d
         return pure_bucket_branches(scheme, keys, values)
     branches: dict[bytes, bytes] = compiled.bucket_branches(scheme.hasher, scheme.branch_factor, keys, values)
     return branches
-
-
-def pure_bucket_branches(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> dict[bytes, bytes]:
-    """Do the same by the pure kernel."""
-    fold = Fold(scheme, buckets=True)
-    closed = fold.feed(leaves(scheme, keys, values))
-    _, last = fold.finish()
-    return dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
 
 
 def child_weight() -> Callable[[bytes, int], int | None]:
@@ -294,7 +231,9 @@ def trimmed(
 
 
 def leaves(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> Items:
-    """Return pairs, ascending by key, as the fold's items."""
-    digests, ids = hash_leaves(scheme, keys, values)
-    weights = bytearray(weights_of(values))
-    return Items(scheme.codec.paths(keys), list(ids), list(digests), weights, {})
+    """Return pairs as the fold's items, in the same order."""
+    compiled = twin()
+    if compiled is None:
+        return pure_leaves(scheme, keys, values)
+    digests, ids = compiled.hash_leaves(scheme.hasher, keys, values)
+    return Items(scheme.codec.paths(keys), ids, digests, bytearray(weights_of(values)), {})

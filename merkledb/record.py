@@ -24,6 +24,19 @@ COUNTS: Final = [uvarint(count) for count in range(257)]
 TOKENS: Final = [bytes([token]) for token in range(256)]
 
 
+class Unreadable(ValueError):
+    """The row of one of several branches is no record.
+
+    Args:
+        number: The branch's.
+        why: What is wrong.
+    """
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
 class Record(NamedTuple):
     """A parsed record: tokens of the children, their ids end to end with the tokens, and the digest.
 

@@ -5,13 +5,6 @@ its slot on, until they weigh what its parent says, and folded where a node of i
 branch's row is found by order alone: under a slot, the shallowest branch is the first row at or after the
 slot's path, because a prefix sorts first.  Where there is none, the slot holds one heavy leaf: the first key
 at or after it.
-
-    boundary of [start, end]: the two paths go down, x is strictly outside, . is inside
-
-                      root
-              x    x   |   .   |   x
-                   start       end
-              x  x |  .  .   . | x  x
 """
 
 from abc import ABC, abstractmethod
@@ -25,10 +18,9 @@ from merkledb.fold import ItemRow, Items, items_of
 from merkledb.kernel import child_weight, trimmed
 from merkledb.node import Bucket, Found, Node, Pairs
 from merkledb.proof import Branch
-from merkledb.record import TOKENS, Record, parse_record
+from merkledb.record import TOKENS, Record, Unreadable, parse_record
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
-from merkledb.walk import Unreadable
 from merkledb.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
 
 

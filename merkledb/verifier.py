@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 from merkledb.boundary import is_path_outside, is_slot_outside
 from merkledb.errors import InvalidProof, InvalidRange, Reason
 from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items
-from merkledb.kernel import leaves, twin
+from merkledb.kernel import twin
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
 from merkledb.proof import (
     MAX_BOUNDARY_BRANCHES,
@@ -36,6 +36,7 @@ from merkledb.proof import (
     encoded_proof_bytes,
     require_form,
 )
+from merkledb.pure import pure_leaves
 from merkledb.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
 from merkledb.weights import HEAVY
 
@@ -305,7 +306,7 @@ def _check_branch(branch: Branch, request: Request) -> None:
 def _fold_and_compare(proof: RangeProof, request: Request) -> VerifiedRange:
     """Fold the boundary and the pairs, compare the root, and keep what lies inside the range."""
     scheme = request.scheme
-    pairs = leaves(scheme, list(proof.keys), list(proof.values))
+    pairs = pure_leaves(scheme, list(proof.keys), list(proof.values))
     before, behind = outside_items(proof.boundary, request)
     items = joined(before, pairs, behind)
     _check_stubs(items)

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from typing import NamedTuple
 
 from merkledb.paths import PathCodec, prefix_end
-from merkledb.record import parse_record
+from merkledb.record import Unreadable, parse_record
 from merkledb.weights import HEAVY
 
 
@@ -38,19 +38,6 @@ class Step(NamedTuple):
     highs: list[int]
     bucket_slots: list[bytes]
     bucket_weights: list[int]
-
-
-class Unreadable(ValueError):
-    """A branch's row is no record.
-
-    Args:
-        number: The branch's.
-        why: What is wrong.
-    """
-
-    def __init__(self, number: int, why: str) -> None:
-        super().__init__(why)
-        self.number = number
 
 
 class Walk:

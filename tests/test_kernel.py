@@ -23,21 +23,14 @@ from merkledb import (
 )
 from merkledb.boundary import pure_trimmed
 from merkledb.fold import DELETED, Branches, Fold, Items
-from merkledb.kernel import (
-    AnyWalk,
-    CompiledFold,
-    CompiledWalk,
-    pure_bucket_branches,
-    pure_fold_all,
-    pure_in_order,
-    pure_sort_changes,
-)
+from merkledb.kernel import AnyWalk, CompiledFold, CompiledWalk
 from merkledb.node import Node
 from merkledb.past_branch import pure_past_rows
 from merkledb.paths import path_codec
-from merkledb.record import encode_record, parse_record, pure_child_weight, split_record
+from merkledb.pure import pure_bucket_branches, pure_fold_all, pure_in_order, pure_sort_changes
+from merkledb.record import Unreadable, encode_record, parse_record, pure_child_weight, split_record
 from merkledb.verifier import verify_compiled, verify_pure
-from merkledb.walk import Unreadable, Walk
+from merkledb.walk import Walk
 from merkledb.weights import HEAVY, MAX_WEIGHT
 from tests import oracle
 from tests.judging import proof_of
