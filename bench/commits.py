@@ -69,9 +69,19 @@ def figures_of(
 
 
 @click.command(help=__doc__)
-@click.option("--keys", default=1_000_000, show_default=True, help="Pairs in the store at the end.")
-@click.option("--batch", default=10_000, show_default=True, help="Pairs a commit.")
-@click.option("--runs", default=3, show_default=True, help="How often all is measured.")
+@click.option(
+    "--keys",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    help="Pairs in the store at the end.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=10_000, show_default=True, help="Pairs a commit."
+)
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=3, show_default=True, help="How often all is measured."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 def main(*, keys: int, batch: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""

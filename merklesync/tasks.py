@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 
 # Ctrl-C, and what a service manager sends.
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# So many new objects let Python look for garbage.  A transaction of a sync holds some ten thousand pairs of
-# path and record, which are none; with Python's 700 it went through them hundreds of times a second, for up
-# to ten milliseconds that hold up the event loop.  All that could be garbage meanwhile is some megabytes.
+# So many new objects let Python look for garbage.  What proofs are made of and what a walk to changes meets
+# is none; with Python's 700 it goes through it hundreds of times a second, and holds up the event loop each
+# time.  All that could be garbage meanwhile is some megabytes.
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000
 # After this time a thread gives the interpreter away to one that waits for it, as the event loop waits for
 # the thread that verifies.  With Python's 5 ms that alone could block the loop for as long as it ever may be;
