@@ -51,6 +51,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.database
+	$(BIN)/python -m bench.commits
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.history
 	$(BIN)/python -m bench.follow
