@@ -289,15 +289,17 @@ def test_whoever_reads_no_lines_holds_up_nothing_and_gets_the_newest(source: Pat
         arguments = ("follow", copy, "--from", address, "--trust-peer")
         with start(*arguments, stdout=writing) as process, os.fdopen(reading, "rb") as lines:
             os.close(writing)
-            for value in range(3):
+            for value in range(8):
                 root = put(source, value)
                 wait_for_root(copy, root, process)
+            newest = f"{root} 9\n".encode()
             assert lines.read(filled_bytes) == bytes(filled_bytes)
-            shown = [lines.readline(), lines.readline()]
+            shown = [*iter(lines.readline, newest), newest]
             process.terminate()
             finish(process)
-    # The first line waited all the time; of those behind it the newest is left.
-    assert shown[1] == f"{root} 4\n".encode()
+    # The first line waited all the time; of those behind it the newest is left.  The store shows a root a
+    # moment before its line comes, so the line before that may still have been the newest.
+    assert len(shown) <= 3
     assert process.returncode == 0
 
 
