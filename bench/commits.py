@@ -6,98 +6,83 @@ Both sides get the same batches in turn, each in one transaction, until all pair
 disk, and once in a folder whose files are memory, where nobody waits for a disk.
 """
 
-import json
 import statistics
-import tempfile
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
-import lmdb
 
 import merkledb
-from bench.data import MAP_BYTES, key_of, value_of
-from bench.figures import Figure, Stopwatch, document, table
-from merkledb.store import LMDB_VERSION
+from bench.data import pairs_of
+from bench.figures import Figure, Stopwatch
+from bench.options import (
+    AS_JSON,
+    CHANGE_BYTES,
+    PAIR_BYTES,
+    RUNS,
+    Benchmark,
+    count,
+    report,
+    require_room,
+    work_folder,
+)
+from bench.raw import open_raw, put_raw
 
 # A folder of files in memory, where a system has one: to flush them costs nothing.
 _MEMORY: Final = Path("/dev/shm")
 
 
-def put_raw(environment: lmdb.Environment, pairs: Mapping[bytes, bytes]) -> None:
-    """Put pairs, sorted, in one transaction."""
-    with environment.begin(write=True) as transaction:
-        transaction.cursor().putmulti(sorted(pairs.items()))
-
-
-def measure(folder: Path, keys: int, batch: int) -> Stopwatch:
-    """Return how long the batches of both sides took."""
-    watch = Stopwatch()
-    environment = lmdb.open(str(folder / "raw"), map_size=MAP_BYTES, lib_version=LMDB_VERSION)
-    with merkledb.open(folder / "store") as database:
+def measure(place: Path | None, keys: int, batch: int) -> Stopwatch:
+    """Return how long the batches of both sides took, in stores that are made in ``place``."""
+    clock = Stopwatch()
+    with (
+        work_folder(place) as folder,
+        open_raw(folder / "raw") as raw,
+        merkledb.open(folder / "store") as database,
+    ):
         for first in range(0, keys, batch):
-            pairs = {key_of(index): value_of(index) for index in range(first, min(first + batch, keys))}
-            watch.lap("store", partial(database.commit, pairs))
-            watch.lap("raw", partial(put_raw, environment, pairs))
-    environment.close()
-    return watch
+            pairs = pairs_of(range(first, min(first + batch, keys)))
+            clock.lap("store", partial(database.commit, pairs))
+            clock.lap("raw", partial(put_raw, raw, pairs))
+    return clock
 
 
 def figures_of(
-    name: str,
-    measured: Callable[[], Stopwatch],
-    keys: int,
-    runs: int,
-    *,
-    ratio: float | None = None,
-    rate: float | None = None,
+    name: str, clocks: list[Stopwatch], keys: int, *, ratio: float | None = None, rate: float | None = None
 ) -> list[Figure]:
-    """Return the medians of so many runs, with what is asked of them."""
-    watches = [measured() for _ in range(runs)]
-    rates = [keys / sum(watch.seconds["store"]) for watch in watches]
-    ratios = [sum(watch.seconds["raw"]) / sum(watch.seconds["store"]) for watch in watches]
-    last = [watch.seconds["store"][-1] * 1e3 for watch in watches]
-    last_ratios = [watch.seconds["raw"][-1] / watch.seconds["store"][-1] for watch in watches]
+    """Return the medians of all runs, beside the ratio and the rate that are asked for."""
+    sides = [(clock.seconds["store"], clock.seconds["raw"]) for clock in clocks]
+    rates = [keys / sum(store) for store, _ in sides]
+    ratios = [sum(raw) / sum(store) for store, raw in sides]
     return [
         Figure(f"{name}: pairs a second", statistics.median(rates), at_least=rate),
         Figure(f"{name}: commits / raw puts", statistics.median(ratios), at_least=ratio),
-        Figure(f"{name}: the last commit, ms", statistics.median(last)),
-        Figure(f"{name}: the last commit / raw puts", statistics.median(last_ratios)),
+        Figure(f"{name}: the last commit, ms", statistics.median(store[-1] * 1e3 for store, _ in sides)),
+        Figure(
+            f"{name}: the last commit / raw puts",
+            statistics.median(raw[-1] / store[-1] for store, raw in sides),
+        ),
     ]
 
 
-@click.command(help=__doc__)
-@click.option(
-    "--keys",
-    type=click.IntRange(min=1),
-    default=1_000_000,
-    show_default=True,
-    help="Pairs in the store at the end.",
-)
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=10_000, show_default=True, help="Pairs a commit."
-)
-@click.option(
-    "--runs", type=click.IntRange(min=1), default=3, show_default=True, help="How often all is measured."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@click.command(cls=Benchmark, help=__doc__)
+@count("--keys", 1_000_000, "Pairs in the store at the end.")
+@count("--batch", 10_000, "Pairs a commit.")
+@RUNS
+@AS_JSON
 def main(*, keys: int, batch: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
-
-    def measured(parent: Path | None) -> Stopwatch:
-        with tempfile.TemporaryDirectory(prefix="merklesync-bench-", dir=parent) as folder:
-            return measure(Path(folder), keys, batch)
-
-    figures = figures_of("durable", partial(measured, None), keys, runs, ratio=0.25)
-    if _MEMORY.is_dir():
-        figures += figures_of("in memory", partial(measured, _MEMORY), keys, runs, rate=60_000)
-    if as_json:
-        print(json.dumps({"keys": keys, "batch": batch, "runs": runs, **document(figures)}))
-        return
+    places = [None, _MEMORY] if _MEMORY.is_dir() else [None]
+    for place in places:
+        require_room(keys * (2 * PAIR_BYTES + CHANGE_BYTES), pairs_in_memory=min(batch, keys), place=place)
+    durable, *in_memory = [[measure(place, keys, batch) for _ in range(runs)] for place in places]
+    figures = figures_of("durable", durable, keys, ratio=0.25)
+    for clocks in in_memory:
+        figures += figures_of("in memory", clocks, keys, rate=60_000)
     title = f"{keys:,} pairs of 32 + 32 bytes in commits of {batch:,}, median of {runs} runs"
-    print(table(f"{title}, {merkledb.kernel_name()} kernel", figures))
+    sizes = {"keys": keys, "batch": batch, "runs": runs}
+    report(f"{title}, {merkledb.kernel_name()} kernel", sizes, figures, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pairs and changes that all benchmarks use, and how they get into a store."""
+"""The pairs of 32 + 32 bytes that most programs use, their changes, and the stores that hold them."""
 
 import os
 import random
@@ -8,16 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-import lmdb
-
 import merkledb
-from merkledb.store import LMDB_VERSION
+from bench.raw import open_raw
 
 # Few enough that a commit's columns stay in the processor's cache, many enough that its fsync hardly counts.
 LOAD_BATCH_PAIRS: Final = 16_384
-# More than any benchmark writes.
-MAP_BYTES: Final = 1 << 36
-_MAX_TABLES: Final = 16
 
 
 def key_of(index: int) -> bytes:
@@ -30,9 +25,14 @@ def value_of(index: int) -> bytes:
     return sha256(b"v" + index.to_bytes(8, "big")).digest()
 
 
+def pairs_of(indexes: range) -> dict[bytes, bytes]:
+    """Return the pairs of these numbers; their keys are in no order."""
+    return {key_of(index): value_of(index) for index in indexes}
+
+
 def sorted_pairs(count: int) -> tuple[list[bytes], list[bytes]]:
     """Return ``count`` keys, ascending, and their values."""
-    pairs = sorted((key_of(index), value_of(index)) for index in range(count))
+    pairs = sorted(pairs_of(range(count)).items())
     return [key for key, _ in pairs], [value for _, value in pairs]
 
 
@@ -46,26 +46,18 @@ def scattered_changes(keys: int, number: int, count: int) -> dict[bytes, bytes]:
     return {key: sha256(seed + key).digest() for key in chosen}
 
 
-def batches(keys: list[bytes], values: list[bytes], size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yield both columns in stretches of ``size``."""
-    for at in range(0, len(keys), size):
-        yield keys[at : at + size], values[at : at + size]
+def batches(keys: list[bytes], values: list[bytes]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yield both columns in the stretches of which a load makes a transaction each."""
+    for at in range(0, len(keys), LOAD_BATCH_PAIRS):
+        yield keys[at : at + LOAD_BATCH_PAIRS], values[at : at + LOAD_BATCH_PAIRS]
 
 
 def load(path: Path, keys: list[bytes], values: list[bytes]) -> bytes:
     """Load pairs into a new store, as a bulk load does; return its root."""
     with merkledb.open(path) as database:
-        for some_keys, some_values in batches(keys, values, LOAD_BATCH_PAIRS):
+        for some_keys, some_values in batches(keys, values):
             database.commit(dict(zip(some_keys, some_values, strict=True)), keep_history=False)
         return database.root
-
-
-def load_raw(path: Path, keys: list[bytes], values: list[bytes]) -> lmdb.Environment:
-    """Append the same pairs to a new LMDB file; return it, open."""
-    environment = lmdb.open(str(path), map_size=MAP_BYTES, lib_version=LMDB_VERSION)
-    with environment.begin(write=True) as transaction:
-        transaction.cursor().putmulti(zip(keys, values, strict=True), append=True)
-    return environment
 
 
 def copy_store(source: Path, target: Path) -> None:
@@ -83,9 +75,7 @@ def store_bytes(path: Path) -> int:
 
 def table_bytes(path: Path, *names: bytes) -> int:
     """Return what the pages of some tables of a store take; this process must not have it open."""
-    with lmdb.open(
-        str(path), map_size=MAP_BYTES, max_dbs=_MAX_TABLES, readonly=True, lib_version=LMDB_VERSION
-    ) as environment:
+    with open_raw(path, readonly=True) as environment:
         tables = [environment.open_db(name, create=False) for name in names]
         with environment.begin() as transaction:
             stats = [transaction.stat(table) for table in tables]

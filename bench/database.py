@@ -3,165 +3,115 @@
     python -m bench.database [--keys N] [--runs N] [--json]
 
 The load is timed beside a raw LMDB append of the same pairs in the same transactions, one after the other in
-each run; the median of the runs counts.
+each run; the median of the runs counts.  What is read was read before, so that it is in memory.
 """
 
 import gc
-import json
 import random
-import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
-import lmdb
 
 import merkledb
-from bench.data import LOAD_BATCH_PAIRS, MAP_BYTES, batches, key_of, load, sorted_pairs, store_bytes, value_of
-from bench.figures import Stopwatch
-from merkledb.store import LMDB_VERSION
+from bench.data import batches, load, pairs_of, sorted_pairs, store_bytes
+from bench.figures import Figure, Stopwatch, medians
+from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, report, require_room, work_folder
+from bench.proofs import PROOF_KEYS, measure_gets, measure_range_proofs, measure_single_proofs
+from bench.raw import append_raw, open_raw
 
-_PROOF_KEYS: Final = 2048
 _COMMIT_PAIRS: Final = 10_000
 _GETS: Final = 50_000
-_PROOFS: Final = 30
+_SINGLE_PROOFS: Final = 1_000
+_RANGE_PROOFS: Final = 30
 
 Figures = dict[str, float]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long ``work`` takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def raw_append(path: Path, keys: list[bytes], values: list[bytes], *, many_rows_a_call: bool) -> None:
+def append_in_batches(path: Path, keys: list[bytes], values: list[bytes], *, row_by_row: bool) -> None:
     """Append sorted pairs to an empty LMDB table, in the transactions that a load makes."""
-    environment = lmdb.open(str(path), map_size=MAP_BYTES, lib_version=LMDB_VERSION)
-    for some_keys, some_values in batches(keys, values, LOAD_BATCH_PAIRS):
-        rows = zip(some_keys, some_values, strict=True)
-        with environment.begin(write=True) as transaction:
-            if many_rows_a_call:
-                transaction.cursor().putmulti(rows, append=True)
-            else:
-                for key, value in rows:
+    with open_raw(path) as environment:
+        for some_keys, some_values in batches(keys, values):
+            if not row_by_row:
+                append_raw(environment, some_keys, some_values)
+                continue
+            with environment.begin(write=True) as transaction:
+                for key, value in zip(some_keys, some_values, strict=True):
                     transaction.put(key, value, append=True)
-    environment.close()
 
 
 def measure_load(folder: Path, keys: list[bytes], values: list[bytes]) -> Figures:
     """Return how fast sorted pairs get into an empty store, beside a raw append."""
-    raw_seconds = seconds(lambda: raw_append(folder / "raw", keys, values, many_rows_a_call=False))
-    many_seconds = seconds(lambda: raw_append(folder / "many", keys, values, many_rows_a_call=True))
-    load_seconds = seconds(lambda: load(folder / "store", keys, values))
+    clock = Stopwatch()
+    for name, row_by_row in (("raw append", True), ("raw append by putmulti", False)):
+        append = partial(append_in_batches, folder / name, keys, values, row_by_row=row_by_row)
+        clock.lap(name, append)
+    clock.lap("load", partial(load, folder / "store", keys, values))
+    names = ("load", "raw append", "raw append by putmulti")
     return {
-        "load, keys a second": len(keys) / load_seconds,
-        "raw append, keys a second": len(keys) / raw_seconds,
-        "raw append by putmulti, keys a second": len(keys) / many_seconds,
-        "load / raw append": raw_seconds / load_seconds,
-        "load / raw append by putmulti": many_seconds / load_seconds,
+        **{f"{name}, keys a second": len(keys) / clock.median(name) for name in names},
+        "load / raw append": clock.ratio("raw append", "load"),
+        "load / raw append by putmulti": clock.ratio("raw append by putmulti", "load"),
         "store, bytes a key": store_bytes(folder / "store") / len(keys),
     }
 
 
 def measure_reads(database: merkledb.Database, keys: list[bytes]) -> Figures:
-    """Return how long a get takes, and a step of an iteration."""
-    some = random.Random(1).choices(keys, k=_GETS)
-
-    def get_all() -> None:
-        for key in some:
-            database.get(key)
-
+    """Return how long a get takes, and a step of an iteration over a quarter of the keys."""
+    clock, last = Stopwatch(time.process_time), len(keys) // 4
+    clock.lap("iterate", lambda: list(database.items(end=keys[last])))
     return {
-        "get, µs": seconds(get_all) / _GETS * 1e6,
-        "iterate, µs a key": seconds(lambda: list(database.items(end=keys[len(keys) // 4])))
-        / len(keys)
-        * 4e6,
+        "get, µs": measure_gets(database, random.Random(1).choices(keys, k=_GETS)),
+        "iterate, µs a key": clock.median("iterate") / (last + 1) * 1e6,
     }
 
 
-def measure_proofs(database: merkledb.Database, copy: merkledb.Database) -> Figures:
-    """Return how long the parts of a sync take, a proof of 2,048 pairs each."""
-    clock, root, sizes = Stopwatch(), database.root, []
-    for start in starts():
-        database.prove_range(start, max_keys=_PROOF_KEYS)  # The pages come into memory.
-        proof = clock.lap("prove", partial(database.prove_range, start, max_keys=_PROOF_KEYS))
-        encoded = clock.lap("encode", proof.encode)
-        decoded = clock.lap("decode", partial(merkledb.RangeProof.decode, encoded))
-        verified = clock.lap("verify", partial(merkledb.verify_range, decoded, root, start))
-        clock.lap("apply", partial(copy.apply, verified))
-        sizes.append(len(encoded) / _PROOF_KEYS)
-    figures = {f"{name} {_PROOF_KEYS:,} pairs, ms": clock.median(name) * 1e3 for name in clock.seconds}
-    return {**figures, "proof, bytes a key": statistics.median(sizes)}
-
-
-def starts() -> Iterator[bytes]:
-    """Yield where the measured proofs start: all over the key space."""
-    for number in range(_PROOFS):
-        yield bytes([256 * number // _PROOFS, 128])
-
-
-def measure_single_proofs(database: merkledb.Database, keys: list[bytes]) -> Figures:
-    """Return how long a proof of one key takes."""
-    some = random.Random(2).choices(keys, k=1000)
-    root = database.root
-    # The lists of keys are the benchmark's: the garbage collector need not go through them for each proof.
-    gc.freeze()
-    proofs: list[merkledb.RangeProof] = []
-    made = seconds(lambda: proofs.extend(database.prove(key) for key in some))
-
-    def verify_all() -> None:
-        for key, proof in zip(some, proofs, strict=True):
-            merkledb.verify_range(proof, root, key, key)
-
+def measure_proofs(database: merkledb.Database, replica: merkledb.Database, keys: list[bytes]) -> Figures:
+    """Return how long proofs take, of 2,048 pairs and of one key."""
+    starts = [bytes([256 * number // _RANGE_PROOFS, 128]) for number in range(_RANGE_PROOFS)]
+    ranges = measure_range_proofs(database, replica, starts)
+    single = measure_single_proofs(database, random.Random(2).choices(keys, k=_SINGLE_PROOFS))
     return {
-        "prove one key, µs": made / len(some) * 1e6,
-        "verify one key, µs": seconds(verify_all) / len(some) * 1e6,
+        **{f"{step} {PROOF_KEYS:,} pairs, ms": figure for step, figure in ranges.milliseconds.items()},
+        "proof, bytes a key": ranges.bytes_per_key,
+        "prove one key, µs": single.prove_microseconds,
+        "verify one key, µs": single.verify_microseconds,
     }
 
 
-def measure_commit(database: merkledb.Database, count: int) -> Figures:
+def measure_commit(database: merkledb.Database, keys: int) -> Figures:
     """Return how long a commit of scattered new pairs takes."""
-    changes: dict[bytes, bytes | None] = {
-        key_of(index): value_of(index) for index in range(count, count + _COMMIT_PAIRS)
-    }
-    return {f"commit of {_COMMIT_PAIRS:,} new pairs, ms": seconds(lambda: database.commit(changes)) * 1e3}
+    clock = Stopwatch()
+    clock.lap("commit", partial(database.commit, pairs_of(range(keys, keys + _COMMIT_PAIRS))))
+    return {f"commit of {_COMMIT_PAIRS:,} new pairs, ms": clock.median("commit") * 1e3}
 
 
-def measure(folder: Path, keys: list[bytes], values: list[bytes]) -> Figures:
+def measure(keys: list[bytes], values: list[bytes]) -> Figures:
     """Return all figures of one run."""
-    folder.mkdir()
-    figures = measure_load(folder, keys, values)
-    with merkledb.open(folder / "store") as database, merkledb.open(folder / "copy") as copy:
-        figures |= measure_reads(database, keys)
-        figures |= measure_proofs(database, copy)
-        figures |= measure_single_proofs(database, keys)
-        figures |= measure_commit(database, len(keys))
-    return figures
+    with work_folder() as folder:
+        figures = measure_load(folder, keys, values)
+        with merkledb.open(folder / "store") as database, merkledb.open(folder / "replica") as replica:
+            figures |= measure_reads(database, keys) | measure_proofs(database, replica, keys)
+            return figures | measure_commit(database, len(keys))
 
 
-@click.command(help=__doc__)
-@click.option("--keys", "count", default=1_000_000, show_default=True, help="Pairs in the store.")
-@click.option("--runs", default=3, show_default=True, help="How often all is measured.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-def main(*, count: int, runs: int, as_json: bool) -> None:
+@click.command(cls=Benchmark, help=__doc__)
+# Fewer, and most of the measured proofs would have fewer pairs than their figures say.
+@count("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@RUNS
+@AS_JSON
+def main(*, keys: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
-    keys, values = sorted_pairs(count)
-    with tempfile.TemporaryDirectory(prefix="merklesync-bench-") as folder:
-        rows = [measure(Path(folder) / str(run), keys, values) for run in range(runs)]
-    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    if as_json:
-        print(json.dumps({"keys": count, "runs": runs, **medians}))
-        return
-    kernel = merkledb.kernel_name()
-    print(f"{count:,} keys of 32 + 32 bytes, median of {runs} runs, {kernel} kernel\n")
-    for name, figure in medians.items():
-        print(f"{name:42}{figure:>12,.{3 if figure < 10 else 0}f}")
+    require_room(4 * keys * PAIR_BYTES, pairs_in_memory=keys)
+    pairs = sorted_pairs(keys)
+    # All these pairs are the benchmark's own; the collector need not look at them again and again.
+    gc.freeze()
+    rows = [measure(*pairs) for _ in range(runs)]
+    figures = [Figure(name, figure) for name, figure in medians(rows).items()]
+    title = f"{keys:,} keys of 32 + 32 bytes, median of {runs} runs, {merkledb.kernel_name()} kernel"
+    report(title, {"keys": keys, "runs": runs}, figures, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 Result = TypeVar("Result")
+Name = TypeVar("Name", bound=str)
 
 
 class Figure(NamedTuple):
@@ -47,6 +48,13 @@ class Stopwatch:
         self.seconds[name].append(self._clock() - began)
         return result
 
+    def in_turn(self, work: Mapping[str, Callable[[], object]], turn: int) -> None:
+        """Do each step once; another one begins each turn, so that none profits from its place."""
+        names = list(work)
+        for at in range(len(names)):
+            name = names[(turn + at) % len(names)]
+            self.lap(name, work[name])
+
     def median(self, name: str) -> float:
         """Return the median of what a step took, in seconds."""
         return statistics.median(self.seconds[name])
@@ -57,22 +65,56 @@ class Stopwatch:
         return statistics.median(one / other for one, other in pairs)
 
 
+def medians(rows: Sequence[Mapping[Name, float]]) -> dict[Name, float]:
+    """Return the median of each figure over the runs that measured it."""
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+class Grid(NamedTuple):
+    """A table of several columns.
+
+    Attributes:
+        title: What it shows.
+        heads: One for each column after the first, which has the names of the rows.
+        rows: The name of each, and what is in its columns.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+    def text(self) -> str:
+        """Return the table for a person at a terminal."""
+        lines = [("", self.heads), *self.rows]
+        width = max(len(name) for name, _ in self.rows)
+        widths = [max(map(len, column)) for column in zip(*(cells for _, cells in lines), strict=True)]
+        padded = (
+            f"{name:{width}}" + "".join(f"  {cell:>{room}}" for cell, room in zip(cells, widths, strict=True))
+            for name, cells in lines
+        )
+        return "\n".join([self.title, "", *(line.rstrip() for line in padded)])
+
+    def markdown(self) -> str:
+        """Return the table for a document."""
+        lines = [("", self.heads), ("---", ["--:"] * len(self.heads)), *self.rows]
+        rows = ["| " + " | ".join([name, *cells]) + " |" for name, cells in lines]
+        rows[1] = rows[1].replace(" ", "")
+        return "\n".join([f"### {self.title}", "", *rows])
+
+
 def table(title: str, figures: Sequence[Figure]) -> str:
-    """Return the figures for a person."""
-    lines = [title, "", f"{'':62}{'measured':>12}{'asked':>12}"]
-    lines += [_line(figure) for figure in figures]
-    return "\n".join(lines)
+    """Return the figures for a person, each beside what is asked of it."""
+    return Grid(title, ["measured", "asked", ""], [(each.name, _cells(each)) for each in figures]).text()
 
 
-def _line(figure: Figure) -> str:
-    line = f"{figure.name:62}{number(figure.value):>12}"
+def _cells(figure: Figure) -> list[str]:
     if figure.at_most is not None:
         asked, is_met = f"<= {number(figure.at_most)}", figure.value <= figure.at_most
     elif figure.at_least is not None:
         asked, is_met = f">= {number(figure.at_least)}", figure.value >= figure.at_least
     else:
-        return line
-    return f"{line}{asked:>12}{'' if is_met else '  missed'}"
+        asked, is_met = "", True
+    return [number(figure.value), asked, "" if is_met else "missed"]
 
 
 def number(value: float) -> str:
@@ -86,46 +128,3 @@ def short(value: float) -> str:
         if value >= size:
             return f"{value / size:g} {letter}"
     return f"{value:g}"
-
-
-def document(figures: Sequence[Figure]) -> dict[str, float]:
-    """Return the figures for a program."""
-    return {figure.name: figure.value for figure in figures}
-
-
-class Grid(NamedTuple):
-    """A table of several columns.
-
-    Attributes:
-        title: What it shows.
-        heads: One a column behind the first, which has the names of the rows.
-        rows: The name of each, and what is in its columns.
-    """
-
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[str]]]
-
-    def text(self) -> str:
-        """Return the table for a person at a terminal."""
-        width = max(len(name) for name, _ in self.rows)
-        widths = [
-            max(map(len, column))
-            for column in zip(self.heads, *(cells for _, cells in self.rows), strict=True)
-        ]
-        lines = [self.title, ""]
-        for name, cells in [("", self.heads), *self.rows]:
-            columns = "".join(f"  {cell:>{room}}" for cell, room in zip(cells, widths, strict=True))
-            lines.append(f"{name:{width}}{columns}".rstrip())
-        return "\n".join(lines)
-
-    def markdown(self) -> str:
-        """Return the table for a document."""
-        lines = [f"### {self.title}", "", _markdown_row("", self.heads)]
-        lines.append("|---" + "|--:" * len(self.heads) + "|")
-        lines += [_markdown_row(name, cells) for name, cells in self.rows]
-        return "\n".join(lines)
-
-
-def _markdown_row(name: str, cells: Sequence[str]) -> str:
-    return "| " + " | ".join([name, *cells]) + " |"

@@ -7,65 +7,43 @@ is told apart by how much of the change the last step to a larger store brought.
 
 import math
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal
+
+Growth = Literal["flat", "logarithmic", "linear"]
 
 # What machines that others use make of one and the same figure.
 _NOISE: Final = 1.25
 
 
-class Growth(StrEnum):
-    """How a figure grows."""
-
-    FLAT = "flat"
-    LOGARITHMIC = "logarithmic"
-    LINEAR = "linear"
-
-
-class Trend(NamedTuple):
-    """How a figure changes from the smallest size to the largest.
-
-    Attributes:
-        ratio: The last value over the first.
-        growth: How it grows; where the ratio is below one, how its inverse does.
-    """
-
-    ratio: float
-    growth: Growth
-
-    def __str__(self) -> str:
-        return f"{self.ratio:.2g} times, {self.growth}"
-
-
-def trend(sizes: Sequence[float], figures: Sequence[float]) -> Trend | None:
-    """Return how a figure changes with the size.
+def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Growth] | None:
+    """Return how a figure changes from the smallest size to the largest.
 
     Args:
         sizes: Ascending, above 1.
         figures: What was measured at each.
 
     Returns:
+        The last figure over the first, and how it grows; where the ratio is below one, how its inverse does.
         None where there is nothing to compare: fewer than two sizes, or a figure that is not above zero.
     """
     if len(sizes) < 2 or min(figures) <= 0:
         return None
     ratio = figures[-1] / figures[0]
-    rising = figures if ratio >= 1 else [1 / figure for figure in figures]
-    return Trend(ratio, _growth(sizes, rising))
+    return ratio, _growth(sizes, figures if ratio >= 1 else [1 / figure for figure in figures])
 
 
 def _growth(sizes: Sequence[float], figures: Sequence[float]) -> Growth:
     change = figures[-1] / figures[0]
     if change <= _NOISE:
-        return Growth.FLAT
+        return "flat"
     logarithms = [math.log(size) for size in sizes]
-    if change <= _NOISE * logarithms[-1] / logarithms[0]:
-        return Growth.LOGARITHMIC
+    by_logarithm, by_size = logarithms[-1] / logarithms[0], sizes[-1] / sizes[0]
+    if change <= _NOISE * by_logarithm:
+        return "logarithmic"
     if len(sizes) == 2:
-        by_logarithm, by_size = logarithms[-1] / logarithms[0], sizes[-1] / sizes[0]
-        return Growth.LINEAR if change > math.sqrt(by_logarithm * by_size) else Growth.LOGARITHMIC
+        return "linear" if change > math.sqrt(by_logarithm * by_size) else "logarithmic"
     between = (_last_share(logarithms) + _last_share(sizes)) / 2
-    return Growth.LINEAR if _last_share(figures) > between else Growth.LOGARITHMIC
+    return "linear" if _last_share(figures) > between else "logarithmic"
 
 
 def _last_share(figures: Sequence[float]) -> float:

@@ -10,9 +10,7 @@ else by the processor's time.
 """
 
 import gc
-import json
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,24 +18,28 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
-import lmdb
 
 import merkledb
-from bench.data import (
-    copy_store,
-    load,
-    load_raw,
-    scattered_changes,
-    sorted_pairs,
-    store_bytes,
-    table_bytes,
+from bench.data import copy_store, load, scattered_changes, sorted_pairs, store_bytes, table_bytes
+from bench.figures import Figure, Stopwatch
+from bench.options import (
+    AS_JSON,
+    CHANGE_BYTES,
+    MAX_RUNS,
+    PAIR_BYTES,
+    Benchmark,
+    count,
+    report,
+    require_at_most,
+    require_room,
+    work_folder,
 )
-from bench.figures import Figure, Stopwatch, document, table
+from bench.proofs import PROOF_KEYS
+from bench.raw import append_raw, open_raw, put_raw
 
 # How far back proofs are made, in commits, and what they may cost there, as multiples of the head's.
 _BACKS: Final = (0, 1, 20, 200)
 _ASKED_BACK: Final = {20: 2.0, 200: 5.0}
-_PROOF_KEYS: Final = 2048
 # What verifying so many changes may cost; applying them may cost half as much.
 _ASKED_VERIFY_MS: Final = 150.0
 # Single proofs are made so many at each root, in turn.
@@ -71,12 +73,13 @@ def measure_commits(
 ) -> tuple[list[Figure], list[bytes]]:
     """Return what commits cost with and without history, and the roots of the store "kept"."""
     clock, grown = Stopwatch(), []
-    raw = load_raw(folder / "raw", keys, values)
     with (
+        open_raw(folder / "raw") as raw,
         merkledb.open(folder / "kept") as kept,
         merkledb.open(folder / "bare", history=1) as bare,
         merkledb.open(folder / "pruned", history=_FEW_REVISIONS) as pruned,
     ):
+        append_raw(raw, keys, values)
         roots = [kept.root]
         every = max(1, sizes.commits // sizes.rounds)
         for number in range(sizes.commits):
@@ -90,25 +93,10 @@ def measure_commits(
             if number % every:
                 kept.commit(changes)
             else:
-                in_turn(clock, work, number // every)
+                clock.in_turn(work, number // every)
                 grown.append(store_bytes(folder / "pruned"))
             roots.append(kept.root)
-    raw.close()
     return [*commit_figures(clock, sizes), *store_figures(folder, sizes, grown)], roots
-
-
-def in_turn(clock: Stopwatch, work: Mapping[str, Callable[[], object]], first: int) -> None:
-    """Do each piece of work once; another begins each time, so that none profits from its place."""
-    names = list(work)
-    for at in range(len(names)):
-        name = names[(first + at) % len(names)]
-        clock.lap(name, work[name])
-
-
-def put_raw(environment: lmdb.Environment, changes: dict[bytes, bytes]) -> None:
-    """Put the pairs into an LMDB table, sorted, durably."""
-    with environment.begin(write=True) as transaction:
-        transaction.cursor().putmulti(sorted(changes.items()))
 
 
 def commit_figures(clock: Stopwatch, sizes: Sizes) -> list[Figure]:
@@ -151,42 +139,50 @@ def store_figures(folder: Path, sizes: Sizes, grown: list[int]) -> list[Figure]:
 
 def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Sizes) -> list[Figure]:
     """Return what proofs cost at older roots, beside those at the head."""
-    backs = [back for back in _BACKS if back < len(roots)]
-    figures = []
+    backs = {back: roots[-1 - back] for back in _BACKS if back < len(roots)}
+    older = {back: root for back, root in backs.items() if back}
     with merkledb.open(path, readonly=True) as database:
-        work = {str(back): partial(prove_range, database, roots[-1 - back]) for back in backs}
-        clock = prove_in_turn(work, starts(sizes.rounds))
-        figures += proof_figures(f"range proof of {_PROOF_KEYS:,} pairs", "ms", clock, backs, _ASKED_BACK)
-        work = {str(back): partial(prove_one, database, roots[-1 - back]) for back in backs}
-        clock = prove_in_turn(work, random.Random(3).choices(keys, k=_SINGLE_PROOFS))
-        figures += proof_figures("single proof", "µs", clock, backs, {})
-        work = {
-            str(back): partial(prove_changes, database, roots[-1 - back], roots[-1]) for back in backs[1:]
-        }
-        clock = prove_in_turn(work, starts(sizes.rounds, share=0.5))
-        figures += change_figures(clock, backs[1:])
-        return figures + measure_views(database, sizes)
+        ranges = prove_in_turn(partial(prove_range, database), backs, starts(sizes.rounds))
+        some_keys = random.Random(3).choices(keys, k=_SINGLE_PROOFS)
+        singles = prove_in_turn(partial(prove_one, database), backs, some_keys)
+        changes = prove_in_turn(
+            partial(prove_changes, database, roots[-1]), older, starts(sizes.rounds, share=0.5)
+        )
+        return [
+            *proof_figures(f"range proof of {PROOF_KEYS:,} pairs", "ms", ranges, _ASKED_BACK),
+            *proof_figures("single proof", "µs", singles, {}),
+            *(
+                Figure(f"change proof of {PROOF_KEYS:,}, from {back} back, ms", changes.median(back) * 1e3)
+                for back in changes.seconds
+            ),
+            *measure_views(database, sizes),
+        ]
 
 
-def starts(count: int, share: float = 0.97) -> list[bytes]:
+def starts(proofs: int, share: float = 0.97) -> list[bytes]:
     """Return where proofs start: all over the first ``share`` of the key space."""
-    return [int((number + 0.5) / count * share * (1 << 32)).to_bytes(4, "big") for number in range(count)]
+    return [int((number + 0.5) / proofs * share * (1 << 32)).to_bytes(4, "big") for number in range(proofs)]
 
 
-def prove_in_turn(work: Mapping[str, Callable[[bytes], object]], at: list[bytes]) -> Stopwatch:
-    """Return how long each takes at each key, in turn, once its pages are in memory."""
+def prove_in_turn(
+    prove: Callable[[bytes, bytes], object], roots: Mapping[int, bytes], keys: list[bytes]
+) -> Stopwatch:
+    """Return how long a proof takes at each root and key, in turn, once its pages are in memory.
+
+    The steps of the result are the numbers of commits that the roots are back.
+    """
     clock = Stopwatch(time.process_time)
-    for number, key in enumerate(at):
-        for prove in work.values():
-            prove(key)
-        in_turn(clock, {name: partial(prove, key) for name, prove in work.items()}, number)
+    for turn, key in enumerate(keys):
+        for root in roots.values():
+            prove(root, key)
+        clock.in_turn({str(back): partial(prove, root, key) for back, root in roots.items()}, turn)
     return clock
 
 
 def prove_range(database: merkledb.Database, root: bytes, start: bytes) -> None:
     """Make a range proof as a server does."""
     with database.at(root) as snapshot:
-        snapshot.prove_range(start, max_keys=_PROOF_KEYS)
+        snapshot.prove_range(start, max_keys=PROOF_KEYS)
 
 
 def prove_one(database: merkledb.Database, root: bytes, key: bytes) -> None:
@@ -195,30 +191,22 @@ def prove_one(database: merkledb.Database, root: bytes, key: bytes) -> None:
         snapshot.prove(key)
 
 
-def prove_changes(database: merkledb.Database, old: bytes, new: bytes, start: bytes) -> None:
+def prove_changes(database: merkledb.Database, new: bytes, old: bytes, start: bytes) -> None:
     """Make a change proof as a server does."""
-    database.prove_changes(old, new, start, max_keys=_PROOF_KEYS)
+    database.prove_changes(old, new, start, max_keys=PROOF_KEYS)
 
 
-def proof_figures(
-    what: str, unit: str, clock: Stopwatch, backs: list[int], asked: Mapping[int, float]
-) -> list[Figure]:
+def proof_figures(what: str, unit: str, clock: Stopwatch, asked: Mapping[int, float]) -> list[Figure]:
     """Return what proofs took at the head, and so many commits back."""
-    units = {"ms": 1e3, "µs": 1e6}[unit]
-    figures = [Figure(f"{what} at the head, {unit}", clock.median("0") * units)]
-    for back in backs[1:]:
-        figures.append(Figure(f"{what}, {back} commits back, {unit}", clock.median(str(back)) * units))
-        ratio = clock.ratio(str(back), "0")
-        figures.append(Figure(f"{what}, {back} commits back / at the head", ratio, asked.get(back)))
+    factor = {"ms": 1e3, "µs": 1e6}[unit]
+    figures = []
+    for back in clock.seconds:
+        where = f", {back} commits back" if int(back) else " at the head"
+        figures.append(Figure(f"{what}{where}, {unit}", clock.median(back) * factor))
+        if int(back):
+            ratio = clock.ratio(back, "0")
+            figures.append(Figure(f"{what}{where} / at the head", ratio, asked.get(int(back))))
     return figures
-
-
-def change_figures(clock: Stopwatch, backs: list[int]) -> list[Figure]:
-    """Return what change proofs from older roots to the head took."""
-    return [
-        Figure(f"change proof of {_PROOF_KEYS:,}, from {back} back, ms", clock.median(str(back)) * 1e3)
-        for back in backs
-    ]
 
 
 def measure_views(database: merkledb.Database, sizes: Sizes) -> list[Figure]:
@@ -227,39 +215,39 @@ def measure_views(database: merkledb.Database, sizes: Sizes) -> list[Figure]:
     for number in range(sizes.rounds):
         changes = scattered_changes(sizes.keys, _FIRST_VIEW + number, _VIEW_CHANGES)
         with clock.lap("view", partial(database.view, changes)) as view:
-            clock.lap("prove", partial(view.prove_range, starts(1)[0], max_keys=_PROOF_KEYS))
+            clock.lap("prove", partial(view.prove_range, starts(1)[0], max_keys=PROOF_KEYS))
     return [
         Figure(f"view of {_VIEW_CHANGES:,} changes, with its root, ms", clock.median("view") * 1e3),
-        Figure(f"  its range proof of {_PROOF_KEYS:,} pairs, ms", clock.median("prove") * 1e3),
+        Figure(f"  its range proof of {PROOF_KEYS:,} pairs, ms", clock.median("prove") * 1e3),
     ]
 
 
 def measure_changes(folder: Path, keys: list[bytes], values: list[bytes], sizes: Sizes) -> list[Figure]:
     """Return what the parts of a change sync cost, a proof of 2,048 changes each."""
     clock, writing, encoded_bytes = Stopwatch(time.process_time), Stopwatch(), 0
-    raw = load_raw(folder / "raw changes", keys, values)
-    with merkledb.open(folder / "source") as source, merkledb.open(folder / "replica") as replica:
+    with (
+        open_raw(folder / "raw changes") as raw,
+        merkledb.open(folder / "source") as source,
+        merkledb.open(folder / "replica") as replica,
+    ):
+        append_raw(raw, keys, values)
         for number in range(sizes.rounds):
-            changes, old = scattered_changes(sizes.keys, _FIRST_SYNCED + number, _PROOF_KEYS), source.root
+            changes, old = scattered_changes(sizes.keys, _FIRST_SYNCED + number, PROOF_KEYS), source.root
             new = source.commit(changes)
             proof = clock.lap("prove", partial(source.prove_changes, old, new))
             encoded = clock.lap("encode", proof.encode)
             decoded = clock.lap("decode", partial(merkledb.ChangeProof.decode, encoded))
             verified = clock.lap("verify", partial(replica.verify_changes, decoded, new))
-            work: dict[str, Callable[[], object]] = {
-                "apply": partial(replica.apply, verified),
-                "raw": partial(put_raw, raw, changes),
-            }
-            in_turn(writing, work, number)
+            apply, put = partial(replica.apply, verified), partial(put_raw, raw, changes)
+            writing.in_turn({"apply": apply, "raw": put}, number)
             encoded_bytes += len(encoded)
-    raw.close()
     asked = {"verify": _ASKED_VERIFY_MS}
-    what = f"{_PROOF_KEYS:,} scattered changes, ms"
+    what = f"{PROOF_KEYS:,} scattered changes, ms"
     return [
         *(Figure(f"{step} {what}", clock.median(step) * 1e3, asked.get(step)) for step in clock.seconds),
         Figure(f"apply {what}", writing.median("apply") * 1e3, _ASKED_VERIFY_MS / 2),
         Figure(f"raw LMDB puts of {what}", writing.median("raw") * 1e3),
-        Figure("change proof, bytes a change", encoded_bytes / sizes.rounds / _PROOF_KEYS),
+        Figure("change proof, bytes a change", encoded_bytes / sizes.rounds / PROOF_KEYS),
     ]
 
 
@@ -276,21 +264,23 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     return commit_part + measure_proofs(folder / "kept", keys, roots, sizes) + figures
 
 
-@click.command(help=__doc__)
-@click.option("--keys", default=1_000_000, show_default=True, help="Pairs in the store.")
-@click.option("--commits", default=210, show_default=True, help="Commits before proofs are made.")
-@click.option("--changes", default=10_000, show_default=True, help="Changes in each of them.")
-@click.option("--rounds", default=30, show_default=True, help="How often each thing is timed.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@click.command(cls=Benchmark, help=__doc__)
+# Fewer, and most of the measured proofs would have fewer pairs than their figures say.
+@count("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@count("--commits", 210, "Commits before proofs are made.", most=MAX_RUNS)
+@count("--changes", 10_000, "Changes in each; at least 2,048 fill a change proof.")
+@count("--rounds", 30, "How often each thing is timed.", most=MAX_RUNS)
+@AS_JSON
 def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
     """Run the benchmark."""
     sizes = Sizes(keys, commits, changes, rounds)
-    with tempfile.TemporaryDirectory(prefix="merklesync-bench-") as folder:
-        figures = measure(Path(folder), sizes)
-    if as_json:
-        print(json.dumps(sizes._asdict() | document(figures)))
-    else:
-        print(table(f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run", figures))
+    require_at_most("--changes", changes, "--keys", keys)
+    # The base, five copies of it, two raw ones, and the history of one or two.
+    require_room(8 * keys * PAIR_BYTES + 2 * commits * changes * CHANGE_BYTES, pairs_in_memory=keys)
+    with work_folder() as folder:
+        figures = measure(folder, sizes)
+    title = f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run"
+    report(title, sizes._asdict(), figures, as_json=as_json)
 
 
 if __name__ == "__main__":

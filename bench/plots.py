@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.figures import short
-from bench.quantity import Measured, Quantity
+from bench.results import Measured, Quantity
 
 # Text stays text, and the same numbers give the same file.
 _STYLE: Final[dict[Any, str]] = {"svg.fonttype": "none", "svg.hashsalt": "merklesync"}
@@ -37,42 +37,28 @@ class Plot(NamedTuple):
     quantities: tuple[Quantity, ...]
 
 
+_Q = Quantity
 PLOTS: Final = (
-    Plot(
-        "speed",
-        "Speed",
-        "keys a second",
-        (Quantity.RAW_KEYS, Quantity.LOAD_KEYS, Quantity.SYNC_KEYS),
-    ),
+    Plot("speed", "Speed", "keys a second", (_Q.RAW_KEYS, _Q.LOAD_KEYS, _Q.SYNC_KEYS)),
     Plot(
         "memory",
         "Peak memory of a process",
         "MB",
-        (
-            Quantity.LOAD_MEMORY,
-            Quantity.LOAD_ANONYMOUS,
-            Quantity.SYNC_CLIENT_MEMORY,
-            Quantity.SYNC_SERVER_MEMORY,
-        ),
+        (_Q.LOAD_MEMORY, _Q.LOAD_ANONYMOUS, _Q.SYNC_CLIENT_MEMORY, _Q.SYNC_SERVER_MEMORY),
     ),
     Plot(
         "store",
         "Size of the store",
         "bytes a key",
-        (Quantity.STORE_BYTES, Quantity.STORE_VALUES, Quantity.STORE_BRANCHES, Quantity.SYNC_STORE),
+        (_Q.STORE_BYTES, _Q.STORE_VALUES, _Q.STORE_BRANCHES, _Q.SYNC_STORE),
     ),
     Plot(
         "range-proof",
         "A proof of 2,048 pairs",
         "ms",
-        (Quantity.PROVE, Quantity.ENCODE, Quantity.DECODE, Quantity.VERIFY, Quantity.APPLY),
+        (_Q.PROVE, _Q.ENCODE, _Q.DECODE, _Q.VERIFY, _Q.APPLY),
     ),
-    Plot(
-        "single-proof",
-        "A proof of one key",
-        "µs",
-        (Quantity.GET, Quantity.PROVE_ONE, Quantity.VERIFY_ONE),
-    ),
+    Plot("single-proof", "A proof of one key", "µs", (_Q.GET, _Q.PROVE_ONE, _Q.VERIFY_ONE)),
 )
 
 

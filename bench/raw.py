@@ -1,11 +1,14 @@
-"""The raw copy: the same pairs, frames, batches and LMDB writes, but no proof, hash or trie.
+"""What this machine and these libraries reach without a trie: the measure of what a trie costs.
 
-It is what this machine, this language and these libraries could reach if nothing had to be verified, and so
-the measure of what verification costs.  The server reads the rows of a store's values and sends them as the
-``proof`` of ordinary ``range`` frames; the client writes them in transactions of the manager's size.
+Two things are raw.  ``append_raw`` and ``put_raw`` write the pairs of a load or a commit into one LMDB table,
+in the same transactions.  The raw copy, ``RawServer`` and ``RawClient``, is a sync without proofs and hashes:
+the server reads the rows of a store's values and sends them as the ``proof`` of ordinary ``range`` frames;
+the client asks through the manager's own client and writes in transactions of the manager's size.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -15,28 +18,52 @@ import msgpack
 import trio
 
 import merkledb
-from manager import Limits
+from manager import Limits, OneThread
+from manager.client import PeerClient
+from manager.limits import PAIR_OVERHEAD_BYTES
 from merkledb.store import LMDB_VERSION, key_of_row, put_sorted, seek
 from syncproto import MAX_FRAME_BYTES, Connection, GetRange, Hello, Range, Role, encode
 
+# Address space, not disk: more than any benchmark writes.
+MAP_BYTES: Final = 1 << 36
+# As many as a store of merkledb has, and more.
+_MAX_TABLES: Final = 16
 _RECEIVE_BYTES: Final = 1 << 16
-_MAP_BYTES: Final = 1 << 34
-_BATCH_KEYS: Final = Limits().max_keys
-_TRANSACTION_BYTES: Final = Limits().transaction_bytes
-# As many requests in flight as the manager has on one connection.
-_REQUESTS: Final = Limits().requests_per_peer
+_LIMITS: Final = Limits()
+
+Columns = tuple[tuple[bytes, ...], tuple[bytes, ...]]
 
 
-def _hello(max_keys: int) -> Hello:
+def open_raw(path: Path, *, readonly: bool = False) -> lmdb.Environment:
+    """Open an LMDB environment, in the file format of a store; it is to be closed."""
+    return lmdb.open(
+        str(path), map_size=MAP_BYTES, max_dbs=_MAX_TABLES, readonly=readonly, lib_version=LMDB_VERSION
+    )
+
+
+def append_raw(environment: lmdb.Environment, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+    """Append pairs, sorted and after all that are there, in one durable transaction."""
+    with environment.begin(write=True) as transaction:
+        transaction.cursor().putmulti(zip(keys, values, strict=True), append=True)
+
+
+def put_raw(environment: lmdb.Environment, pairs: Mapping[bytes, bytes]) -> None:
+    """Put pairs, sorted before, in one durable transaction."""
+    with environment.begin(write=True) as transaction:
+        transaction.cursor().putmulti(sorted(pairs.items()))
+
+
+def _hello(max_requests: int) -> Hello:
+    """Return what a server of so many requests says first; a client serves none."""
     return Hello(
         hasher="blake3",
         branch_factor=16,
         root=merkledb.EMPTY_ROOT,
         revision=0,
         max_frame_bytes=MAX_FRAME_BYTES,
-        max_keys=max_keys,
-        max_bytes=MAX_FRAME_BYTES // 2 if max_keys else 0,
-        max_requests=16 if max_keys else 0,
+        max_keys=_LIMITS.max_keys if max_requests else 0,
+        max_bytes=MAX_FRAME_BYTES // 2 if max_requests else 0,
+        max_requests=max_requests,
     )
 
 
@@ -45,18 +72,19 @@ class RawServer:
 
     Args:
         path: The folder of the store.
+
+    Attributes:
+        bytes_sent: In frames of rows.
     """
 
     def __init__(self, path: Path) -> None:
-        self._environment = lmdb.open(
-            str(path), map_size=_MAP_BYTES, max_dbs=16, readonly=True, lib_version=LMDB_VERSION
-        )
+        self._environment = open_raw(path, readonly=True)
         self._values = self._environment.open_db(b"values", create=False)
         self.bytes_sent = 0
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
-        connection = Connection(Role.SERVER, _hello(_BATCH_KEYS))
+        connection = Connection(Role.SERVER, _hello(16))
         await stream.send_all(connection.send(connection.hello))
         while data := await stream.receive_some(_RECEIVE_BYTES):
             for message in connection.receive_data(data):
@@ -69,9 +97,7 @@ class RawServer:
     def _answer(self, request: GetRange) -> Any:
         with self._environment.begin() as transaction:
             cursor = transaction.cursor(db=self._values)
-            rows: list[tuple[bytes, bytes]] = []
-            if seek(cursor, request.start):
-                rows = list(islice(cursor, request.max_keys))
+            rows = list(islice(cursor, request.max_keys)) if seek(cursor, request.start) else []
         keys = [row for row, _ in rows]
         if keys and keys[0][0] == 0:
             keys = list(map(key_of_row, keys))
@@ -86,74 +112,61 @@ class RawClient:
 
     Args:
         path: The folder of the new store.
+
+    Attributes:
+        keys: How many pairs it has written.
     """
 
     def __init__(self, path: Path) -> None:
-        self._environment = lmdb.open(str(path), map_size=_MAP_BYTES, max_dbs=16, lib_version=LMDB_VERSION)
+        self._environment = open_raw(path)
         self._values = self._environment.open_db(b"values")
-        self._waiting: list[tuple[tuple[bytes, ...], tuple[bytes, ...]]] = []
+        self._waiting: list[Columns] = []
         self._waiting_bytes = 0
-        self._answers: dict[int, trio.MemorySendChannel[bytes]] = {}
         # As in the manager: one thread at a time, for LMDB gives the interpreter away at every row.
-        self._processor = trio.CapacityLimiter(1)
-        self._sending = trio.Lock()
+        self._thread = OneThread()
         self.keys = 0
 
     async def copy(self, stream: trio.abc.Stream) -> None:
         """Copy everything, and end."""
-        connection = Connection(Role.CLIENT, _hello(0))
-        await stream.send_all(connection.send(connection.hello))
-        async with trio.open_nursery() as receiving:
-            await receiving.start(self._receive, stream, connection)
+        client = PeerClient(stream, _hello(0), merkledb.Scheme(), _LIMITS)
+        async with trio.open_nursery() as connected:
+            connected.start_soon(client.run)
+            await client.greeted()
             async with trio.open_nursery() as asking:
-                for part in range(_REQUESTS):
-                    asking.start_soon(self._ask, stream, connection, part)
+                # As many requests in flight as the manager has on one connection.
+                for part in range(_LIMITS.requests_per_peer):
+                    asking.start_soon(self._copy_part, client, part)
             await self._write()
-            receiving.cancel_scope.cancel()
+            connected.cancel_scope.cancel()
         self._environment.close()
 
-    async def _receive(
-        self, stream: trio.abc.Stream, connection: Connection, *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        while data := await stream.receive_some(_RECEIVE_BYTES):
-            for message in connection.receive_data(data):
-                if isinstance(message, Hello):
-                    task_status.started()
-                elif isinstance(message, Range):
-                    await self._answers.pop(message.request_id).send(message.proof)
-
-    async def _ask(self, stream: trio.abc.Stream, connection: Connection, part: int) -> None:
+    async def _copy_part(self, client: PeerClient, part: int) -> None:
         """Copy one part of the key space, batch by batch."""
-        start = bytes([256 * part // _REQUESTS])
-        end = bytes([256 * (part + 1) // _REQUESTS - 1]) + b"\xff" * 32
+        start = bytes([256 * part // _LIMITS.requests_per_peer])
+        end = bytes([256 * (part + 1) // _LIMITS.requests_per_peer - 1]) + b"\xff" * 32
+        root, sizes = merkledb.EMPTY_ROOT, {"max_keys": _LIMITS.max_keys, "max_bytes": MAX_FRAME_BYTES // 2}
         while True:
-            send, receive = trio.open_memory_channel[bytes](1)
-            request_id = connection.next_request_id()
-            self._answers[request_id] = send
-            request = GetRange(request_id, merkledb.EMPTY_ROOT, start, end, _BATCH_KEYS, MAX_FRAME_BYTES // 2)
-            async with self._sending:
-                await stream.send_all(connection.send(request))
-            packed = await receive.receive()
-            keys, values = await trio.to_thread.run_sync(_unpack, packed, limiter=self._processor)
+            packed = (await client.get_range(root, start, end, **sizes)).proof
+            keys, values = await self._thread.run(partial(_unpack, packed))
             if not keys:
                 return
             self._waiting.append((keys, values))
-            self._waiting_bytes += len(packed) + 256 * len(keys)
-            if self._waiting_bytes >= _TRANSACTION_BYTES:
+            self._waiting_bytes += len(packed) + PAIR_OVERHEAD_BYTES * len(keys)
+            if self._waiting_bytes >= _LIMITS.transaction_bytes:
                 await self._write()
             start = keys[-1] + b"\0"
 
     async def _write(self) -> None:
         waiting, self._waiting, self._waiting_bytes = sorted(self._waiting), [], 0
-        await trio.to_thread.run_sync(self._put, waiting, limiter=self._processor)
+        await self._thread.run(partial(self._put, waiting))
         self.keys += sum(len(keys) for keys, _ in waiting)
 
-    def _put(self, waiting: list[tuple[tuple[bytes, ...], tuple[bytes, ...]]]) -> None:
+    def _put(self, waiting: list[Columns]) -> None:
         with self._environment.begin(write=True) as transaction:
             for keys, values in waiting:
                 put_sorted(transaction, self._values, keys, values)
 
 
-def _unpack(packed: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def _unpack(packed: bytes) -> Columns:
     keys, values = msgpack.unpackb(packed, use_list=False)
     return keys, values

@@ -1,29 +1,103 @@
-"""What ``bench.scale`` measured: as a document for programs, as tables for people, and as part of a page."""
+"""What ``bench.scale`` measures of which stores, as a document for programs and as tables for people."""
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import click
 
 from bench.figures import Grid, number, short
 from bench.growth import trend
-from bench.plan import USUAL_VALUE_BYTES, Plan
-from bench.quantity import Measured, Quantity
-from bench.workload import Workload
+from bench.workload import KINDS, Workload
 
-# What is decided, not measured, does not grow.
-_GIVEN: Final = frozenset(
-    {
-        Quantity.KEYS,
-        Quantity.KEY_BYTES,
-        Quantity.VALUE_BYTES,
-        Quantity.PROOF_PAIRS,
-        Quantity.COMMIT_PAIRS,
-    }
-)
+_USUAL_VALUE_BYTES: Final = 32
+# Lengths of values, and by how much fewer there are, so that no store takes more than a few gigabytes.
+_VALUES: Final = ((8, 1), (_USUAL_VALUE_BYTES, 1), (4096, 4), (1 << 20, 1000))
 # The measured part of a document is between these lines.
 _BEGIN: Final = "<!-- measured: begin -->\n"
 _END: Final = "<!-- measured: end -->\n"
+
+
+class Quantity(StrEnum):
+    """A number that is measured of every store, in the order of a table."""
+
+    KEYS = "keys"
+    KEY_BYTES = "bytes of a key"
+    VALUE_BYTES = "bytes of a value"
+    LOAD_KEYS = "load, keys a second"
+    LOAD_MEGABYTES = "load, MB a second"
+    RAW_KEYS = "raw append, keys a second"
+    LOAD_RATIO = "load / raw append"
+    LOAD_MEMORY = "load, peak memory, MB"
+    LOAD_ANONYMOUS = "load, peak anonymous memory, MB"
+    STORE_BYTES = "store, bytes a key"
+    STORE_VALUES = "of these, values"
+    STORE_BRANCHES = "of these, branches"
+    STORE_REST = "of these, all else"
+    GET = "get, µs"
+    PROOF_PAIRS = "range proof, pairs"
+    PROVE = "range proof: prove, ms"
+    ENCODE = "range proof: encode, ms"
+    DECODE = "range proof: decode, ms"
+    VERIFY = "range proof: verify, ms"
+    APPLY = "range proof: apply durably, ms"
+    PROOF_BYTES = "range proof, bytes a key"
+    PROVE_ONE = "single proof: prove, µs"
+    VERIFY_ONE = "single proof: verify, µs"
+    BYTES_OF_ONE = "single proof, bytes"
+    COMMIT_PAIRS = "commit, pairs"
+    COMMIT_NEW = "commit of scattered new pairs, ms"
+    COMMIT_CHANGED = "commit of scattered changed values, ms"
+    SYNC_KEYS = "sync, keys a second"
+    SYNC_MEGABYTES = "sync, MB a second"
+    SYNC_RATIO = "sync / raw copy"
+    SYNC_CLIENT_MEMORY = "sync, client's peak anonymous memory, MB"
+    SYNC_SERVER_MEMORY = "sync, server's peak anonymous memory, MB"
+    SYNC_WIRE = "sync, bytes on the wire a key"
+    SYNC_STORE = "store after a sync, bytes a key"
+
+
+Measured = dict[Quantity, float]
+# What is decided, not measured, does not grow.
+_GIVEN: Final = frozenset(
+    {"keys", "bytes of a key", "bytes of a value", "range proof, pairs", "commit, pairs"}
+)
+
+
+class Plan(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        sizes: The pairs in stores of uniform keys, ascending.
+        distribution_keys: The pairs in stores of other keys and values; 0 for none of these stores.
+        runs: How often each is measured.
+    """
+
+    sizes: tuple[int, ...]
+    distribution_keys: int
+    runs: int
+
+    def by_size(self) -> list[Workload]:
+        """Return the stores that differ in their size."""
+        return [Workload("uniform", size, _USUAL_VALUE_BYTES) for size in self.sizes]
+
+    def by_kind(self) -> list[Workload]:
+        """Return the stores that differ in their keys."""
+        kinds = KINDS if self.distribution_keys else ()
+        return [Workload(kind, self.distribution_keys, _USUAL_VALUE_BYTES) for kind in kinds]
+
+    def by_value(self) -> list[Workload]:
+        """Return the stores that differ in their values."""
+        lengths = _VALUES if self.distribution_keys else ()
+        return [
+            Workload("uniform", -(-self.distribution_keys // fewer), value_bytes)
+            for value_bytes, fewer in lengths
+        ]
+
+    def command(self) -> str:
+        """Return the command that measures this."""
+        sizes = "".join(f" --keys {size}" for size in self.sizes)
+        return f"python -m bench.scale{sizes} --distribution-keys {self.distribution_keys} --runs {self.runs}"
 
 
 class Results(NamedTuple):
@@ -59,37 +133,33 @@ class Results(NamedTuple):
 
 def grids(results: Results) -> Iterator[Grid]:
     """Yield the tables of what was measured."""
-    plan, measured = results.plan, results.measured
-    yield size_grid(plan.sizes, [measured[each] for each in plan.by_size()])
+    plan = results.plan
+    title = f"Stores of uniform keys, values of {_USUAL_VALUE_BYTES} bytes"
+    columns = [results.measured[each] for each in plan.by_size()]
+    sizes = _grid(title, [short(size) for size in plan.sizes], columns)
+    rows = [(name, [*cells, _growth(Quantity(name), plan.sizes, columns)]) for name, cells in sizes.rows]
+    yield Grid(sizes.title, [*sizes.heads, "growth"], rows)
     if plan.distribution_keys:
         kinds, lengths = plan.by_kind(), plan.by_value()
-        title = f"Keys of other kinds, values of {USUAL_VALUE_BYTES} bytes"
-        yield _grid(title, [each.kind for each in kinds], [measured[each] for each in kinds])
-        heads = [_length(each.value_bytes) for each in lengths]
-        yield _grid("Values of other lengths, uniform keys", heads, [measured[each] for each in lengths])
-
-
-def size_grid(sizes: Sequence[int], columns: Sequence[Measured]) -> Grid:
-    """Return the table of stores of several sizes, with how each figure grows."""
-    grid = _grid(
-        f"Stores of uniform keys, values of {USUAL_VALUE_BYTES} bytes", list(map(short, sizes)), columns
-    )
-    rows = [(name, [*cells, _growth(Quantity(name), sizes, columns)]) for name, cells in grid.rows]
-    return Grid(grid.title, [*grid.heads, "growth"], rows)
-
-
-def _growth(quantity: Quantity, sizes: Sequence[int], columns: Sequence[Measured]) -> str:
-    found = None if quantity in _GIVEN else trend(sizes, [column[quantity] for column in columns])
-    return str(found or "")
+        title = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
+        yield _grid(title, [each.kind for each in kinds], [results.measured[each] for each in kinds])
+        heads, title = (
+            [_length(each.value_bytes) for each in lengths],
+            "Values of other lengths, uniform keys",
+        )
+        yield _grid(title, heads, [results.measured[each] for each in lengths])
 
 
 def _grid(title: str, heads: list[str], columns: Sequence[Measured]) -> Grid:
     named = [quantity for quantity in Quantity if any(quantity in column for column in columns)]
-    return Grid(title, heads, [(name, [_cell(column.get(name)) for column in columns]) for name in named])
+    rows = [(name, [number(column[name]) if name in column else "-" for column in columns]) for name in named]
+    return Grid(title, heads, rows)
 
 
-def _cell(figure: float | None) -> str:
-    return "-" if figure is None else number(figure)
+def _growth(quantity: Quantity, sizes: Sequence[int], columns: Sequence[Measured]) -> str:
+    """Return how a figure grows with the store; nothing where it is decided, not measured."""
+    found = None if quantity in _GIVEN else trend(sizes, [column[quantity] for column in columns])
+    return "" if found is None else f"{found[0]:.2g} times, {found[1]}"
 
 
 def _length(value_bytes: int) -> str:
@@ -123,5 +193,5 @@ def replace_measured(document: str, tables: str) -> str:
     before, begin, rest = document.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (begin and end):
-        raise click.UsageError(f"the document has no lines {_BEGIN.strip()} and, behind it, {_END.strip()}")
+        raise click.UsageError(f"the document has no lines {_BEGIN.strip()} and, after it, {_END.strip()}")
     return f"{before}{begin}\n{tables}\n{end}{after}"

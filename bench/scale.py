@@ -16,13 +16,10 @@ import json
 import os
 import platform
 import shutil
-import statistics
-import tempfile
 import timeit
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Final
 
 import click
 import lmdb
@@ -30,11 +27,10 @@ import lmdb
 import merkledb
 from bench import sync
 from bench.data import store_bytes, table_bytes
-from bench.plan import Plan
-from bench.quantity import Measured, Quantity
-from bench.results import Results, markdown, replace_measured, text
-from bench.store_steps import STEPS
-from bench.watched import WatchedProcess
+from bench.figures import medians
+from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, require_room, work_folder
+from bench.processes import WatchedProcess
+from bench.results import Measured, Plan, Quantity, Results, markdown, replace_measured, text
 from bench.workload import Workload
 
 # The raw copy counts pairs a frame, not bytes, so heavier values do not fit.
@@ -46,8 +42,7 @@ def measure(plan: Plan, folder: Path) -> dict[Workload, Measured]:
     """Return the medians for each store of a plan; one that is wanted twice is measured once."""
     measured: dict[Workload, Measured] = {}
     for workload in dict.fromkeys([*plan.by_size(), *plan.by_kind(), *plan.by_value()]):
-        rows = [measure_run(folder / "run", workload, run) for run in range(plan.runs)]
-        measured[workload] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        measured[workload] = medians([measure_run(folder / "run", workload, run) for run in range(plan.runs)])
     return measured
 
 
@@ -56,48 +51,31 @@ def measure_run(folder: Path, workload: Workload, run: int) -> Measured:
     what = f"{workload.keys:,} {workload.kind} keys with values of {workload.value_bytes:,} bytes"
     click.echo(f"run {run + 1}: {what}", err=True)
     folder.mkdir()
-    loaded, root = measure_load(folder, workload)
-    synced = measure_sync(folder, workload, root)
-    read, _ = step("read", folder, workload)
-    committed, _ = step("commit", folder, workload)
+    figures: Measured = {
+        Quantity.KEYS: workload.keys,
+        Quantity.VALUE_BYTES: workload.value_bytes,
+        Quantity.COMMIT_PAIRS: workload.commit_pairs,
+    }
+    figures |= step("append", folder, workload)[0]
+    shutil.rmtree(folder / "raw")
+    loaded, anonymous_bytes = step("load", folder, workload)
+    figures |= loaded | {Quantity.LOAD_ANONYMOUS: anonymous_bytes / 1e6}
+    figures[Quantity.LOAD_RATIO] = figures[Quantity.LOAD_KEYS] / figures[Quantity.RAW_KEYS]
+    figures |= store_figures(folder / "store", workload.keys) | measure_sync(folder, workload)
+    for name in ("read", "commit"):
+        figures |= step(name, folder, workload)[0]
     shutil.rmtree(folder)
-    own = {Quantity(name): figure for name, figure in (read | committed).items()}
-    figures = loaded | own | synced | {Quantity.COMMIT_PAIRS: workload.commit_pairs}
     return {quantity: figures[quantity] for quantity in Quantity if quantity in figures}
 
 
-def step(name: str, folder: Path, workload: Workload) -> tuple[dict[str, Any], int]:
+def step(name: str, folder: Path, workload: Workload) -> tuple[Measured, int]:
     """Take one step in a process of its own.
 
     Returns:
         What it measured, and the peak of its anonymous memory in bytes.
     """
-    assert name in STEPS
-    arguments = [str(folder), workload.kind, str(workload.keys), str(workload.value_bytes)]
-    process = WatchedProcess(name, *arguments, module="bench.store_steps")
-    return process.end(), process.peak_bytes
-
-
-def measure_load(folder: Path, workload: Workload) -> tuple[Measured, bytes]:
-    """Fill ``folder / "store"``; return what that took, and its root."""
-    raw, _ = step("append_raw", folder, workload)
-    shutil.rmtree(folder / "raw")
-    loaded, anonymous_bytes = step("load", folder, workload)
-    keys = workload.keys
-    measured = {
-        Quantity.KEYS: keys,
-        Quantity.KEY_BYTES: loaded["key_bytes"] / keys,
-        Quantity.VALUE_BYTES: workload.value_bytes,
-        Quantity.LOAD_KEYS: keys / loaded["seconds"],
-        Quantity.LOAD_MEGABYTES: (loaded["key_bytes"] + keys * workload.value_bytes)
-        / loaded["seconds"]
-        / 1e6,
-        Quantity.RAW_KEYS: keys / raw["seconds"],
-        Quantity.LOAD_RATIO: raw["seconds"] / loaded["seconds"],
-        Quantity.LOAD_MEMORY: loaded["peak_bytes"] / 1e6,
-        Quantity.LOAD_ANONYMOUS: anonymous_bytes / 1e6,
-    }
-    return measured | store_figures(folder / "store", keys), bytes.fromhex(loaded["root"])
+    process = WatchedProcess(name, folder, *workload, module="bench.scale_steps")
+    return {Quantity(each): figure for each, figure in process.end().items()}, process.peak_bytes
 
 
 def store_figures(path: Path, keys: int) -> Measured:
@@ -111,52 +89,44 @@ def store_figures(path: Path, keys: int) -> Measured:
     }
 
 
-def measure_sync(folder: Path, workload: Workload, root: bytes) -> Measured:
+def measure_sync(folder: Path, workload: Workload) -> Measured:
     """Return what a sync of the store takes, beside a raw copy where that is possible."""
+    with merkledb.open(folder / "store", readonly=True) as database:
+        root = database.root
+    kinds = ["raw", "verified"] if workload.value_bytes <= _MAX_RAW_VALUE_BYTES else ["verified"]
     copies = {
-        kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root)[0]
-        for kind in _kinds_of_copies(workload)
+        kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root)[0] for kind in kinds
     }
     verified = copies["verified"]
+    keys_per_second, wire_bytes = verified["keys_per_second"], verified["wire_bytes_per_key"]
     measured = {
-        Quantity.SYNC_KEYS: verified.keys_per_second,
-        Quantity.SYNC_MEGABYTES: verified.keys_per_second * verified.wire_bytes_per_key / 1e6,
-        Quantity.SYNC_CLIENT_MEMORY: verified.client_memory,
-        Quantity.SYNC_SERVER_MEMORY: verified.server_memory,
-        Quantity.SYNC_WIRE: verified.wire_bytes_per_key,
-        Quantity.SYNC_STORE: verified.store_bytes_per_key,
+        Quantity.SYNC_KEYS: keys_per_second,
+        Quantity.SYNC_MEGABYTES: keys_per_second * wire_bytes / 1e6,
+        Quantity.SYNC_CLIENT_MEMORY: verified["client_memory"],
+        Quantity.SYNC_SERVER_MEMORY: verified["server_memory"],
+        Quantity.SYNC_WIRE: wire_bytes,
+        Quantity.SYNC_STORE: verified["store_bytes_per_key"],
     }
     if "raw" in copies:
-        measured[Quantity.SYNC_RATIO] = verified.keys_per_second / copies["raw"].keys_per_second
-    for kind in copies:
-        shutil.rmtree(folder / kind)
+        measured[Quantity.SYNC_RATIO] = keys_per_second / copies["raw"]["keys_per_second"]
     return measured
-
-
-def _kinds_of_copies(workload: Workload) -> list[str]:
-    return ["raw", "verified"] if workload.value_bytes <= _MAX_RAW_VALUE_BYTES else ["verified"]
 
 
 def machine() -> str:
     """Return what this machine is, and how fast it hashes."""
-    microseconds = min(timeit.repeat(partial(_hash, bytes(70)), number=100_000, repeat=5)) * 10
+    data, release = bytes(70), platform.release().partition("-")[0]
+    microseconds = min(timeit.repeat(lambda: sha256(data).digest(), number=100_000, repeat=5)) * 10
     return (
-        f"{os.cpu_count()} cores of an {_processor()}, {platform.system()} {_system()}, "
+        f"{os.cpu_count()} cores of an {_processor()}, {platform.system()} {release}, "
         f"Python {platform.python_version()}, LMDB {'.'.join(map(str, lmdb.version()))}, "
         f"{merkledb.kernel_name()} kernel; sha256 of 70 bytes from Python takes {microseconds:.2f} µs"
     )
 
 
-def _system() -> str:
-    return platform.release().partition("-")[0]
-
-
-def _hash(data: bytes) -> bytes:
-    return sha256(data).digest()
-
-
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    """Return the processor's name, where the system tells it, or else its kind."""
+    described = Path("/proc/cpuinfo")
+    for line in described.read_text().splitlines() if described.exists() else []:
         if line.startswith("model name"):
             return line.partition(": ")[2]
     return platform.machine()
@@ -176,40 +146,54 @@ def draw_plots(folder: Path, results: Results) -> None:
 
 
 def run(plan: Plan) -> Results:
-    """Measure everything."""
-    with tempfile.TemporaryDirectory(prefix="merklesync-bench-") as folder:
-        return Results(machine(), plan, measure(plan, Path(folder)))
+    """Measure everything.
+
+    Raises:
+        click.UsageError: The machine has not the room for the largest store.
+    """
+    workloads = {*plan.by_size(), *plan.by_kind(), *plan.by_value()}
+    # A store, its replica, and two copies; longer keys, and values of 4 KiB, take up to twice their bytes.
+    require_room(max(4 * each.keys * (PAIR_BYTES + 2 * each.value_bytes) for each in workloads))
+    with work_folder() as folder:
+        return Results(machine(), plan, measure(plan, folder))
 
 
-@click.command(help=__doc__)
-@click.option(
-    "--keys",
-    type=click.IntRange(min=2),
-    multiple=True,
-    default=(100_000, 1_000_000, 10_000_000),
-    show_default=True,
-    help="Pairs in a store; once for each size.",
-)
-@click.option(
+def read_results(file: IO[str]) -> Results:
+    """Return what an earlier run printed.
+
+    Raises:
+        click.UsageError: It is something else.
+    """
+    try:
+        return Results.of(json.load(file))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.UsageError(
+            f"{file.name} is not what this program prints with --json; measure again ({error!r})"
+        ) from error
+
+
+@click.command(cls=Benchmark, help=__doc__)
+# Two keys, for the logarithm of one is nothing that a figure can grow with.
+@count("--keys", (100_000, 1_000_000, 10_000_000), "Pairs in a store; once for each size.", least=2)
+@count(
     "--distribution-keys",
-    type=click.IntRange(min=0),
-    default=1_000_000,
-    show_default=True,
-    help="Pairs in the stores of other keys and values (fewer where values are large); 0 for none.",
+    1_000_000,
+    "Pairs in the stores of other keys and values (fewer where values are large); 0 for none.",
+    least=0,
 )
-@click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="How often.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@RUNS
+@AS_JSON
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the tables for a document.")
 @click.option(
     "--document",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
     help="A document whose measured part is replaced, too.",
 )
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="A folder for plots.")
 @click.option(
-    "--measured",
-    type=click.File(),
-    help="What an earlier run printed with --json: nothing is measured.",
+    "--plots", type=click.Path(file_okay=False, writable=True, path_type=Path), help="A folder for plots."
+)
+@click.option(
+    "--measured", type=click.File(), help="What an earlier run printed with --json: nothing is measured."
 )
 def main(
     *,
@@ -220,13 +204,16 @@ def main(
     as_markdown: bool,
     document: Path | None,
     plots: Path | None,
-    measured: Any,
+    measured: IO[str] | None,
 ) -> None:
     """Run the benchmark."""
     if plots:
         require_plots()
+    if document:
+        # What cannot be replaced is to be known before hours of measuring, not after.
+        replace_measured(document.read_text(), "")
     plan = Plan(tuple(sorted(set(keys))), distribution_keys, runs)
-    results = Results.of(json.load(measured)) if measured else run(plan)
+    results = read_results(measured) if measured else run(plan)
     print(json.dumps(results.document()) if as_json else (markdown if as_markdown else text)(results))
     if document:
         document.write_text(replace_measured(document.read_text(), markdown(results)))

@@ -12,8 +12,7 @@ import trio.testing
 
 import merkledb
 from bench.figures import Figure, Stopwatch, table
-from bench.loop import rare
-from bench.pipeline import Job, divide
+from bench.instruments import Job, divide, rare
 from bench.raw import RawClient, RawServer
 from manager import Limits
 
