@@ -13,6 +13,8 @@ from bench.raw import open_raw
 
 # Few enough that a commit's columns stay in the processor's cache, many enough that its fsync hardly counts.
 LOAD_BATCH_PAIRS: Final = 16_384
+# The pairs of one range proof, or the changes of one change proof.
+PROOF_KEYS: Final = 2_048
 
 
 def key_of(index: int) -> bytes:

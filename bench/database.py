@@ -16,16 +16,24 @@ from typing import Final
 import click
 
 import merkledb
-from bench.data import batches, load, pairs_of, sorted_pairs, store_bytes
+from bench.data import PROOF_KEYS, batches, load, pairs_of, sorted_pairs, store_bytes
 from bench.figures import Figure, Stopwatch, medians
 from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, report, require_room, work_folder
-from bench.proofs import PROOF_KEYS, measure_gets, measure_range_proofs, measure_single_proofs
+from bench.proofs import measure_gets, measure_range_proofs, measure_single_proofs
 from bench.raw import append_raw, open_raw
+from bench.results import Quantity
 
 _COMMIT_PAIRS: Final = 10_000
 _GETS: Final = 50_000
 _SINGLE_PROOFS: Final = 1_000
 _RANGE_PROOFS: Final = 30
+_STEPS: Final = {
+    "prove": Quantity.PROVE,
+    "encode": Quantity.ENCODE,
+    "decode": Quantity.DECODE,
+    "verify": Quantity.VERIFY,
+    "apply": Quantity.APPLY,
+}
 
 Figures = dict[str, float]
 
@@ -58,26 +66,21 @@ def measure_load(folder: Path, keys: list[bytes], values: list[bytes]) -> Figure
     }
 
 
-def measure_reads(database: merkledb.Database, keys: list[bytes]) -> Figures:
-    """Return how long a get takes, and a step of an iteration over a quarter of the keys."""
+def measure_reads(database: merkledb.Database, replica: merkledb.Database, keys: list[bytes]) -> Figures:
+    """Return how long gets, a step of an iteration, and the parts of a sync take."""
     clock, last = Stopwatch(time.process_time), len(keys) // 4
     clock.lap("iterate", lambda: list(database.items(end=keys[last])))
-    return {
-        "get, µs": measure_gets(database, random.Random(1).choices(keys, k=_GETS)),
-        "iterate, µs a key": clock.median("iterate") / (last + 1) * 1e6,
-    }
-
-
-def measure_proofs(database: merkledb.Database, replica: merkledb.Database, keys: list[bytes]) -> Figures:
-    """Return how long proofs take, of 2,048 pairs and of one key."""
     starts = [bytes([256 * number // _RANGE_PROOFS, 128]) for number in range(_RANGE_PROOFS)]
-    ranges = measure_range_proofs(database, replica, starts)
-    single = measure_single_proofs(database, random.Random(2).choices(keys, k=_SINGLE_PROOFS))
+    measured = measure_range_proofs(database, replica, starts)
+    measured |= measure_gets(database, random.Random(1).choices(keys, k=_GETS))
+    measured |= measure_single_proofs(database, random.Random(2).choices(keys, k=_SINGLE_PROOFS))
     return {
-        **{f"{step} {PROOF_KEYS:,} pairs, ms": figure for step, figure in ranges.milliseconds.items()},
-        "proof, bytes a key": ranges.bytes_per_key,
-        "prove one key, µs": single.prove_microseconds,
-        "verify one key, µs": single.verify_microseconds,
+        "get, µs": measured[Quantity.GET],
+        "iterate, µs a key": clock.median("iterate") / (last + 1) * 1e6,
+        **{f"{name} {PROOF_KEYS:,} pairs, ms": measured[quantity] for name, quantity in _STEPS.items()},
+        "proof, bytes a key": measured[Quantity.PROOF_BYTES],
+        "prove one key, µs": measured[Quantity.PROVE_ONE],
+        "verify one key, µs": measured[Quantity.VERIFY_ONE],
     }
 
 
@@ -93,7 +96,7 @@ def measure(keys: list[bytes], values: list[bytes]) -> Figures:
     with work_folder() as folder:
         figures = measure_load(folder, keys, values)
         with merkledb.open(folder / "store") as database, merkledb.open(folder / "replica") as replica:
-            figures |= measure_reads(database, keys) | measure_proofs(database, replica, keys)
+            figures |= measure_reads(database, replica, keys)
             return figures | measure_commit(database, len(keys))
 
 
@@ -104,6 +107,7 @@ def measure(keys: list[bytes], values: list[bytes]) -> Figures:
 @AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
+    # Two raw tables, the store, and a part of it.
     require_room(4 * keys * PAIR_BYTES, pairs_in_memory=keys)
     pairs = sorted_pairs(keys)
     # All these pairs are the benchmark's own; the collector need not look at them again and again.

@@ -54,15 +54,7 @@ _LOOP_FIGURES: Final = (
 
 
 class Sizes(NamedTuple):
-    """How much is measured.
-
-    Attributes:
-        keys: Pairs in the store.
-        retained: How many commits the store retains.
-        changes: Changes in each.
-        seconds: Between commits while a full sync runs.
-        runs: How often all is measured.
-    """
+    """The options of the program."""
 
     keys: int
     retained: int
@@ -75,13 +67,9 @@ Run = dict[str, Transfer]
 
 
 def follow(source: Path, target: Path, sizes: Sizes, first: int) -> Transfer:
-    """Run a server that commits, and a client, until the client is at a complete root, and at the newest.
+    """Sync ``target`` with a server that commits, until it is at a complete root, and then at the newest.
 
-    Args:
-        source: The server's store.
-        target: The client's, which is made.
-        sizes: What is committed, and how often.
-        first: The number of the first set of changes.
+    The first set of changes that is committed has the number ``first``.
     """
     server = WatchedProcess("serve_committing", source, sizes.keys, first, sizes.changes, sizes.seconds)
     client = WatchedProcess("sync_following", target, int(server.line()))
@@ -89,14 +77,6 @@ def follow(source: Path, target: Path, sizes: Sizes, first: int) -> Transfer:
     server.tell("no more")
     client.tell(server.line())
     return end_both(server, client)
-
-
-def prepare(folder: Path, sizes: Sizes) -> None:
-    """Make the server's store, with its history."""
-    load(folder / "source", *sorted_pairs(sizes.keys))
-    with merkledb.open(folder / "source") as database:
-        for number in range(sizes.retained):
-            database.commit(scattered_changes(sizes.keys, number, sizes.changes))
 
 
 def measure_run(folder: Path, sizes: Sizes, run: int) -> Run:
@@ -116,7 +96,10 @@ def measure_run(folder: Path, sizes: Sizes, run: int) -> Run:
 
 def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     """Return all figures."""
-    prepare(folder, sizes)
+    load(folder / "source", *sorted_pairs(sizes.keys))
+    with merkledb.open(folder / "source") as database:
+        for number in range(sizes.retained):
+            database.commit(scattered_changes(sizes.keys, number, sizes.changes))
     runs = [measure_run(folder, sizes, run) for run in range(sizes.runs)]
     return time_figures(runs, sizes) + loop_figures(runs) + memory_figures(runs)
 

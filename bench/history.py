@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import click
 
 import merkledb
-from bench.data import copy_store, load, scattered_changes, sorted_pairs, store_bytes, table_bytes
+from bench.data import PROOF_KEYS, copy_store, load, scattered_changes, sorted_pairs, store_bytes, table_bytes
 from bench.figures import Figure, Stopwatch
 from bench.options import (
     AS_JSON,
@@ -34,7 +34,6 @@ from bench.options import (
     require_room,
     work_folder,
 )
-from bench.proofs import PROOF_KEYS
 from bench.raw import append_raw, open_raw, put_raw
 
 # How far back proofs are made, in commits, and what they may cost there, as multiples of the head's.
@@ -53,14 +52,7 @@ _FIRST_VIEW: Final = 2_000_000
 
 
 class Sizes(NamedTuple):
-    """How much is measured.
-
-    Attributes:
-        keys: Pairs in the store.
-        commits: How many commits the store has before proofs are made.
-        changes: Changes in each.
-        rounds: How often each thing is timed.
-    """
+    """The options of the program."""
 
     keys: int
     commits: int
@@ -142,12 +134,21 @@ def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Siz
     backs = {back: roots[-1 - back] for back in _BACKS if back < len(roots)}
     older = {back: root for back, root in backs.items() if back}
     with merkledb.open(path, readonly=True) as database:
-        ranges = prove_in_turn(partial(prove_range, database), backs, starts(sizes.rounds))
-        some_keys = random.Random(3).choices(keys, k=_SINGLE_PROOFS)
-        singles = prove_in_turn(partial(prove_one, database), backs, some_keys)
-        changes = prove_in_turn(
-            partial(prove_changes, database, roots[-1]), older, starts(sizes.rounds, share=0.5)
-        )
+
+        def prove_range(root: bytes, start: bytes) -> None:
+            with database.at(root) as snapshot:
+                snapshot.prove_range(start, max_keys=PROOF_KEYS)
+
+        def prove_one(root: bytes, key: bytes) -> None:
+            with database.at(root) as snapshot:
+                snapshot.prove(key)
+
+        def prove_changes(old: bytes, start: bytes) -> None:
+            database.prove_changes(old, roots[-1], start, max_keys=PROOF_KEYS)
+
+        ranges = prove_in_turn(prove_range, backs, starts(sizes.rounds))
+        singles = prove_in_turn(prove_one, backs, random.Random(3).choices(keys, k=_SINGLE_PROOFS))
+        changes = prove_in_turn(prove_changes, older, starts(sizes.rounds, share=0.5))
         return [
             *proof_figures(f"range proof of {PROOF_KEYS:,} pairs", "ms", ranges, _ASKED_BACK),
             *proof_figures("single proof", "µs", singles, {}),
@@ -177,23 +178,6 @@ def prove_in_turn(
             prove(root, key)
         clock.in_turn({str(back): partial(prove, root, key) for back, root in roots.items()}, turn)
     return clock
-
-
-def prove_range(database: merkledb.Database, root: bytes, start: bytes) -> None:
-    """Make a range proof as a server does."""
-    with database.at(root) as snapshot:
-        snapshot.prove_range(start, max_keys=PROOF_KEYS)
-
-
-def prove_one(database: merkledb.Database, root: bytes, key: bytes) -> None:
-    """Make a proof of one key."""
-    with database.at(root) as snapshot:
-        snapshot.prove(key)
-
-
-def prove_changes(database: merkledb.Database, new: bytes, old: bytes, start: bytes) -> None:
-    """Make a change proof as a server does."""
-    database.prove_changes(old, new, start, max_keys=PROOF_KEYS)
 
 
 def proof_figures(what: str, unit: str, clock: Stopwatch, asked: Mapping[int, float]) -> list[Figure]:

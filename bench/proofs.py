@@ -1,74 +1,63 @@
-"""What proofs cost at the head of a store: each step from the server's rows to the client's.
+"""What gets and proofs cost at the head of a store: each step from the server's rows to the client's.
 
-What waits for the disk is timed by the clock on the wall, everything else by the processor's time.
+What waits for the disk is timed by the clock on the wall, everything else by the processor's time.  What is
+read was read before, so that it is in memory.
 """
 
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import merkledb
+from bench.data import PROOF_KEYS
 from bench.figures import Stopwatch
+from bench.results import Measured, Quantity
 
-# The pairs of one range proof: what the manager asks for at most.
-PROOF_KEYS: Final = 2048
 # A proof of heavy values is cut here.
 _PROOF_BYTES: Final = 1 << 23
 
 
-class RangeProofs(NamedTuple):
-    """Medians of the range proofs of one store.
+def measure_gets(database: merkledb.Database, keys: Sequence[bytes]) -> Measured:
+    """Return how long it takes to get a value."""
 
-    Attributes:
-        milliseconds: What the steps "prove", "encode", "decode", "verify" and "apply" took.
-        pairs: Pairs in a proof.
-        bytes_per_key: Encoded.
-    """
+    def get_all() -> None:
+        for key in keys:
+            database.get(key)
 
-    milliseconds: dict[str, float]
-    pairs: float
-    bytes_per_key: float
+    get_all()
+    clock = Stopwatch(time.process_time)
+    clock.lap("get", get_all)
+    return {Quantity.GET: clock.median("get") / len(keys) * 1e6}
 
 
 def measure_range_proofs(
     database: merkledb.Database, replica: merkledb.Database, starts: Iterable[bytes]
-) -> RangeProofs:
-    """Bring ``replica`` a proof of 2,048 pairs from each start, ascending; return what that took."""
+) -> Measured:
+    """Bring ``replica`` a proof of 2,048 pairs from each start, ascending; return the medians."""
     working, writing, root = Stopwatch(time.process_time), Stopwatch(), database.root
-    pairs: list[int] = []
+    pairs: list[float] = []
     sizes: list[float] = []
     for start in starts:
         prove = partial(database.prove_range, start, max_keys=PROOF_KEYS, max_bytes=_PROOF_BYTES)
-        prove()  # The pages come into memory.
-        proof = working.lap("prove", prove)
-        encoded = working.lap("encode", proof.encode)
-        decoded = working.lap("decode", partial(merkledb.RangeProof.decode, encoded))
-        verified = working.lap("verify", partial(merkledb.verify_range, decoded, root, start))
-        writing.lap("apply", partial(replica.apply, verified))
+        prove()
+        proof = working.lap(Quantity.PROVE, prove)
+        encoded = working.lap(Quantity.ENCODE, proof.encode)
+        decoded = working.lap(Quantity.DECODE, partial(merkledb.RangeProof.decode, encoded))
+        verified = working.lap(Quantity.VERIFY, partial(merkledb.verify_range, decoded, root, start))
+        writing.lap(Quantity.APPLY, partial(replica.apply, verified))
         pairs.append(len(proof.keys))
         sizes.append(len(encoded) / max(1, len(proof.keys)))
-    seconds = {step: clock.median(step) for clock in (working, writing) for step in clock.seconds}
-    milliseconds = {step: median * 1e3 for step, median in seconds.items()}
-    return RangeProofs(milliseconds, statistics.median(pairs), statistics.median(sizes))
+    steps = {
+        Quantity(step): clock.median(step) * 1e3 for clock in (working, writing) for step in clock.seconds
+    }
+    steps[Quantity.PROOF_PAIRS] = statistics.median(pairs)
+    steps[Quantity.PROOF_BYTES] = statistics.median(sizes)
+    return steps
 
 
-class SingleProofs(NamedTuple):
-    """What a proof of one key takes, over the keys that were proved.
-
-    Attributes:
-        prove_microseconds: To make it.
-        verify_microseconds: To verify it.
-        size_bytes: Encoded.
-    """
-
-    prove_microseconds: float
-    verify_microseconds: float
-    size_bytes: float
-
-
-def measure_single_proofs(database: merkledb.Database, keys: Sequence[bytes]) -> SingleProofs:
+def measure_single_proofs(database: merkledb.Database, keys: Sequence[bytes]) -> Measured:
     """Prove keys one by one, and verify the proofs; return the means."""
     root, clock = database.root, Stopwatch(time.process_time)
 
@@ -78,21 +67,8 @@ def measure_single_proofs(database: merkledb.Database, keys: Sequence[bytes]) ->
 
     proofs = clock.lap("prove", lambda: [database.prove(key) for key in keys])
     clock.lap("verify", verify_all)
-    return SingleProofs(
-        clock.median("prove") / len(keys) * 1e6,
-        clock.median("verify") / len(keys) * 1e6,
-        statistics.mean(len(proof.encode()) for proof in proofs),
-    )
-
-
-def measure_gets(database: merkledb.Database, keys: Sequence[bytes]) -> float:
-    """Return the microseconds that it takes to get a value, once its pages are in memory."""
-
-    def get_all() -> None:
-        for key in keys:
-            database.get(key)
-
-    get_all()  # The pages come into memory.
-    clock = Stopwatch(time.process_time)
-    clock.lap("get", get_all)
-    return clock.median("get") / len(keys) * 1e6
+    return {
+        Quantity.PROVE_ONE: clock.median("prove") / len(keys) * 1e6,
+        Quantity.VERIFY_ONE: clock.median("verify") / len(keys) * 1e6,
+        Quantity.BYTES_OF_ONE: statistics.mean(len(proof.encode()) for proof in proofs),
+    }

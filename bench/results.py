@@ -59,8 +59,12 @@ class Quantity(StrEnum):
 
 Measured = dict[Quantity, float]
 # What is decided, not measured, does not grow.
-_GIVEN: Final = frozenset(
-    {"keys", "bytes of a key", "bytes of a value", "range proof, pairs", "commit, pairs"}
+_GIVEN: Final = (
+    Quantity.KEYS,
+    Quantity.KEY_BYTES,
+    Quantity.VALUE_BYTES,
+    Quantity.PROOF_PAIRS,
+    Quantity.COMMIT_PAIRS,
 )
 
 
@@ -143,11 +147,10 @@ def grids(results: Results) -> Iterator[Grid]:
         kinds, lengths = plan.by_kind(), plan.by_value()
         title = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
         yield _grid(title, [each.kind for each in kinds], [results.measured[each] for each in kinds])
-        heads, title = (
-            [_length(each.value_bytes) for each in lengths],
-            "Values of other lengths, uniform keys",
+        heads = [_length(each.value_bytes) for each in lengths]
+        yield _grid(
+            "Values of other lengths, uniform keys", heads, [results.measured[each] for each in lengths]
         )
-        yield _grid(title, heads, [results.measured[each] for each in lengths])
 
 
 def _grid(title: str, heads: list[str], columns: Sequence[Measured]) -> Grid:

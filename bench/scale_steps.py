@@ -61,22 +61,9 @@ def read(folder: Path, workload: Workload) -> Measured:
     single_proofs = min(_SINGLE_PROOFS, max(1, _SINGLE_PROOFS_BYTES // workload.value_bytes))
     with merkledb.open(folder / "store", readonly=True) as database:
         with merkledb.open(folder / "replica") as replica:
-            ranges = measure_range_proofs(database, replica, sample.starts)
-        get_microseconds = measure_gets(database, sample.present)
-        single = measure_single_proofs(database, sample.present[:single_proofs])
-    return {
-        Quantity.GET: get_microseconds,
-        Quantity.PROOF_PAIRS: ranges.pairs,
-        Quantity.PROVE: ranges.milliseconds["prove"],
-        Quantity.ENCODE: ranges.milliseconds["encode"],
-        Quantity.DECODE: ranges.milliseconds["decode"],
-        Quantity.VERIFY: ranges.milliseconds["verify"],
-        Quantity.APPLY: ranges.milliseconds["apply"],
-        Quantity.PROOF_BYTES: ranges.bytes_per_key,
-        Quantity.PROVE_ONE: single.prove_microseconds,
-        Quantity.VERIFY_ONE: single.verify_microseconds,
-        Quantity.BYTES_OF_ONE: single.size_bytes,
-    }
+            measured = measure_range_proofs(database, replica, sample.starts)
+        measured |= measure_gets(database, sample.present)
+        return measured | measure_single_proofs(database, sample.present[:single_proofs])
 
 
 def commit(folder: Path, workload: Workload) -> Measured:

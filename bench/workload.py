@@ -15,27 +15,20 @@ from itertools import islice
 from random import Random
 from typing import Final, NamedTuple
 
-from bench.data import LOAD_BATCH_PAIRS
+from bench.data import LOAD_BATCH_PAIRS, PROOF_KEYS
 from bench.file_tree import file_paths
-from bench.proofs import PROOF_KEYS
 
 _CELL_KEYS: Final = 1024
-_COUNTER_BYTES: Final = 8
-_UNIFORM_BYTES: Final = 32
-_ADDRESS_BYTES: Final = 20
 _PREFIX_BYTES: Final = 64
 _PREFIXES: Final = 4
 
 
-def uniform_keys(count: int, key_bytes: int = _UNIFORM_BYTES) -> Iterator[bytes]:
+def uniform_keys(count: int, key_bytes: int = 32) -> Iterator[bytes]:
     """Yield keys as a hash would make them.
 
     The key space is cut into cells of about a thousand keys, and within its cell a key may be anywhere, so
-    that only a cell needs to be sorted and the trie has the shape that hashed keys give it.
-
-    Args:
-        count: How many.
-        key_bytes: The length of each, at least 16.
+    that only a cell needs to be sorted and the trie has the shape that hashed keys give it.  A key has 16
+    bytes at least.
     """
     cells = -(-count // _CELL_KEYS)
     for cell in range(cells):
@@ -55,12 +48,12 @@ def _between(low: int, high: int, random_bytes: bytes) -> bytes:
 
 def addresses(count: int) -> Iterator[bytes]:
     """Yield the addresses of accounts: 20 bytes, the end of a hash."""
-    return uniform_keys(count, _ADDRESS_BYTES)
+    return uniform_keys(count, 20)
 
 
 def counters(count: int) -> Iterator[bytes]:
     """Yield 0, 1, 2, ... as 8 big-endian bytes: rows with a serial number."""
-    return (number.to_bytes(_COUNTER_BYTES, "big") for number in range(count))
+    return (number.to_bytes(8, "big") for number in range(count))
 
 
 def prefixed_counters(count: int) -> Iterator[bytes]:

@@ -1,22 +1,28 @@
 """The benchmarks run, and report every figure; how fast they are is nobody's test."""
 
+import importlib
 import json
+import shutil
 import subprocess
 import sys
 from array import array
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from click.testing import CliRunner
 
 import merkledb
 from bench.figures import Figure, Stopwatch, table
 from bench.instruments import Job, divide, rare
 from bench.raw import RawClient, RawServer
+from bench.sync import text as sync_text
 from manager import Limits
 
 ROOT = Path(__file__).parent.parent
+PROGRAMS = ("database", "commits", "history", "sync", "follow", "scale")
 # Enough pairs for every proof that is measured, and little else.
 SIZES: dict[str, dict[str, float]] = {
     "bench.database": {"keys": 40_000, "runs": 1},
@@ -99,3 +105,82 @@ async def test_a_raw_copy_of_keys_that_begin_with_zero_ends(tmp_path: Path) -> N
             await client.copy(client_side)
             nursery.cancel_scope.cancel()
     assert client.keys == len(keys)
+
+
+def test_what_is_done_in_turn_begins_with_another_step_each_time() -> None:
+    done: list[str] = []
+    clock = Stopwatch()
+    for turn in range(3):
+        clock.in_turn({name: partial(done.append, name) for name in "abc"}, turn)
+    assert "".join(done) == "abcbcacab"
+    assert {name: len(seconds) for name, seconds in clock.seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_a_sync_is_shown_beside_the_raw_copy() -> None:
+    copies = {"raw": {"client_memory": 20.5}, "verified": {"client_memory": 1234.5}}
+    result = {"keys": 1000, "runs": 3, **copies, "thread": {"writing_seconds": 0.5}, "ratio": 0.25}
+    assert [line.split() for line in sync_text(result).splitlines() if line][1:] == [
+        ["raw", "copy", "verified"],
+        ["client", "memory", "MB", "20.5", "1,234.5"],
+        ["the", "thread", "of", "the", "verified", "copy's", "client"],
+        ["seconds"],
+        ["writing", "0.500"],
+        ["verified", "/", "raw:", "0.250", "of", "the", "keys", "a", "second"],
+    ]
+
+
+def refusal(name: str, *options: str) -> str:
+    """Run a program that is to refuse its options; return the one line that it prints."""
+    done = CliRunner().invoke(importlib.import_module(f"bench.{name}").main, options)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "sentence"),
+    [
+        *((name, "--keys", "-1", "-1 is no whole number from") for name in PROGRAMS),
+        *((name, "--keys", "0", "0 is no whole number from") for name in PROGRAMS),
+        *((name, "--keys", "100000001", "to 100,000,000") for name in PROGRAMS),
+        *((name, "--keys", "many", "many is no whole number from") for name in PROGRAMS),
+        *((name, "--runs", "0", "from 1 to 1,000") for name in PROGRAMS if name != "history"),
+        *((name, "--runs", "1001", "from 1 to 1,000") for name in PROGRAMS if name != "history"),
+        ("database", "--keys", "4095", "from 4,096"),
+        ("commits", "--batch", "0", "from 1"),
+        ("history", "--keys", "4095", "from 4,096"),
+        ("history", "--commits", "0", "from 1 to 1,000"),
+        ("history", "--changes", "0", "from 1"),
+        ("history", "--changes", "1000001", "give at most the 1,000,000 of --keys"),
+        ("history", "--rounds", "0", "from 1 to 1,000"),
+        ("follow", "--retained", "-1", "from 0 to 256"),
+        ("follow", "--retained", "257", "from 0 to 256"),
+        ("follow", "--changes", "1000001", "give at most the 1,000,000 of --keys"),
+        ("follow", "--seconds", "-0.1", "give a number from 0 to 3,600"),
+        ("follow", "--seconds", "nan", "give a number from 0 to 3,600"),
+        ("follow", "--seconds", "inf", "give a number from 0 to 3,600"),
+        ("scale", "--distribution-keys", "-1", "from 0"),
+        ("scale", "--document", "no such file", "does not exist"),
+    ],
+)
+def test_impossible_options_are_refused_in_one_line(
+    name: str, option: str, value: str, sentence: str
+) -> None:
+    line = refusal(name, option, value)
+    assert line.startswith("Error: ")
+    assert option in line
+    assert sentence in line
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_stores_that_do_not_fit_on_the_disk_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(ROOT)._replace(free=1_000)
+    monkeypatch.setattr("bench.options.shutil.disk_usage", lambda _: usage)
+    assert "0.0 GB free in " in refusal(name)
+
+
+@pytest.mark.parametrize("name", ["database", "sync", "history", "follow"])
+def test_pairs_that_do_not_fit_into_memory_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.options.os.sysconf", lambda _: 1_000)
+    assert "0.0 GB of memory: give smaller numbers" in refusal(name)

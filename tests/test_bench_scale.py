@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from bench.figures import Grid, short
 from bench.growth import Growth, trend
 from bench.results import Plan, Quantity, Results, grids, markdown, replace_measured, text
-from bench.scale import require_plots
+from bench.scale import main, require_plots
 from bench.workload import (
     KINDS,
     ROUNDS,
@@ -105,6 +106,26 @@ def test_plots_without_matplotlib_say_what_to_install(monkeypatch: pytest.Monkey
 def test_a_document_without_marks_is_refused(page: str) -> None:
     with pytest.raises(click.UsageError, match="has no lines"):
         replace_measured(page, "tables")
+
+
+def test_a_document_without_marks_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing is measured here\n")
+    done = CliRunner().invoke(main, ["--document", str(page)])
+    assert done.exit_code == 2
+    assert [line.startswith("Error: the document has no lines") for line in done.stderr.splitlines()] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"sizes": 1}'])
+def test_what_no_run_has_printed_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    measured = tmp_path / "measured.json"
+    measured.write_text(content)
+    done = CliRunner().invoke(main, ["--measured", str(measured)])
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert "measured.json is not what this program prints with --json" in line
 
 
 @pytest.mark.parametrize("kind", KINDS)
