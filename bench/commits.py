@@ -22,7 +22,7 @@ from bench.options import (
     PAIR_BYTES,
     RUNS,
     Benchmark,
-    count,
+    number_option,
     report,
     require_room,
     work_folder,
@@ -67,8 +67,8 @@ def figures_of(
 
 
 @click.command(cls=Benchmark, help=__doc__)
-@count("--keys", 1_000_000, "Pairs in the store at the end.")
-@count("--batch", 10_000, "Pairs a commit.")
+@number_option("--keys", 1_000_000, "Pairs in the store at the end.")
+@number_option("--batch", 10_000, "Pairs a commit.")
 @RUNS
 @AS_JSON
 def main(*, keys: int, batch: int, runs: int, as_json: bool) -> None:

@@ -18,7 +18,16 @@ import click
 import merkledb
 from bench.data import PROOF_KEYS, batches, load, pairs_of, sorted_pairs, store_bytes
 from bench.figures import Figure, Stopwatch, medians
-from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, report, require_room, work_folder
+from bench.options import (
+    AS_JSON,
+    PAIR_BYTES,
+    RUNS,
+    Benchmark,
+    number_option,
+    report,
+    require_room,
+    work_folder,
+)
 from bench.proofs import measure_gets, measure_range_proofs, measure_single_proofs
 from bench.raw import append_raw, open_raw
 from bench.results import Quantity
@@ -102,7 +111,7 @@ def measure(keys: list[bytes], values: list[bytes]) -> Figures:
 
 @click.command(cls=Benchmark, help=__doc__)
 # Fewer, and most of the measured proofs would have fewer pairs than their figures say.
-@count("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
 @RUNS
 @AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from bench.options import (
     PAIR_BYTES,
     RUNS,
     Benchmark,
-    count,
+    number_option,
     report,
     require_at_most,
     require_room,
@@ -161,9 +161,9 @@ def memory_figures(runs: list[Run]) -> list[Figure]:
 
 
 @click.command(cls=Benchmark, help=__doc__)
-@count("--keys", 1_000_000, "Pairs in the store.")
-@count("--retained", 256, "Commits that the server retains.", least=0, most=_MAX_RETAINED)
-@count("--changes", 10_000, "Changes in each of them.")
+@number_option("--keys", 1_000_000, "Pairs in the store.")
+@number_option("--retained", 256, "Commits that the server retains.", least=0, most=_MAX_RETAINED)
+@number_option("--changes", 10_000, "Changes in each of them.")
 @click.option("--seconds", default=1.0, show_default=True, help="From commit to commit during a sync.")
 @RUNS
 @AS_JSON

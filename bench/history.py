@@ -28,7 +28,7 @@ from bench.options import (
     MAX_RUNS,
     PAIR_BYTES,
     Benchmark,
-    count,
+    number_option,
     report,
     require_at_most,
     require_room,
@@ -250,10 +250,10 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
 
 @click.command(cls=Benchmark, help=__doc__)
 # Fewer, and most of the measured proofs would have fewer pairs than their figures say.
-@count("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
-@count("--commits", 210, "Commits before proofs are made.", most=MAX_RUNS)
-@count("--changes", 10_000, "Changes in each; at least 2,048 fill a change proof.")
-@count("--rounds", 30, "How often each thing is timed.", most=MAX_RUNS)
+@number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@number_option("--commits", 210, "Commits before proofs are made.", most=MAX_RUNS)
+@number_option("--changes", 10_000, "Changes in each; at least 2,048 fill a change proof.")
+@number_option("--rounds", 30, "How often each thing is timed.", most=MAX_RUNS)
 @AS_JSON
 def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
     """Run the benchmark."""

@@ -33,7 +33,15 @@ _PAIR_MEMORY_BYTES: Final = 256
 
 
 class Benchmark(click.Command):
-    """A command that refuses a wrong command line in one line."""
+    """A command that refuses a wrong command line in one line.
+
+    Args:
+        help: The docstring of the program; what is indented there is not wrapped.
+        more: As of ``click.Command``.
+    """
+
+    def __init__(self, *, help: str, **more: Any) -> None:  # noqa: A002 - click's name
+        super().__init__(help=help.replace("\n\n    ", "\n\n\b\n    "), **more)
 
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         """Parse the command line."""
@@ -61,12 +69,12 @@ class _Count(click.IntRange):
             self.fail(f"{value} is no whole number from {self.min:,} to {self.max:,}", param, ctx)
 
 
-def count(
-    option: str, default: int | tuple[int, ...], text: str, *, least: int = 1, most: int = MAX_KEYS
+def number_option(
+    name: str, default: int | tuple[int, ...], text: str, *, least: int = 1, most: int = MAX_KEYS
 ) -> Decorator:
     """Return the decorator of an option that is a whole number; several defaults make it several numbers."""
     return click.option(
-        option,
+        name,
         type=_Count(least, most),
         default=default,
         multiple=isinstance(default, tuple),
@@ -75,7 +83,7 @@ def count(
     )
 
 
-RUNS: Final = count("--runs", 3, "How often all is measured.", most=MAX_RUNS)
+RUNS: Final = number_option("--runs", 3, "How often all is measured.", most=MAX_RUNS)
 AS_JSON: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of a table."
 )

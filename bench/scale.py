@@ -28,7 +28,7 @@ import merkledb
 from bench import sync
 from bench.data import store_bytes, table_bytes
 from bench.figures import medians
-from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, require_room, work_folder
+from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, number_option, require_room, work_folder
 from bench.processes import WatchedProcess
 from bench.results import Measured, Plan, Quantity, Results, markdown, replace_measured, text
 from bench.workload import Workload
@@ -174,8 +174,8 @@ def read_results(file: IO[str]) -> Results:
 
 @click.command(cls=Benchmark, help=__doc__)
 # Two keys, for the logarithm of one is nothing that a figure can grow with.
-@count("--keys", (100_000, 1_000_000, 10_000_000), "Pairs in a store; once for each size.", least=2)
-@count(
+@number_option("--keys", (100_000, 1_000_000, 10_000_000), "Pairs in a store; once for each size.", least=2)
+@number_option(
     "--distribution-keys",
     1_000_000,
     "Pairs in the stores of other keys and values (fewer where values are large); 0 for none.",

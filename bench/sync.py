@@ -27,7 +27,7 @@ import click
 
 from bench.data import load, sorted_pairs, store_bytes
 from bench.figures import Grid, medians
-from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, count, require_room, work_folder
+from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, number_option, require_room, work_folder
 from bench.processes import transfer
 
 
@@ -103,7 +103,7 @@ def _label(name: str) -> str:
 
 
 @click.command(cls=Benchmark, help=__doc__)
-@count("--keys", 1_000_000, "Pairs in the store.")
+@number_option("--keys", 1_000_000, "Pairs in the store.")
 @RUNS
 @AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
