@@ -16,18 +16,9 @@ from typing import Final
 import click
 
 import merkledb
+from bench import options
 from bench.data import PROOF_KEYS, batches, load, pairs_of, sorted_pairs, store_bytes
 from bench.figures import Figure, Stopwatch, medians
-from bench.options import (
-    AS_JSON,
-    PAIR_BYTES,
-    RUNS,
-    Benchmark,
-    number_option,
-    report,
-    require_room,
-    work_folder,
-)
 from bench.proofs import measure_gets, measure_range_proofs, measure_single_proofs
 from bench.raw import append_raw, open_raw
 from bench.results import Quantity
@@ -36,13 +27,7 @@ _COMMIT_PAIRS: Final = 10_000
 _GETS: Final = 50_000
 _SINGLE_PROOFS: Final = 1_000
 _RANGE_PROOFS: Final = 30
-_STEPS: Final = {
-    "prove": Quantity.PROVE,
-    "encode": Quantity.ENCODE,
-    "decode": Quantity.DECODE,
-    "verify": Quantity.VERIFY,
-    "apply": Quantity.APPLY,
-}
+_STEPS: Final = ("prove", "encode", "decode", "verify", "apply")
 
 Figures = dict[str, float]
 
@@ -86,45 +71,40 @@ def measure_reads(database: merkledb.Database, replica: merkledb.Database, keys:
     return {
         "get, µs": measured[Quantity.GET],
         "iterate, µs a key": clock.median("iterate") / (last + 1) * 1e6,
-        **{f"{name} {PROOF_KEYS:,} pairs, ms": measured[quantity] for name, quantity in _STEPS.items()},
+        **{f"{step} {PROOF_KEYS:,} pairs, ms": measured[Quantity[step.upper()]] for step in _STEPS},
         "proof, bytes a key": measured[Quantity.PROOF_BYTES],
         "prove one key, µs": measured[Quantity.PROVE_ONE],
         "verify one key, µs": measured[Quantity.VERIFY_ONE],
     }
 
 
-def measure_commit(database: merkledb.Database, keys: int) -> Figures:
-    """Return how long a commit of scattered new pairs takes."""
-    clock = Stopwatch()
-    clock.lap("commit", partial(database.commit, pairs_of(range(keys, keys + _COMMIT_PAIRS))))
-    return {f"commit of {_COMMIT_PAIRS:,} new pairs, ms": clock.median("commit") * 1e3}
-
-
 def measure(keys: list[bytes], values: list[bytes]) -> Figures:
     """Return all figures of one run."""
-    with work_folder() as folder:
+    clock, changes = Stopwatch(), pairs_of(range(len(keys), len(keys) + _COMMIT_PAIRS))
+    with options.work_folder() as folder:
         figures = measure_load(folder, keys, values)
         with merkledb.open(folder / "store") as database, merkledb.open(folder / "replica") as replica:
             figures |= measure_reads(database, replica, keys)
-            return figures | measure_commit(database, len(keys))
+            clock.lap("commit", partial(database.commit, changes))
+    return figures | {f"commit of {_COMMIT_PAIRS:,} new pairs, ms": clock.median("commit") * 1e3}
 
 
-@click.command(cls=Benchmark, help=__doc__)
+@click.command(cls=options.Benchmark, help=__doc__)
 # Fewer, and most of the measured proofs would have fewer pairs than their figures say.
-@number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
-@RUNS
-@AS_JSON
+@options.number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@options.RUNS
+@options.AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
     # Two raw tables, the store, and a part of it.
-    require_room(4 * keys * PAIR_BYTES, pairs_in_memory=keys)
+    options.require_room(4 * keys * options.PAIR_BYTES, pairs_in_memory=keys)
     pairs = sorted_pairs(keys)
     # All these pairs are the benchmark's own; the collector need not look at them again and again.
     gc.freeze()
     rows = [measure(*pairs) for _ in range(runs)]
     figures = [Figure(name, figure) for name, figure in medians(rows).items()]
     title = f"{keys:,} keys of 32 + 32 bytes, median of {runs} runs, {merkledb.kernel_name()} kernel"
-    report(title, {"keys": keys, "runs": runs}, figures, as_json=as_json)
+    options.report(title, {"keys": keys, "runs": runs}, figures, as_json=as_json)
 
 
 if __name__ == "__main__":

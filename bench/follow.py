@@ -16,20 +16,9 @@ from typing import Final, NamedTuple
 import click
 
 import merkledb
+from bench import options
 from bench.data import copy_store, load, scattered_changes, sorted_pairs
 from bench.figures import Figure
-from bench.options import (
-    AS_JSON,
-    CHANGE_BYTES,
-    PAIR_BYTES,
-    RUNS,
-    Benchmark,
-    number_option,
-    report,
-    require_at_most,
-    require_room,
-    work_folder,
-)
 from bench.processes import Transfer, WatchedProcess, end_both, transfer
 
 # Where a full sync is three times as fast, bringing forward, half of which is the disk, is more of it.
@@ -160,26 +149,28 @@ def memory_figures(runs: list[Run]) -> list[Figure]:
     return figures
 
 
-@click.command(cls=Benchmark, help=__doc__)
-@number_option("--keys", 1_000_000, "Pairs in the store.")
-@number_option("--retained", 256, "Commits that the server retains.", least=0, most=_MAX_RETAINED)
-@number_option("--changes", 10_000, "Changes in each of them.")
+@click.command(cls=options.Benchmark, help=__doc__)
+@options.number_option("--keys", 1_000_000, "Pairs in the store.")
+@options.number_option("--retained", 256, "Commits that the server retains.", least=0, most=_MAX_RETAINED)
+@options.number_option("--changes", 10_000, "Changes in each of them.")
 @click.option("--seconds", default=1.0, show_default=True, help="From commit to commit during a sync.")
-@RUNS
-@AS_JSON
+@options.RUNS
+@options.AS_JSON
 def main(*, keys: int, retained: int, changes: int, seconds: float, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
     sizes = Sizes(keys, retained, changes, seconds, runs)
-    require_at_most("--changes", changes, "--keys", keys)
+    options.require_at_most("--changes", changes, "--keys", keys)
     # A comparison that also refuses what is not a number.
     if not 0 <= seconds <= _MAX_SECONDS:
         raise click.UsageError(f"--seconds is {seconds}: give a number from 0 to {_MAX_SECONDS:,.0f}")
     # The source and three replicas, two of them with the history.
-    require_room(4 * keys * PAIR_BYTES + 2 * retained * changes * CHANGE_BYTES, pairs_in_memory=keys)
-    with work_folder() as folder:
+    options.require_room(
+        4 * keys * options.PAIR_BYTES + 2 * retained * changes * options.CHANGE_BYTES, pairs_in_memory=keys
+    )
+    with options.work_folder() as folder:
         figures = measure(folder, sizes)
     title = f"{keys:,} keys of 32 + 32 bytes, {retained} commits retained, median of {runs} runs"
-    report(title, sizes._asdict(), figures, as_json=as_json)
+    options.report(title, sizes._asdict(), figures, as_json=as_json)
 
 
 if __name__ == "__main__":

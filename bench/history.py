@@ -20,20 +20,9 @@ from typing import Final, NamedTuple
 import click
 
 import merkledb
+from bench import options
 from bench.data import PROOF_KEYS, copy_store, load, scattered_changes, sorted_pairs, store_bytes, table_bytes
 from bench.figures import Figure, Stopwatch
-from bench.options import (
-    AS_JSON,
-    CHANGE_BYTES,
-    MAX_RUNS,
-    PAIR_BYTES,
-    Benchmark,
-    number_option,
-    report,
-    require_at_most,
-    require_room,
-    work_folder,
-)
 from bench.raw import append_raw, open_raw, put_raw
 
 # How far back proofs are made, in commits, and what they may cost there, as multiples of the head's.
@@ -248,23 +237,25 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     return commit_part + measure_proofs(folder / "kept", keys, roots, sizes) + figures
 
 
-@click.command(cls=Benchmark, help=__doc__)
+@click.command(cls=options.Benchmark, help=__doc__)
 # Fewer, and most of the measured proofs would have fewer pairs than their figures say.
-@number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
-@number_option("--commits", 210, "Commits before proofs are made.", most=MAX_RUNS)
-@number_option("--changes", 10_000, "Changes in each; at least 2,048 fill a change proof.")
-@number_option("--rounds", 30, "How often each thing is timed.", most=MAX_RUNS)
-@AS_JSON
+@options.number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
+@options.number_option("--commits", 210, "Commits before proofs are made.", most=options.MAX_RUNS)
+@options.number_option("--changes", 10_000, "Changes in each; at least 2,048 fill a change proof.")
+@options.number_option("--rounds", 30, "How often each thing is timed.", most=options.MAX_RUNS)
+@options.AS_JSON
 def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
     """Run the benchmark."""
     sizes = Sizes(keys, commits, changes, rounds)
-    require_at_most("--changes", changes, "--keys", keys)
+    options.require_at_most("--changes", changes, "--keys", keys)
     # The base, five copies of it, two raw ones, and the history of one or two.
-    require_room(8 * keys * PAIR_BYTES + 2 * commits * changes * CHANGE_BYTES, pairs_in_memory=keys)
-    with work_folder() as folder:
+    options.require_room(
+        8 * keys * options.PAIR_BYTES + 2 * commits * changes * options.CHANGE_BYTES, pairs_in_memory=keys
+    )
+    with options.work_folder() as folder:
         figures = measure(folder, sizes)
     title = f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run"
-    report(title, sizes._asdict(), figures, as_json=as_json)
+    options.report(title, sizes._asdict(), figures, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -95,16 +95,15 @@ def require_at_most(option: str, value: int, other: str, bound: int) -> None:
         raise click.UsageError(f"{option} is {value:,}: give at most the {bound:,} of {other}")
 
 
-def require_room(disk_bytes: int, *, pairs_in_memory: int = 0, place: Path | None = None) -> None:
+def require_room(disk_bytes: int, *, pairs_in_memory: int = 0) -> None:
     """Raise click.UsageError where the machine has not the room that a program is about to take.
 
     Args:
-        disk_bytes: What it writes, about.
+        disk_bytes: What it writes to temporary files, about.
         pairs_in_memory: How many pairs it holds.
-        place: Where it writes; None for the system's place of temporary files.
     """
-    folder = place or Path(tempfile.gettempdir())
-    otherwise = "" if place else ", or set TMPDIR to a folder with more room"
+    folder = tempfile.gettempdir()
+    otherwise = ", or set TMPDIR to a folder with more room"
     _require(disk_bytes, shutil.disk_usage(folder).free, f"free in {folder}", otherwise)
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     _require(pairs_in_memory * _PAIR_MEMORY_BYTES, memory_bytes, "of memory", "")

@@ -29,6 +29,8 @@ MAP_BYTES: Final = 1 << 36
 # As many as a store of merkledb has, and more.
 _MAX_TABLES: Final = 16
 _RECEIVE_BYTES: Final = 1 << 16
+# More than the manager has in flight to one peer.
+_MAX_REQUESTS: Final = 16
 _LIMITS: Final = Limits()
 
 Columns = tuple[tuple[bytes, ...], tuple[bytes, ...]]
@@ -84,7 +86,7 @@ class RawServer:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
-        connection = Connection(Role.SERVER, _hello(16))
+        connection = Connection(Role.SERVER, _hello(_MAX_REQUESTS))
         await stream.send_all(connection.send(connection.hello))
         while data := await stream.receive_some(_RECEIVE_BYTES):
             for message in connection.receive_data(data):

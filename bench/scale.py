@@ -25,10 +25,9 @@ import click
 import lmdb
 
 import merkledb
-from bench import sync
+from bench import options, sync
 from bench.data import store_bytes, table_bytes
 from bench.figures import medians
-from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, number_option, require_room, work_folder
 from bench.processes import WatchedProcess
 from bench.results import Measured, Plan, Quantity, Results, markdown, replace_measured, text
 from bench.workload import Workload
@@ -153,8 +152,10 @@ def run(plan: Plan) -> Results:
     """
     workloads = {*plan.by_size(), *plan.by_kind(), *plan.by_value()}
     # A store, and one copy of it at a time; values of 4 KiB take twice their bytes.
-    require_room(max(2 * each.keys * (PAIR_BYTES + 2 * each.value_bytes) for each in workloads))
-    with work_folder() as folder:
+    options.require_room(
+        max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in workloads)
+    )
+    with options.work_folder() as folder:
         return Results(machine(), plan, measure(plan, folder))
 
 
@@ -172,17 +173,19 @@ def read_results(file: IO[str]) -> Results:
         ) from error
 
 
-@click.command(cls=Benchmark, help=__doc__)
+@click.command(cls=options.Benchmark, help=__doc__)
 # Two keys, for the logarithm of one is nothing that a figure can grow with.
-@number_option("--keys", (100_000, 1_000_000, 10_000_000), "Pairs in a store; once for each size.", least=2)
-@number_option(
+@options.number_option(
+    "--keys", (100_000, 1_000_000, 10_000_000), "Pairs in a store; once for each size.", least=2
+)
+@options.number_option(
     "--distribution-keys",
     1_000_000,
     "Pairs in the stores of other keys and values (fewer where values are large); 0 for none.",
     least=0,
 )
-@RUNS
-@AS_JSON
+@options.RUNS
+@options.AS_JSON
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the tables for a document.")
 @click.option(
     "--document",

@@ -25,9 +25,9 @@ from typing import Any
 
 import click
 
+from bench import options
 from bench.data import load, sorted_pairs, store_bytes
 from bench.figures import Grid, medians
-from bench.options import AS_JSON, PAIR_BYTES, RUNS, Benchmark, number_option, require_room, work_folder
 from bench.processes import transfer
 
 
@@ -102,15 +102,15 @@ def _label(name: str) -> str:
     return name.replace("_", " ") + (" MB" if name.endswith("memory") else "")
 
 
-@click.command(cls=Benchmark, help=__doc__)
-@number_option("--keys", 1_000_000, "Pairs in the store.")
-@RUNS
-@AS_JSON
+@click.command(cls=options.Benchmark, help=__doc__)
+@options.number_option("--keys", 1_000_000, "Pairs in the store.")
+@options.RUNS
+@options.AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
     """Run the benchmark."""
     # The source, and one copy of it at a time.
-    require_room(2 * keys * PAIR_BYTES, pairs_in_memory=keys)
-    with work_folder() as folder:
+    options.require_room(2 * keys * options.PAIR_BYTES, pairs_in_memory=keys)
+    with options.work_folder() as folder:
         result = measure(keys, runs, folder)
     print(json.dumps(result) if as_json else text(result))
 

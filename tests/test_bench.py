@@ -184,3 +184,18 @@ def test_stores_that_do_not_fit_on_the_disk_are_refused(name: str, monkeypatch: 
 def test_pairs_that_do_not_fit_into_memory_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.options.os.sysconf", lambda _: 1_000)
     assert "0.0 GB of memory: give smaller numbers" in refusal(name)
+
+
+def test_commits_are_not_measured_in_memory_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(ROOT)
+    monkeypatch.setattr("bench.commits._MEMORY", ROOT)
+    monkeypatch.setattr(
+        "bench.commits.shutil.disk_usage",
+        lambda place: usage._replace(free=1_000 if place == ROOT else usage.free),
+    )
+    main = importlib.import_module("bench.commits").main
+    done = CliRunner().invoke(main, ["--keys=10", "--batch=5", "--runs=1"])
+    assert done.exit_code == 0
+    assert done.stderr == f"not measured in memory: {ROOT} lacks 0.0 GB of room\n"
+    assert "durable: pairs a second" in done.stdout
+    assert "in memory" not in done.stdout
