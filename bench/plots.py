@@ -22,14 +22,7 @@ _MARKERS: Final = "osD^v"
 
 
 class Plot(NamedTuple):
-    """One plot: some quantities of one unit.
-
-    Attributes:
-        name: Of its file.
-        title: What it shows.
-        unit: Of its vertical axis, which starts at zero.
-        quantities: Its lines.
-    """
+    """One plot, in a file of this name: a line for each quantity, all of one unit."""
 
     name: str
     title: str
@@ -65,10 +58,7 @@ PLOTS: Final = (
 def draw(folder: Path, sizes: Sequence[int], measured: Sequence[Measured]) -> None:
     """Write every plot as an SVG file into ``folder``, which is made.
 
-    Args:
-        folder: Where to.
-        sizes: The pairs in each store, ascending.
-        measured: What was measured of each.
+    ``measured`` has what was measured of the store of each size; the sizes ascend.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):

@@ -139,13 +139,7 @@ class Workload(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Some keys of a workload, chosen at random.
-
-    Attributes:
-        new: Keys that the store does not have, in random order.
-        present: Keys that it has, in random order.
-        starts: Where ranges start, ascending, all over the store.
-    """
+    """Keys that a store does not have and keys that it has, in random order, and starts of ranges, ascending."""
 
     new: list[bytes]
     present: list[bytes]
