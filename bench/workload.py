@@ -139,7 +139,7 @@ class Workload(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Keys that a store does not have and keys that it has, in random order, and starts of ranges, ascending."""
+    """Keys that a store lacks and keys that it has, in random order, and where ranges start, ascending."""
 
     new: list[bytes]
     present: list[bytes]
