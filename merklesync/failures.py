@@ -18,6 +18,7 @@ Anything else is a defect of this program and shows its traceback.
 """
 
 import json
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import IO, Any, Final
 
@@ -63,20 +64,27 @@ class Failure(click.ClickException):
     Args:
         sentence: What went wrong and what to do next; shown as one line.
         exit_code: What the process ends with.
+        document: What else belongs into the JSON document: what was done nevertheless.
 
     Attributes:
         as_json: Whether it is printed as a JSON document too.
     """
 
-    def __init__(self, sentence: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        exit_code: ExitCode = ExitCode.FAILED,
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(shorten(sentence, MAX_SENTENCE_CHARACTERS))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class; each of ours has its own
+        self.document = dict(document or {})
         self.as_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the one line, and the document where that is wanted."""
         if self.as_json:
-            click.echo(json.dumps({"error": self.message, "exit_code": self.exit_code}))
+            click.echo(json.dumps({**self.document, "error": self.message, "exit_code": self.exit_code}))
         click.echo(f"Error: {self.message}", file=file, err=True)
 
 

@@ -42,7 +42,7 @@ from merklesync.output import (
 from merklesync.records import BadRecord, bytes_to_json, read_csv, read_json_lines
 from merklesync.sorting import Pair, SortedPairs
 from merklesync.stores import describe_store, is_store, open_for_writing
-from merklesync.trees import Skipped, TreeReader
+from merklesync.trees import FAILED_READS, Skipped, TreeReader, Unread
 
 _READERS: Final[dict[Format, Callable[..., Iterator[Pair]]]] = {
     Format.JSON_LINES: read_json_lines,
@@ -75,14 +75,16 @@ def load(
     a CSV file (.csv: key and value, text or 0x and hex digits). - is standard input.
 
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
-    devices and files that are too large, unreadable, or changed meanwhile are skipped and counted. One bad
-    line in a file of pairs, and nothing of it is loaded. Of a key that comes twice the last value counts.
+    devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
+    STORE holds at or below a name that was skipped stays, also with --replace. The exit code is 1 when
+    something could not be read, or --replace could not remove all. One bad line in a file of pairs, and
+    nothing of it is loaded. Of a key that comes twice the last value counts.
 
     An interrupted load leaves a whole store; the same command again finishes it. A large load is committed
     in parts, each of which is a revision; but where STORE never held anything, only the last one is retained.
 
-    JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, repeated (keys);
-    bytes, seconds;
+    JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, kept (not
+    removed, for what SOURCE has there was skipped), repeated (keys); bytes, seconds;
     skipped: for each reason the count and the first names.
     """
     began = monotonic()
@@ -96,10 +98,13 @@ def load(
             report = _load_records(target, source, form, replace=replace, visible=visible)
     except KeyboardInterrupt as interrupt:
         raise Failure("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
+    seconds = monotonic() - began
+    if not as_json:
+        print_facts(report.facts(seconds))
+    if (shortfall := report.shortfall()) is not None:
+        raise Failure(shortfall, document=report.document(seconds))
     if as_json:
-        print_json(report.document(monotonic() - began))
-    else:
-        print_facts(report.facts(monotonic() - began))
+        print_json(report.document(seconds))
 
 
 class _Target(NamedTuple):
@@ -122,7 +127,9 @@ class _Report:
 
     def counts(self) -> dict[str, int]:
         loaded = self.loaded
-        counts = {name: getattr(loaded, name) for name in ("added", "changed", "unchanged", "removed")}
+        counts = {
+            name: getattr(loaded, name) for name in ("added", "changed", "unchanged", "removed", "kept")
+        }
         return {**counts, "repeated": self.repeated}
 
     def document(self, seconds: float) -> dict[str, Any]:
@@ -140,6 +147,17 @@ class _Report:
             "seconds": seconds,
             "skipped": skipped,
         }
+
+    def shortfall(self) -> str | None:
+        """Return why this is less than what was asked for, and what to do; None when all was done."""
+        failed, kept = self.skipped.failed_reads, self.loaded.kept
+        if not failed and not kept:
+            return None
+        first = next((name for reason in FAILED_READS for name in self.skipped.names[reason]), None)
+        named = "" if first is None else f", such as {name_bytes(first or b'.')}"
+        could = f"{failed:,} name{'' if failed == 1 else 's'} could not be read{named}" if failed else ""
+        stay = f"{show_keys(kept)} stayed where names were skipped" if kept else ""
+        return f"not all was loaded: {'; '.join(filter(None, (could, stay)))}; mend that and load again"
 
     def facts(self, seconds: float) -> dict[str, str]:
         loaded = self.loaded
@@ -193,20 +211,20 @@ def load_folder(
         DatabaseFull: What was committed until then stays.
     """
     reader = TreeReader(folder, database.scheme.max_key_bytes, MAX_VALUE_BYTES, excluded)
-    skipped = Skipped()
+    skipped = Skipped(unread=Unread())
     # Only somebody who watches wants to know beforehand how much there is.
     with progress_bar("counting", visible=visible) as bar:
         files, size_bytes = reader.measure() if bar.visible else (0, 0)
     with progress_bar("loading", visible=visible) as bar:
         pairs = WatchedPairs(reader.pairs(skipped), bar, total_keys=files, total_bytes=size_bytes)
-        return load_pairs(database, pairs, replace=replace), skipped
+        return load_pairs(database, pairs, replace=replace, unread=skipped.unread), skipped
 
 
 def _load_records(target: _Target, source: Path, form: Format, *, replace: bool, visible: bool) -> _Report:
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
         database = cleanup.enter_context(target.open()) if is_store(target.path) else None
-        scheme = database.scheme if database else target.scheme.complete()
+        scheme = database.scheme if database is not None else target.scheme.complete()
         pairs = cleanup.enter_context(SortedPairs())
         lines, size_bytes = _collect(source, form, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:

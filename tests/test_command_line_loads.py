@@ -1,12 +1,14 @@
 """load and export: folders, JSON Lines and CSV into a store and back, interrupted, repeated, refused."""
 
 import csv
+import errno
 import io
 import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,22 @@ from hypothesis import strategies as st
 
 import merkledb
 from merkledb import root_of
-from merklesync import loading, sorting
+from merklesync import loading, loads, sorting
+from merklesync.formats import Format
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
-from tests.command_line import content, fail, fill, finish, start, succeed, succeed_json
+from tests.command_line import (
+    content,
+    fail,
+    fill,
+    finish,
+    folder_of_ordinary_user,
+    run,
+    run_as_ordinary_user,
+    start,
+    succeed,
+    succeed_json,
+)
 from tests.stores import new_database
 
 TREE = {b"a/b": b"1", b"a-b": b"", b"a/c/d": b"\x00\xff", b"\xff\xfe": b"not UTF-8", b"z z": b"x" * 5000}
@@ -106,6 +120,119 @@ def test_load_adds_and_replace_removes_the_others(tree: Path, tmp_path: Path) ->
     document = succeed_json("load", store, tree, "--replace")
     assert (document["unchanged"], document["removed"]) == (5, 2)
     assert content(store) == TREE
+
+
+def test_replace_removes_nothing_below_a_folder_that_cannot_be_read() -> None:
+    with folder_of_ordinary_user() as work:
+        store, tree = work / "store", work / "tree"
+        for name in ("gone", "sub/f", "sub/deep/g", "sub-x"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_text(name)
+        assert run_as_ordinary_user("load", store, tree).returncode == 0
+        (tree / "gone").unlink()
+        (tree / "sub-x").unlink()
+        (tree / "sub").chmod(0)
+        done = run_as_ordinary_user("load", store, tree, "--replace")
+        (tree / "sub").chmod(0o755)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "Error: not all was loaded: 1 name could not be read, such as sub/; "
+            "2 keys stayed where names were skipped; mend that and load again\n"
+        )
+        assert "2 removed, 2 kept" in done.stdout
+        assert content(store) == {b"sub/f": b"sub/f", b"sub/deep/g": b"sub/deep/g"}
+        # Without --replace nothing could be lost, but not all that was asked for is done either.
+        (tree / "sub" / "f").chmod(0)
+        done = run_as_ordinary_user("load", store, tree, "--json")
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["exit_code"]) == (1, 1)
+        assert (document["unchanged"], document["kept"]) == (1, 0)
+        assert document["skipped"] == {"unreadable": {"count": 1, "names": ["sub/f"]}}
+
+
+@pytest.mark.parametrize("max_batch_keys", [1, 2, 100])
+def test_replace_keeps_what_lies_at_or_below_a_name_that_was_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_batch_keys: int
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("1")
+    (tree / "b").symlink_to("a")
+    (tree / "loop").symlink_to("loop")
+    os.mkfifo(tree / "p")
+    (tree / "z").write_text("1")
+    kept = [b"b", b"b/c", b"b/c/d", b"loop", b"p"]
+    gone = [b"", b"b-", b"b.c", b"b0", b"bb/c", b"a/b", b"loop1", b"o", b"p\0", b"zz"]
+    fill(store, dict.fromkeys([*kept, *gone, b"z"], b"old"))
+    result = run("load", store, tree, "--replace")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: not all was loaded: 5 keys stayed where names were skipped; mend that and load again\n",
+    )
+    assert content(store) == {b"a": b"1", b"z": b"1", **dict.fromkeys(kept, b"old")}
+
+
+@pytest.mark.parametrize("failure", ["open", "read", "scandir", "lines"])
+def test_replace_removes_nothing_where_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    for name in ("folder/a", "folder/b", "z"):
+        (tree / name).write_text("1")
+    succeed("load", store, tree)
+    before = content(store)
+    calls: list[object] = []
+    real_open, real_scandir = os.open, os.scandir
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def open_top(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None:
+            refuse()
+        return real_open(path, flags, mode)
+
+    def scan_top(descriptor: int) -> Any:
+        calls.append(descriptor)
+        # The load looks at the folder before it makes a store for it.
+        return real_scandir(descriptor) if len(calls) <= 2 else refuse()
+
+    if failure == "lines":
+        source = tmp_path / "pairs.jsonl"
+        succeed("export", store, source)
+        monkeypatch.setattr(loads, "_READERS", {Format.JSON_LINES: refuse})
+        assert "Input/output error" in fail(1, "load", store, source, "--replace")
+    else:
+        replacement = {"open": open_top, "read": refuse, "scandir": scan_top}[failure]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, failure, replacement)
+            assert "could not be read" in run("load", store, tree, "--replace").stderr
+    assert content(store) == before
+
+
+def test_replace_keeps_a_folder_that_changed_while_it_was_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("1")
+    succeed("load", store, tree)
+    real_scandir = os.scandir
+
+    def move_meanwhile(folder: Any) -> Any:
+        if isinstance(folder, int):
+            (tree / "a").unlink()
+            os.utime(tree, ns=(0, 0))
+        return real_scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", move_meanwhile)
+    result = run("load", store, tree, "--replace", "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["exit_code"], document["removed"], document["kept"]) == (1, 1, 0, 1)
+    assert "1 name could not be read, such as ." in result.stderr
+    assert content(store) == {b"a": b"1"}
 
 
 def test_load_again_writes_nothing(tree: Path, tmp_path: Path) -> None:
