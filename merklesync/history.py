@@ -10,7 +10,7 @@ import click
 
 from merkledb import Database, Difference, NoCompleteRoot, Revision
 from merklesync.keys import name_bytes, show_bytes
-from merklesync.options import KeyRange, json_option, key_range_options, store_argument
+from merklesync.options import KeyRange, json_option, key_range_options, store_argument, text_option
 from merklesync.output import print_json_list, show_keys
 from merklesync.records import bytes_to_json
 from merklesync.revisions import REVISION, RevisionName, root_named
@@ -67,6 +67,7 @@ def _keys(revision: Revision) -> str:
 @click.argument("new", metavar="[NEW]", type=REVISION, required=False)
 @key_range_options
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@text_option
 @json_option
 def diff(
     store: Path,

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 
@@ -22,9 +23,11 @@ from merklesync.keys import name_bytes
 from merklesync.loading import Loaded, load_pairs
 from merklesync.options import (
     PATH,
+    Notations,
     Retention,
     SchemeChoice,
     json_option,
+    notation_options,
     retention_options,
     scheme_options,
     store_argument,
@@ -44,16 +47,14 @@ from merklesync.sorting import Pair, SortedPairs
 from merklesync.stores import describe_store, is_store, open_for_writing
 from merklesync.trees import FAILED_READS, Skipped, TreeReader, Unread
 
-_READERS: Final[dict[Format, Callable[..., Iterator[Pair]]]] = {
-    Format.JSON_LINES: read_json_lines,
-    Format.CSV: read_csv,
-}
+_Reader = Callable[..., Iterator[Pair]]
 
 
 @click.command()
 @store_argument
 @click.argument("source", type=PATH)
 @format_option
+@notation_options("else what its header says, or text")
 @click.option("--replace", is_flag=True, help="Also remove every key that SOURCE does not have.")
 @scheme_options("of a new store")
 @retention_options
@@ -63,6 +64,7 @@ def load(
     source: Path,
     *,
     form: Format | None,
+    notations: Notations,
     replace: bool,
     scheme: SchemeChoice,
     retention: Retention,
@@ -72,7 +74,8 @@ def load(
 
     SOURCE is a folder (the path of each file below it becomes a key, its contents the value), a file of JSON
     Lines (.jsonl: {"key": ..., "value": ...}; bytes that are no UTF-8 as {"hex": ...} or {"base64": ...}), or
-    a CSV file (.csv: key and value, text or 0x and hex digits). - is standard input.
+    a CSV file (.csv: key and value, text as it is, unless --keys, --values or a header such as key_hex,value
+    says otherwise). - is standard input.
 
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
     devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
@@ -89,13 +92,14 @@ def load(
     """
     began = monotonic()
     form = source_format(source, form)
+    notations.require_csv(form)
     target = _Target(store, scheme, retention)
     visible = bars_are_wanted(as_json=as_json)
     try:
         if form is Format.FOLDER:
             report = _load_folder(target, source, replace=replace, visible=visible)
         else:
-            report = _load_records(target, source, form, replace=replace, visible=visible)
+            report = _load_records(target, source, _reader(form, notations), replace=replace, visible=visible)
     except KeyboardInterrupt as interrupt:
         raise Failure("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
     seconds = monotonic() - began
@@ -220,13 +224,17 @@ def load_folder(
         return load_pairs(database, pairs, replace=replace, unread=skipped.unread), skipped
 
 
-def _load_records(target: _Target, source: Path, form: Format, *, replace: bool, visible: bool) -> _Report:
+def _reader(form: Format, notations: Notations) -> _Reader:
+    return partial(read_csv, **notations._asdict()) if form is Format.CSV else read_json_lines
+
+
+def _load_records(target: _Target, source: Path, read: _Reader, *, replace: bool, visible: bool) -> _Report:
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
         database = cleanup.enter_context(target.open()) if is_store(target.path) else None
         scheme = database.scheme if database is not None else target.scheme.complete()
         pairs = cleanup.enter_context(SortedPairs())
-        lines, size_bytes = _collect(source, form, pairs, scheme.max_key_bytes, visible=visible)
+        lines, size_bytes = _collect(source, read, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:
             database = cleanup.enter_context(target.open())
         cleanup.enter_context(finished_by_repeating(database))
@@ -237,10 +245,9 @@ def _load_records(target: _Target, source: Path, form: Format, *, replace: bool,
 
 
 def _collect(
-    source: Path, form: Format, pairs: SortedPairs, max_key_bytes: int, *, visible: bool
+    source: Path, read: _Reader, pairs: SortedPairs, max_key_bytes: int, *, visible: bool
 ) -> tuple[int, int]:
     """Read all of a file of pairs; return how many pairs it has, and their bytes."""
-    read = _READERS[form]
     lines = size_bytes = 0
     with _opened(source) as file, progress_bar("reading", visible=visible) as bar:
         # A pipe has no size, and its share is unknown.

@@ -16,11 +16,15 @@ import click
 from manager.peer import Address, parse_address
 from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, InvalidRange, Scheme
 from merklesync.failures import Failure
-from merklesync.keys import HEX_PREFIX, parse_bytes
+from merklesync.formats import Format
+from merklesync.keys import HEX_PREFIX, parse_bytes, parse_text
+from merklesync.records import Notation
 
 LOOPBACK: Final = "127.0.0.1"
 # Any free port does; a fixed one is one thing less to say on both sides.
 DEFAULT_PORT: Final = 7440
+# Where a context keeps whether --text was given.
+_AS_TEXT: Final = "merklesync.as_text"
 Command: TypeAlias = Callable[..., Any]
 Decorator: TypeAlias = Callable[[Command], Command]
 Parsed = TypeVar("Parsed", bytes, float, Address)
@@ -95,7 +99,37 @@ class InputFile(click.File):
             raise Failure(error.message) from error
 
 
-BYTES: Final = _type(parse_bytes)
+class BytesType(click.ParamType[bytes]):
+    """A key or a value: text, or 0x and hex digits; with --text, text whatever it begins with."""
+
+    name = "bytes"
+
+    def convert(
+        self,
+        value: str | bytes,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,
+    ) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            BadParameter: It stands for none.
+        """
+        if isinstance(value, bytes):
+            return value
+        try:
+            return parse_text(value) if ctx is not None and _AS_TEXT in ctx.meta else parse_bytes(value)
+        except ValueError as error:
+            hint = ", or with --text" if value.startswith(HEX_PREFIX) else ""
+            raise click.BadParameter(f"{error}{hint}") from error
+
+
+def _take_as_text(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        context.meta[_AS_TEXT] = True
+
+
+BYTES: Final = BytesType()
 ROOT: Final = _type(parse_root)
 ADDRESS: Final = _type(address_of)
 PATH: Final = click.Path(path_type=Path)
@@ -103,6 +137,15 @@ FILE: Final = InputFile()
 
 store_argument = click.argument("store", type=PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+# Eager, so that it is known before any key is read.
+text_option = click.option(
+    "--text",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_take_as_text,
+    help="Take keys and values given here as text, also where they begin with 0x.",
+)
 start_option = click.option("--start", type=BYTES, metavar="KEY", help="The smallest key, inclusive.")
 end_option = click.option("--end", type=BYTES, metavar="KEY", help="The largest key, inclusive.")
 
@@ -237,3 +280,35 @@ def scheme_options(which: str) -> Decorator:
         help=f"The branch factor {which}; default 16. Keys have at most 63, 126, 252 or 504 bytes.",
     )
     return _packing("scheme", SchemeChoice, hasher, branch_factor)
+
+
+class Notations(NamedTuple):
+    """What --keys and --values say of the columns of a CSV file; None where they were left out."""
+
+    keys: Notation | None
+    values: Notation | None
+
+    def require_csv(self, form: Format) -> None:
+        """Refuse, as a wrong command line, to say of another format how it writes bytes."""
+        if form is not Format.CSV and (self.keys or self.values):
+            context = click.get_current_context()
+            raise click.UsageError(f"--keys and --values are for CSV: {form} is never ambiguous", context)
+
+
+def notation_options(otherwise: str) -> Decorator:
+    """Return a decorator that adds --keys and --values, as the argument ``notations``.
+
+    Args:
+        otherwise: What holds for a column that is not spoken of, for the help.
+    """
+
+    def option(name: str) -> Decorator:
+        return click.option(
+            f"--{name}",
+            type=click.Choice([str(notation) for notation in Notation]),
+            callback=lambda _context, _parameter, value: value and Notation(value),
+            help=f"How a CSV file writes {name}: text as it is, hex, or auto (text, or 0x and hex digits); "
+            f"{otherwise}.",
+        )
+
+    return _packing("notations", Notations, option("keys"), option("values"))

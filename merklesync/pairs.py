@@ -22,6 +22,7 @@ from merklesync.options import (
     retention_options,
     scheme_options,
     store_argument,
+    text_option,
 )
 from merklesync.output import print_json, print_json_list
 from merklesync.records import bytes_to_json, pair_to_json
@@ -39,6 +40,7 @@ key_argument = click.argument("key", type=BYTES)
 @click.option("--file", "file", type=FILE, help="Read the value from it; - is standard input.")
 @scheme_options("of a new store")
 @retention_options
+@text_option
 @json_option
 def put(
     store: Path,
@@ -69,6 +71,7 @@ def put(
 @click.command()
 @store_argument
 @click.argument("keys", metavar="KEY...", type=BYTES, nargs=-1, required=True)
+@text_option
 @json_option
 def delete(store: Path, keys: tuple[bytes, ...], *, as_json: bool) -> None:
     """Delete each KEY in one commit, and print the new root. Deletes nothing when one of them is not there.
@@ -96,6 +99,7 @@ def _commit(database: Database, changes: dict[bytes, bytes | None], *, as_json: 
 @store_argument
 @key_argument
 @at_option
+@text_option
 @json_option
 def get(store: Path, key: bytes, *, at: RevisionName | None, as_json: bool) -> None:
     """Print the value of KEY: its bytes as they are, or, on a terminal, as text or hex.
@@ -122,6 +126,7 @@ def get(store: Path, key: bytes, *, at: RevisionName | None, as_json: bool) -> N
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N keys.")
 @click.option("--values", is_flag=True, help="Print the values too, after a tab.")
 @at_option
+@text_option
 @json_option
 def list_keys(
     store: Path,

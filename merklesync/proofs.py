@@ -36,6 +36,7 @@ from merklesync.options import (
     scheme_options,
     start_option,
     store_argument,
+    text_option,
 )
 from merklesync.output import note, print_facts, print_json, show_keys
 from merklesync.records import bytes_to_json, pair_to_json
@@ -111,6 +112,7 @@ def _shown(key: bytes | None) -> str | dict[str, str] | None:
 )
 @click.option("--output", type=PATH, metavar="FILE", help="Write the proof to FILE, a new one.")
 @at_option
+@text_option
 @json_option
 def prove(  # noqa: PLR0913 - one parameter for each argument and option
     store: Path,
@@ -183,6 +185,7 @@ def _prove_range(snapshot: Snapshot, claim: Claim, max_keys: int, max_bytes: int
 @end_option
 @click.option("--values", is_flag=True, help="Print the pairs that are proved, each value after a tab.")
 @scheme_options("that the root was made with")
+@text_option
 @json_option
 def verify(
     proof: IO[bytes],

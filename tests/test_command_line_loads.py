@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 import merkledb
 from merkledb import root_of
 from merklesync import loading, loads, sorting
-from merklesync.formats import Format
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
 from tests.command_line import (
@@ -202,7 +202,7 @@ def test_replace_removes_nothing_where_the_disk_fails(
     if failure == "lines":
         source = tmp_path / "pairs.jsonl"
         succeed("export", store, source)
-        monkeypatch.setattr(loads, "_READERS", {Format.JSON_LINES: refuse})
+        monkeypatch.setattr(loads, "read_json_lines", refuse)
         assert "Input/output error" in fail(1, "load", store, source, "--replace")
     else:
         replacement = {"open": open_top, "read": refuse, "scandir": scan_top}[failure]
@@ -441,3 +441,58 @@ def test_a_file_larger_than_memory_is_sorted_on_disk(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sorting, "MAX_MEMORY_BYTES", 400)
     pairs = {b"%d" % (number * 7919 % 100): b"x" for number in range(100)}
     assert fill(tmp_path / "store", pairs) == root_of(pairs).hex()
+
+
+some_bytes = st.binary(max_size=12) | st.sampled_from(
+    [b"0x-contract-addresses", b"0xdead", b"0x", b"key", b"value", b"\xef\xbb\xbf", b"\r", b"\n", b"{}", b" "]
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@settings(max_examples=30)  # each makes two stores, durably
+@given(pairs=st.dictionaries(some_bytes, some_bytes, max_size=6))
+def test_every_pair_comes_back_exactly_from_what_export_writes(form: str, pairs: dict[bytes, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder, "store"), pairs)
+        exported = run("export", f"{folder}/store", "-", "--format", form).stdout_bytes
+        succeed("load", f"{folder}/again", "-", "--format", form, stdin=exported)
+        assert content(Path(folder, "again")) == pairs
+
+
+def test_text_that_begins_with_0x_is_loaded_as_it_is(tmp_path: Path) -> None:
+    lines = b"0x-contract-addresses,1\n0xdead,0xBEEF\n"
+    arguments = ["load", tmp_path / "store", "-", "--format", "csv"]
+    succeed(*arguments, stdin=lines)
+    assert content(tmp_path / "store") == {b"0x-contract-addresses": b"1", b"0xdead": b"0xBEEF"}
+    exported = succeed("export", tmp_path / "store", "-", "--format", "csv")
+    assert exported == '"key","value"\n"0x-contract-addresses","1"\n"0xdead","0xBEEF"\n'
+    assert "0x-contract-addresses is not 0x and an even number" in fail(
+        1, *arguments, "--keys", "auto", stdin=lines
+    )
+    succeed(*arguments, "--replace", "--keys", "hex", "--values", "auto", stdin=b"ffad,text\n0xFFAF,0x00\n")
+    assert content(tmp_path / "store") == {b"\xff\xad": b"text", b"\xff\xaf": b"\0"}
+    target = tmp_path / "target.csv"
+    assert "is no text: write it as hex or auto" in fail(
+        1, "export", tmp_path / "store", target, "--keys", "text"
+    )
+    assert not target.exists()
+    succeed("export", tmp_path / "store", target, "--keys", "hex")
+    assert target.read_text() == '"key_hex","value"\n"ffad","text"\n"ffaf","\0"\n'
+    assert "--keys and --values are for CSV" in fail(
+        2, "load", tmp_path / "store", "-", "--format", "jsonl", "--keys", "hex"
+    )
+
+
+@pytest.mark.parametrize("branch_factor", [2, 16])
+def test_nothing_of_a_bad_file_is_loaded_into_an_empty_store_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch_factor: int
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 1)
+    store = tmp_path / "store"
+    fill(store, {}, "--branch-factor", branch_factor)
+    limit = {2: 63, 16: 252}[branch_factor]
+    lines = b"a,1\nb,2\n" + b"k" * (limit + 1) + b",3\n"
+    sentence = fail(1, "load", store, "-", "--format", "csv", stdin=lines)
+    assert f"line 3: the key has {limit + 1} bytes, the store's limit is {limit}" in sentence
+    assert content(store) == {}
+    succeed("load", store, "-", "--format", "csv", stdin=b"k" * limit + b",3\n")
