@@ -38,10 +38,24 @@ def parse_address(text: str) -> Address:
     """
     host, colon, port = text.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
-    is_port = port.isascii() and port.isdecimal() and int(port) <= MAX_PORT
+    # Digits are counted first, for Python refuses to read a number of very many with an error of its own.
+    is_port = (
+        port.isascii() and port.isdecimal() and len(port) <= len(str(MAX_PORT)) and int(port) <= MAX_PORT
+    )
     if not colon or not is_port or (":" in host and not is_bracketed):
         raise ValueError(_not_an_address(text))
-    return Address(host[1:-1] if is_bracketed else host, int(port))
+    name = host[1:-1] if is_bracketed else host
+    if (is_bracketed and not name) or not _can_be_looked_up(name):
+        raise ValueError(_not_an_address(text))
+    return Address(name, int(port))
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Return whether a name can be asked for at all: no NUL, no part empty or too long."""
+    try:
+        return b"\0" not in host.encode("idna")
+    except UnicodeError:
+        return False
 
 
 def _not_an_address(text: str) -> str:

@@ -5,19 +5,19 @@ before anything is committed: so a line that is wrong is found while the store i
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from merkledb import MAX_VALUE_BYTES, Database
 from merklesync.failures import ExitCode, Failure
+from merklesync.files import opened
 from merklesync.formats import STANDARD_STREAM, Format, format_option, source_format
 from merklesync.keys import name_bytes
 from merklesync.loading import Loaded, load_pairs
@@ -42,6 +42,7 @@ from merklesync.output import (
     show_seconds,
     show_size,
 )
+from merklesync.paths import is_there
 from merklesync.records import BadRecord, bytes_to_json, read_csv, read_json_lines
 from merklesync.sorting import Pair, SortedPairs
 from merklesync.stores import describe_store, is_store, open_for_writing
@@ -186,7 +187,7 @@ def skipped_facts(skipped: Skipped) -> dict[str, str]:
 
 def _load_folder(target: _Target, source: Path, *, replace: bool, visible: bool) -> _Report:
     store = target.path
-    if store.exists() and store.samefile(source):
+    if is_there(store) and store.samefile(source):
         raise Failure(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
@@ -249,7 +250,7 @@ def _collect(
 ) -> tuple[int, int]:
     """Read all of a file of pairs; return how many pairs it has, and their bytes."""
     lines = size_bytes = 0
-    with _opened(source) as file, progress_bar("reading", visible=visible) as bar:
+    with opened(source) as file, progress_bar("reading", visible=visible) as bar:
         # A pipe has no size, and its share is unknown.
         file_bytes = os.fstat(file.fileno()).st_size if bar.visible else 0
         try:
@@ -262,15 +263,6 @@ def _collect(
             name = "standard input" if source == STANDARD_STREAM else source
             raise Failure(f"{name}, {error}; nothing was loaded: mend the line and load again") from error
     return lines, size_bytes
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[IO[bytes]]:
-    if source == STANDARD_STREAM:
-        yield sys.stdin.buffer
-        return
-    with source.open("rb") as file:
-        yield file
 
 
 @contextmanager

@@ -6,23 +6,25 @@ What a person types is parsed here, once, into the type that the rest works with
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 
 from manager.peer import Address, parse_address
 from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, InvalidRange, Scheme
-from merklesync.failures import Failure
 from merklesync.formats import Format
 from merklesync.keys import HEX_PREFIX, parse_bytes, parse_text
+from merklesync.paths import PathType
 from merklesync.records import Notation
 
 LOOPBACK: Final = "127.0.0.1"
 # Any free port does; a fixed one is one thing less to say on both sides.
 DEFAULT_PORT: Final = 7440
+# What Python counts in a sequence, and far more than a store can hold of anything.
+MAX_COUNT: Final = sys.maxsize
 # Where a context keeps whether --text was given.
 _AS_TEXT: Final = "merklesync.as_text"
 Command: TypeAlias = Callable[..., Any]
@@ -81,24 +83,6 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-class InputFile(click.File):
-    """A file to read from, or - for standard input; that it cannot be opened is no wrong command line."""
-
-    def __init__(self) -> None:
-        super().__init__("rb")
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IO[bytes]:
-        """Open it.
-
-        Raises:
-            Failure: It cannot be opened.
-        """
-        try:
-            return cast("IO[bytes]", super().convert(value, param, ctx))
-        except click.BadParameter as error:
-            raise Failure(error.message) from error
-
-
 class BytesType(click.ParamType[bytes]):
     """A key or a value: text, or 0x and hex digits; with --text, text whatever it begins with."""
 
@@ -132,8 +116,7 @@ def _take_as_text(context: click.Context, _parameter: click.Parameter, wanted: b
 BYTES: Final = BytesType()
 ROOT: Final = _type(parse_root)
 ADDRESS: Final = _type(address_of)
-PATH: Final = click.Path(path_type=Path)
-FILE: Final = InputFile()
+PATH: Final = PathType()
 
 store_argument = click.argument("store", type=PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
@@ -233,7 +216,7 @@ retention_options: Final = _packing(
     Retention,
     click.option(
         "--history",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_COUNT),
         metavar="N",
         help="How many revisions STORE retains, the newest included, from now on; "
         f"a new one {DEFAULT_HISTORY}.",
