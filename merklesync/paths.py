@@ -1,5 +1,6 @@
 """Paths as a person names them, and whether something is at one: a failed look is not an absence."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ class PathType(click.Path):
         Raises:
             BadParameter: No file can have it as its path; the empty one would be the present folder.
         """
-        text = str(value)
-        if not text or "\0" in text:
+        try:
+            encoded = os.fsencode(value)
+        except UnicodeEncodeError as error:
+            raise click.BadParameter("a path holds no half of a surrogate pair: give another") from error
+        if not encoded or b"\0" in encoded:
             raise click.BadParameter(
                 "a path is not empty and holds no NUL byte: give another, or . for this folder"
             )
