@@ -81,7 +81,12 @@ class Peer(NamedTuple):
         Args:
             host: A name or an address.
             port: 1 to 65535.
+
+        Raises:
+            ValueError: No name could be looked up as this host, or no port has this number.
         """
+        if not host or not _can_be_looked_up(host) or not 1 <= port <= MAX_PORT:
+            raise ValueError(_not_an_address(str(Address(host, port))))
         return cls(str(Address(host, port)), partial(trio.open_tcp_stream, host, port))
 
     @classmethod
@@ -91,10 +96,7 @@ class Peer(NamedTuple):
         Raises:
             ValueError: The address is not of this form.
         """
-        address = parse_address(text)
-        if not address.host or not address.port:
-            raise ValueError(_not_an_address(text))
-        return cls.tcp(*address)
+        return cls.tcp(*parse_address(text))
 
 
 PeerAddress = Peer | str | tuple[str, int]
@@ -107,7 +109,7 @@ def peer_at(address: PeerAddress) -> Peer:
         address: A Peer, ``HOST:PORT``, or a pair of host and port.
 
     Raises:
-        ValueError: A text that is not ``HOST:PORT``.
+        ValueError: It is not a host and a port.
     """
     if isinstance(address, Peer):
         return address

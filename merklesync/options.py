@@ -42,6 +42,18 @@ def address_of(text: str) -> Address:
     return Address(host or LOOPBACK, port)
 
 
+def peer_address_of(text: str) -> Address:
+    """Return the address of a peer, as ``address_of``.
+
+    Raises:
+        ValueError: It is none, or has port 0, to which nobody can connect.
+    """
+    address = address_of(text)
+    if not address.port:
+        raise ValueError(f"{text!r} has port 0, at which nobody listens: give the port of the peer")
+    return address
+
+
 def _type(parse: Callable[[str], Parsed]) -> Callable[[str | Parsed], Parsed]:
     """Return ``parse`` as the type of an option: the sentence of its ValueError is what the user reads."""
 
@@ -116,6 +128,7 @@ def _take_as_text(context: click.Context, _parameter: click.Parameter, wanted: b
 BYTES: Final = BytesType()
 ROOT: Final = _type(parse_root)
 ADDRESS: Final = _type(address_of)
+PEER: Final = _type(peer_address_of)
 PATH: Final = PathType()
 
 store_argument = click.argument("store", type=PATH)
@@ -137,7 +150,7 @@ from_option = click.option(
     "--from",
     "addresses",
     metavar="HOST:PORT",
-    type=ADDRESS,
+    type=PEER,
     multiple=True,
     required=True,
     help="A peer to copy from; give it several times for several peers.",

@@ -16,7 +16,7 @@ from manager.peer import Address
 from manager.saved import Saved, decode_saved
 from merkledb import Database, Revision
 from merklesync.failures import Failure
-from merklesync.options import ADDRESS, DEFAULT_PORT, PATH, address_of, json_option
+from merklesync.options import DEFAULT_PORT, PATH, PEER, json_option, peer_address_of
 from merklesync.output import print_facts, print_json, show_keys, show_seconds, show_size
 from merklesync.paths import is_there
 from merklesync.peers import MetPeer, Silence, greet_all, met_peers
@@ -31,7 +31,7 @@ from syncproto import Hello
     "--from",
     "addresses",
     metavar="HOST:PORT",
-    type=ADDRESS,
+    type=PEER,
     multiple=True,
     help="A peer to compare STORE with; give it several times for several peers.",
 )
@@ -80,7 +80,7 @@ def _address_of(subject: str) -> Address | None:
     if ":" not in subject:
         raise Failure(f"{subject} is neither a store nor HOST:PORT, such as example.org:{DEFAULT_PORT}")
     try:
-        return address_of(subject)
+        return peer_address_of(subject)
     except ValueError as error:
         raise click.BadParameter(f"there is no store {subject!r}, and {error}") from error
 

@@ -19,7 +19,7 @@ from merkledb import MAX_PROOF_KEYS
 from merklesync import demo, follows, serving, syncs
 from merklesync.cli import main
 from merklesync.failures import ExitCode
-from merklesync.options import ADDRESS, BYTES, MAX_COUNT, PATH, ROOT
+from merklesync.options import ADDRESS, BYTES, MAX_COUNT, PATH, PEER, ROOT
 from merklesync.proofs import MAX_PROOF_FILE_BYTES
 from merklesync.revisions import REVISION
 from tests.command_line import fail, fill, succeed
@@ -63,6 +63,8 @@ _NUMBERS: Final = [
 _SECONDS: Final = ["0", "inf", "nan", "-1", "1e308", "1e400", "-inf", "1e-320", "x", ""]
 _OTHERS: Final = ["", "x", "\0", "\udcff", "9" * 20, "true"]
 _STANDARD_INPUTS: Final = [b"", b"a,1\n", b'{"key": "a", "value": "b"}\n', b"\xff\0", b"key_hex,value\n0,\n"]
+
+_VALUES[PEER] = _VALUES[ADDRESS]
 
 
 def _values(parameter: click.Parameter) -> st.SearchStrategy[str]:
