@@ -45,7 +45,7 @@ def parse_address(text: str) -> Address:
     if not colon or not is_port or (":" in host and not is_bracketed):
         raise ValueError(_not_an_address(text))
     name = host[1:-1] if is_bracketed else host
-    if (is_bracketed and not name) or not _can_be_looked_up(name):
+    if not _can_be_looked_up(name):
         raise ValueError(_not_an_address(text))
     return Address(name, int(port))
 

@@ -145,7 +145,7 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 def main(context: click.Context) -> None:
     """Keep key-value stores that prove what they hold, and copy them from machines that nobody has to trust.
 
-    A store is a folder. Keys and values are text, or 0x and hex digits.
+    A store is a folder. Keys and values are text, or 0x and hex digits; with --text they are text.
     """
     context.with_resource(terminated_like_interrupted())
     logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])

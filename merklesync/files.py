@@ -52,8 +52,8 @@ def created(target: Path) -> Iterator[IO[bytes]]:
         with file:
             yield file
     except OSError as error:
-        target.unlink()
+        target.unlink(missing_ok=True)
         raise Failure(f"writing {target} failed: {describe(error)}; it was removed again") from error
     except BaseException:
-        target.unlink()
+        target.unlink(missing_ok=True)
         raise

@@ -89,7 +89,7 @@ def load(
 
     JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, kept (not
     removed, for what SOURCE has there was skipped), repeated (keys); bytes, seconds;
-    skipped: for each reason the count and the first names.
+    skipped: for each reason the count and the first names; error and exit_code when not all was loaded.
     """
     began = monotonic()
     form = source_format(source, form)

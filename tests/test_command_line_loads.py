@@ -20,6 +20,7 @@ from merkledb import root_of
 from merklesync import loading, loads, sorting
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
+from merklesync.trees import Unread
 from tests.command_line import (
     content,
     fail,
@@ -429,6 +430,43 @@ def test_a_load_makes_the_content_the_sources_whatever_the_batches(
         assert loaded.removed == len(before.keys() - source.keys())
         assert loaded.unchanged == sum(before.get(key) == value for key, value in pairs)
         assert loaded.keys == len(source)
+
+
+some_paths = st.text("a/.", max_size=4).map(str.encode)
+
+
+@settings(max_examples=30)  # each makes a store, durably
+@given(
+    before=st.dictionaries(some_paths, st.just(b"old"), max_size=20),
+    source=st.sets(some_paths, max_size=10),
+    names=st.sets(some_paths, max_size=3),
+    max_batch_keys=st.integers(1, 5),
+)
+def test_a_load_removes_what_is_gone_and_keeps_what_could_not_be_read(
+    before: dict[bytes, bytes], source: set[bytes], names: set[bytes], max_batch_keys: int
+) -> None:
+    unread, told = Unread(), Unread()
+    for name in names:
+        told.add(name)
+    waiting = sorted(names)
+
+    def pairs() -> Iterator[tuple[bytes, bytes]]:
+        # A walk tells of a name at its place in the order of the keys, at the latest.
+        for key in sorted(source):
+            while waiting and waiting[0] <= key:
+                unread.add(waiting.pop(0))
+            yield key, b"new"
+        for name in waiting:
+            unread.add(name)
+
+    with pytest.MonkeyPatch.context() as patch, new_database(before) as database:
+        patch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+        loaded = load_pairs(database, pairs(), replace=True, unread=unread)
+        others = before.keys() - source
+        kept = {key for key in others if told.covers(key)}
+        assert dict(database.items()) == {**dict.fromkeys(source, b"new"), **dict.fromkeys(kept, b"old")}
+        # A store that held nothing has nothing to remove.
+        assert (loaded.removed, loaded.kept) == (len(others) - len(kept), len(kept))
 
 
 def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
