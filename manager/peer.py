@@ -38,10 +38,24 @@ def parse_address(text: str) -> Address:
     """
     host, colon, port = text.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
-    is_port = port.isascii() and port.isdecimal() and int(port) <= MAX_PORT
+    # Digits are counted first, for Python refuses to read a number of very many with an error of its own.
+    is_port = (
+        port.isascii() and port.isdecimal() and len(port) <= len(str(MAX_PORT)) and int(port) <= MAX_PORT
+    )
     if not colon or not is_port or (":" in host and not is_bracketed):
         raise ValueError(_not_an_address(text))
-    return Address(host[1:-1] if is_bracketed else host, int(port))
+    name = host[1:-1] if is_bracketed else host
+    if not _can_be_looked_up(name):
+        raise ValueError(_not_an_address(text))
+    return Address(name, int(port))
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Return whether a name can be asked for at all: no NUL, no part empty or too long."""
+    try:
+        return b"\0" not in host.encode("idna")
+    except UnicodeError:
+        return False
 
 
 def _not_an_address(text: str) -> str:
@@ -67,7 +81,12 @@ class Peer(NamedTuple):
         Args:
             host: A name or an address.
             port: 1 to 65535.
+
+        Raises:
+            ValueError: No name could be looked up as this host, or no port has this number.
         """
+        if not host or not _can_be_looked_up(host) or not 1 <= port <= MAX_PORT:
+            raise ValueError(_not_an_address(str(Address(host, port))))
         return cls(str(Address(host, port)), partial(trio.open_tcp_stream, host, port))
 
     @classmethod
@@ -77,10 +96,7 @@ class Peer(NamedTuple):
         Raises:
             ValueError: The address is not of this form.
         """
-        address = parse_address(text)
-        if not address.host or not address.port:
-            raise ValueError(_not_an_address(text))
-        return cls.tcp(*address)
+        return cls.tcp(*parse_address(text))
 
 
 PeerAddress = Peer | str | tuple[str, int]
@@ -93,7 +109,7 @@ def peer_at(address: PeerAddress) -> Peer:
         address: A Peer, ``HOST:PORT``, or a pair of host and port.
 
     Raises:
-        ValueError: A text that is not ``HOST:PORT``.
+        ValueError: It is not a host and a port.
     """
     if isinstance(address, Peer):
         return address

@@ -367,7 +367,8 @@ def _open_in_any_room(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Env
 def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
     new = not (path / "data.mdb").exists()
     environment = lmdb.open(
-        str(path),
+        # As bytes, for a path need not be UTF-8.
+        os.fsencode(path),
         map_size=map_bytes,
         readonly=readonly,
         create=not readonly,

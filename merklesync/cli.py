@@ -10,6 +10,7 @@ what to do, and no traceback.
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class Commands(click.Group):
         """Parse what stands before the command."""
         as_json = "--json" in takewhile(lambda argument: argument != "--", args)
         with _one_line(as_json=as_json):
+            _prepare_streams()
             context = super().make_context(info_name, args, parent, **extra)
         # Whatever fails later, the parsing of the command's own options included, is to know of it.
         context.meta[_AS_JSON] = as_json
@@ -89,11 +91,26 @@ def _one_line(*, as_json: bool) -> Iterator[None]:
 
 def _prepare_streams() -> None:
     """Let no key that a terminal cannot show end a command; refuse to run where nobody sees the result."""
+    _occupy_closed_descriptors()
     if sys.stdout is None:
         raise Failure("standard output is closed: open it, or send it to a file or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _occupy_closed_descriptors() -> None:
+    """Let no file that is opened later become a standard stream, to which others then write or read.
+
+    The data file of a store with the number of standard error would take what a library or the command of
+    ``--on-root`` writes there.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The system gives the lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _version() -> str:
@@ -128,9 +145,8 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 def main(context: click.Context) -> None:
     """Keep key-value stores that prove what they hold, and copy them from machines that nobody has to trust.
 
-    A store is a folder. Keys and values are text, or 0x and hex digits.
+    A store is a folder. Keys and values are text, or 0x and hex digits; with --text they are text.
     """
-    _prepare_streams()
     context.with_resource(terminated_like_interrupted())
     logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])
     if context.invoked_subcommand is None:

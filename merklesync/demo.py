@@ -39,6 +39,7 @@ from merklesync.options import (
 from merklesync.output import (
     WatchedPairs,
     bars_are_wanted,
+    echo,
     note,
     print_facts,
     print_json,
@@ -89,7 +90,7 @@ def demo(folder: Path | None, *, keep: bool, scheme: SchemeChoice, as_json: bool
         print_json({**report.document(), "kept": str(work) if keep else None})
         return
     print_facts({**skipped_facts(skipped), **report.facts()})
-    click.echo("Both stores hold the same pairs, and each was derived again from its values.")
+    echo("Both stores hold the same pairs, and each was derived again from its values.")
     if keep:
         note(f"both stores are in {work}")
 

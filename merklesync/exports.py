@@ -4,10 +4,8 @@ All of it comes from one snapshot.  A file that cannot be finished is removed; a
 before anything is written when a key is no path below the target.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
-from typing import IO, Final
 
 import click
 
@@ -15,7 +13,7 @@ from merkledb import Snapshot
 from merklesync.failures import ExitCode, Failure
 from merklesync.files import created
 from merklesync.formats import STANDARD_STREAM, Format, format_option, target_format
-from merklesync.options import PATH, json_option, store_argument
+from merklesync.options import PATH, Notations, json_option, notation_options, store_argument
 from merklesync.output import (
     WatchedPairs,
     bars_are_wanted,
@@ -26,25 +24,28 @@ from merklesync.output import (
     show_seconds,
     show_size,
 )
-from merklesync.records import write_csv, write_json_lines
+from merklesync.records import best_notations, write_csv, write_json_lines
 from merklesync.revisions import RevisionName, at_option, snapshot_at
-from merklesync.sorting import Pair
 from merklesync.stores import describe_store, open_for_reading
 from merklesync.tree_writer import require_names, write_tree
-
-_WRITERS: Final[dict[Format, Callable[[IO[bytes], Iterable[Pair]], None]]] = {
-    Format.JSON_LINES: write_json_lines,
-    Format.CSV: write_csv,
-}
 
 
 @click.command()
 @store_argument
 @click.argument("target", type=PATH)
 @format_option
+@notation_options("else text where all of them are text, and auto where not; the header says which")
 @at_option
 @json_option
-def export(store: Path, target: Path, *, form: Format | None, at: RevisionName | None, as_json: bool) -> None:
+def export(
+    store: Path,
+    target: Path,
+    *,
+    form: Format | None,
+    notations: Notations,
+    at: RevisionName | None,
+    as_json: bool,
+) -> None:
     """Write all pairs of STORE to TARGET.
 
     TARGET is a new file where its name ends in .jsonl, .ndjson or .csv (or --format says so), - is standard
@@ -58,12 +59,13 @@ def export(store: Path, target: Path, *, form: Format | None, at: RevisionName |
     """
     began = monotonic()
     form = target_format(target, form)
+    notations.require_csv(form)
     if target == STANDARD_STREAM and as_json:
         raise click.UsageError("--json and - both want standard output", click.get_current_context())
     with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
         described = describe_store(snapshot)
         try:
-            size_bytes = _export(snapshot, target, form, visible=bars_are_wanted(as_json=as_json))
+            size_bytes = _export(snapshot, target, form, notations, visible=bars_are_wanted(as_json=as_json))
         except KeyboardInterrupt as interrupt:
             left = (
                 f"{target} holds a part: remove it and export again"
@@ -80,15 +82,23 @@ def export(store: Path, target: Path, *, form: Format | None, at: RevisionName |
         print_facts({"exported": exported, "root": described["root"]})
 
 
-def _export(snapshot: Snapshot, target: Path, form: Format, *, visible: bool) -> int:
+def _export(snapshot: Snapshot, target: Path, form: Format, notations: Notations, *, visible: bool) -> int:
     """Write all pairs; return the bytes of their keys and values."""
     if form is Format.FOLDER:
         require_names(target, (key for key, _ in snapshot.items()))
+    keys, values = notations
+    if form is Format.CSV and (keys is None or values is None):
+        # The header comes first, so all pairs are looked at before one is written.
+        best = best_notations(snapshot.items())
+        keys, values = keys or best[0], values or best[1]
     with progress_bar("writing", visible=visible) as bar:
         pairs = WatchedPairs(snapshot.items(), bar, total_keys=len(snapshot))
         if form is Format.FOLDER:
             write_tree(target, pairs)
-        else:
-            with created(target) as file:
-                _WRITERS[form](file, pairs)
+            return pairs.size_bytes
+        with created(target) as file:
+            if keys is None or values is None:
+                write_json_lines(file, pairs)
+            else:
+                write_csv(file, pairs, keys=keys, values=values)
     return pairs.size_bytes

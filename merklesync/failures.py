@@ -18,6 +18,10 @@ Anything else is a defect of this program and shows its traceback.
 """
 
 import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import IO, Any, Final
 
@@ -63,21 +67,41 @@ class Failure(click.ClickException):
     Args:
         sentence: What went wrong and what to do next; shown as one line.
         exit_code: What the process ends with.
+        document: What else belongs into the JSON document: what was done nevertheless.
 
     Attributes:
         as_json: Whether it is printed as a JSON document too.
     """
 
-    def __init__(self, sentence: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        exit_code: ExitCode = ExitCode.FAILED,
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(shorten(sentence, MAX_SENTENCE_CHARACTERS))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class; each of ours has its own
+        self.document = dict(document or {})
         self.as_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the one line, and the document where that is wanted."""
-        if self.as_json:
-            click.echo(json.dumps({"error": self.message, "exit_code": self.exit_code}))
-        click.echo(f"Error: {self.message}", file=file, err=True)
+        document = {**self.document, "error": self.message, "exit_code": self.exit_code}
+        _print_or_give_up(json.dumps(document) + "\n" if self.as_json else "", sys.stdout)
+        _print_or_give_up(f"Error: {self.message}\n", sys.stderr if file is None else file)
+
+
+def _print_or_give_up(text: str, stream: IO[Any] | None) -> None:
+    """Write the last that a command has to say; where that cannot be, its exit code alone says it."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # Python would fail again, with an exit code of its own, to write the rest when the process ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())
 
 
 def usage_failure(error: click.UsageError) -> Failure:
@@ -100,6 +124,11 @@ def failure_of(error: Exception) -> Failure | None:
         case OSError():
             return Failure(describe(error))
     return None
+
+
+def output_failure(error: OSError) -> Failure:
+    """Return how a command ends that cannot print what it was asked for."""
+    return Failure(f"writing to standard output failed: {describe(error)}; what was done by then stands")
 
 
 def describe(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""New files that commands write: never over something, and never left half-written."""
+"""Files that commands read, and new ones that they write: never over something, never left half-written."""
 
 import sys
 from collections.abc import Iterator
@@ -6,8 +6,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from merklesync.failures import Failure, describe
+from merklesync.failures import Failure, describe, output_failure
 from merklesync.formats import STANDARD_STREAM
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[IO[bytes]]:
+    """Give a file to read from; or standard input.
+
+    Raises:
+        Failure: Standard input is closed.
+        OSError: The file cannot be opened.
+    """
+    if source == STANDARD_STREAM:
+        if sys.stdin is None:
+            raise Failure("standard input is closed: open it, or name a file")
+        yield sys.stdin.buffer
+        return
+    with source.open("rb") as file:
+        yield file
 
 
 @contextmanager
@@ -18,7 +35,14 @@ def created(target: Path) -> Iterator[IO[bytes]]:
         Failure: The file exists already, or could not be written.
     """
     if target == STANDARD_STREAM:
-        yield sys.stdout.buffer
+        try:
+            yield sys.stdout.buffer
+            # What cannot be written is to be known before the command says that it is done.
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_failure(error) from error
         return
     try:
         file = target.open("xb")
@@ -28,8 +52,8 @@ def created(target: Path) -> Iterator[IO[bytes]]:
         with file:
             yield file
     except OSError as error:
-        target.unlink()
+        target.unlink(missing_ok=True)
         raise Failure(f"writing {target} failed: {describe(error)}; it was removed again") from error
     except BaseException:
-        target.unlink()
+        target.unlink(missing_ok=True)
         raise

@@ -34,7 +34,7 @@ from merklesync.options import (
     scheme_options,
     store_argument,
 )
-from merklesync.output import note, print_json
+from merklesync.output import echo, note, print_json
 from merklesync.peers import met_peers
 from merklesync.serving import note_who_can_read, show_served
 from merklesync.situations import sentence
@@ -145,7 +145,7 @@ class _Teller(NamedTuple):
             document = {"root": reached.root.hex(), "revision": reached.revision, "keys": reached.keys}
             print_json({"event": "root", **document})
         else:
-            click.echo(f"{reached.root.hex()} {reached.revision}")
+            echo(f"{reached.root.hex()} {reached.revision}")
 
     def serving(self, addresses: list[Address]) -> None:
         names = list(map(str, addresses))

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from merklesync.failures import ExitCode, Failure
+from merklesync.paths import is_there
 
 STANDARD_STREAM: Final = Path("-")
 
@@ -42,7 +43,7 @@ def source_format(source: Path, form: Format | None) -> Format:
     """
     if source == STANDARD_STREAM:
         return _of_stream(form)
-    if not source.exists():
+    if not is_there(source):
         raise Failure(f"{source} does not exist: name a folder, a .jsonl file or a .csv file")
     if source.is_dir():
         if form not in (None, Format.FOLDER):

@@ -10,8 +10,15 @@ import click
 
 from merkledb import Database, Difference, NoCompleteRoot, Revision
 from merklesync.keys import name_bytes, show_bytes
-from merklesync.options import KeyRange, json_option, key_range_options, store_argument
-from merklesync.output import print_json_list, show_keys
+from merklesync.options import (
+    MAX_COUNT,
+    KeyRange,
+    json_option,
+    key_range_options,
+    store_argument,
+    text_option,
+)
+from merklesync.output import echo, print_json_list, show_keys
 from merklesync.records import bytes_to_json
 from merklesync.revisions import REVISION, RevisionName, root_named
 from merklesync.stores import open_for_reading
@@ -22,7 +29,7 @@ _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 @click.command()
 @store_argument
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most the N newest.")
+@click.option("--limit", type=click.IntRange(0, MAX_COUNT), metavar="N", help="At most the N newest.")
 @json_option
 def log(store: Path, *, limit: int | None, as_json: bool) -> None:
     """List the revisions that STORE retains, newest first: number, root, time, and how many keys it has.
@@ -41,7 +48,7 @@ def log(store: Path, *, limit: int | None, as_json: bool) -> None:
         return
     width = len(str(revisions[0].number))
     for revision in revisions[:limit]:
-        click.echo(f"{revision.number:>{width}}  {revision.root.hex()}  {_time(revision)}  {_keys(revision)}")
+        echo(f"{revision.number:>{width}}  {revision.root.hex()}  {_time(revision)}  {_keys(revision)}")
 
 
 def _document(revision: Revision) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def _keys(revision: Revision) -> str:
 @click.argument("new", metavar="[NEW]", type=REVISION, required=False)
 @key_range_options
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@text_option
 @json_option
 def diff(
     store: Path,
@@ -95,7 +103,7 @@ def diff(
                 print_json_list(about, "differences", documents)
                 return
             for difference in differences:
-                click.echo(_line(difference, keys_only=keys_only))
+                echo(_line(difference, keys_only=keys_only))
 
 
 def _differences(

@@ -5,11 +5,12 @@ alike:
 
 - text stands for its UTF-8 bytes, and a byte of an argument that is not UTF-8 stands for itself;
 - ``0x`` and an even number of hex digits stand for the bytes that they spell.  ``0x`` alone is the empty key,
-  and so is the empty text.  Text that itself begins with ``0x`` is given in hex.
+  and so is the empty text.  Text that itself begins with ``0x`` is given in hex, or with ``--text``, which
+  lets every argument be text.
 
 Bytes are shown as text when every character of it can be printed, else in hex.  Invariant: what is shown,
 parses back to the same bytes, and never holds a line break or anything else that a terminal would obey rather
-than show.  JSON has forms of its own, in ``records``.
+than show.  JSON and CSV have forms of their own, in ``records``.
 """
 
 from typing import Final
@@ -28,8 +29,11 @@ def parse_bytes(text: str) -> bytes:
     Raises:
         ValueError: What follows ``0x`` is not an even number of hex digits, or the text is no text.
     """
-    if text.startswith(HEX_PREFIX):
-        return _parse_hex(text)
+    return _parse_hex(text) if text.startswith(HEX_PREFIX) else parse_text(text)
+
+
+def parse_text(text: str) -> bytes:
+    """Return the bytes of a text, also of one that begins with ``0x``; as ``parse_bytes``."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -16,6 +16,7 @@ from typing import Final
 
 from merkledb import Database
 from merklesync.sorting import Pair
+from merklesync.trees import Unread
 
 # One commit is one flush to disk, which takes as long as writing some ten thousand pairs: fewer would
 # wait for the disk most of the time, more would only take memory.
@@ -32,6 +33,7 @@ class Loaded:
         changed: Keys that held another value.
         unchanged: Keys that held this value already.
         removed: Keys that the source does not have.
+        kept: Keys that were not removed, because what the source has there could not be read.
         size_bytes: Bytes of all keys and values that came from the source.
     """
 
@@ -39,6 +41,7 @@ class Loaded:
     changed: int = 0
     unchanged: int = 0
     removed: int = 0
+    kept: int = 0
     size_bytes: int = 0
 
     @property
@@ -47,13 +50,17 @@ class Loaded:
         return self.added + self.changed + self.unchanged
 
 
-def load_pairs(database: Database, pairs: Iterable[Pair], *, replace: bool) -> Loaded:
+def load_pairs(
+    database: Database, pairs: Iterable[Pair], *, replace: bool, unread: Unread | None = None
+) -> Loaded:
     """Put ``pairs`` into ``database``.
 
     Args:
         database: Opened for writing.
         pairs: In strictly ascending order of their keys.
         replace: Remove every key that is not among them.
+        unread: Names of which it is unknown what the source has there: no key at or below one is removed.
+            It may grow as the pairs come, and has to hold every name that lies before a pair by then.
 
     Returns:
         What was done.
@@ -62,6 +69,7 @@ def load_pairs(database: Database, pairs: Iterable[Pair], *, replace: bool) -> L
         DatabaseFull: What was committed until then stays.
     """
     loaded = Loaded()
+    unread = Unread() if unread is None else unread
     was_empty = len(database) == 0
     keep_history = len(database.revisions()) > 1 or not was_empty
     start: bytes | None = None
@@ -69,12 +77,13 @@ def load_pairs(database: Database, pairs: Iterable[Pair], *, replace: bool) -> L
         end = next(reversed(batch))
         changes = _changes(database, batch, loaded, was_empty=was_empty)
         if replace and not was_empty:
-            changes.update(_remove_others(database, batch, start, end, loaded))
+            changes.update(_remove_others(database, batch, start, end, loaded, unread))
         _commit(database, changes, keep_history=keep_history)
         loaded.size_bytes += sum(map(len, batch)) + sum(map(len, batch.values()))
+        unread.forget_up_to(end)
         start = end + b"\0"
     if replace and not was_empty:
-        _commit(database, _remove_others(database, {}, start, None, loaded), keep_history=True)
+        _commit(database, _remove_others(database, {}, start, None, loaded, unread), keep_history=True)
     return loaded
 
 
@@ -116,12 +125,25 @@ def _changes(
 
 
 def _remove_others(
-    database: Database, kept: Mapping[bytes, bytes], start: bytes | None, end: bytes | None, loaded: Loaded
+    database: Database,
+    batch: Mapping[bytes, bytes],
+    start: bytes | None,
+    end: bytes | None,
+    loaded: Loaded,
+    unread: Unread,
 ) -> dict[bytes, None]:
-    """Remove the keys of [start, end] that are not ``kept``, but for a last batch, which is returned."""
+    """Remove the keys of [start, end] that the source has not, but for a last batch, which is returned."""
+
+    def is_gone(key: bytes) -> bool:
+        if key in batch:
+            return False
+        covered = unread.covers(key)
+        loaded.kept += covered
+        return not covered
+
     while True:
         with database.snapshot() as snapshot:
-            keys = (key for key, _ in snapshot.items(start, end) if key not in kept)
+            keys = (key for key, _ in snapshot.items(start, end) if is_gone(key))
             others = list(islice(keys, MAX_BATCH_KEYS))
         loaded.removed += len(others)
         if len(others) < MAX_BATCH_KEYS:

@@ -5,26 +5,29 @@ before anything is committed: so a line that is wrong is found while the store i
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from merkledb import MAX_VALUE_BYTES, Database
 from merklesync.failures import ExitCode, Failure
+from merklesync.files import opened
 from merklesync.formats import STANDARD_STREAM, Format, format_option, source_format
 from merklesync.keys import name_bytes
 from merklesync.loading import Loaded, load_pairs
 from merklesync.options import (
     PATH,
+    Notations,
     Retention,
     SchemeChoice,
     json_option,
+    notation_options,
     retention_options,
     scheme_options,
     store_argument,
@@ -39,21 +42,20 @@ from merklesync.output import (
     show_seconds,
     show_size,
 )
+from merklesync.paths import is_there
 from merklesync.records import BadRecord, bytes_to_json, read_csv, read_json_lines
 from merklesync.sorting import Pair, SortedPairs
 from merklesync.stores import describe_store, is_store, open_for_writing
-from merklesync.trees import Skipped, TreeReader
+from merklesync.trees import FAILED_READS, Skipped, TreeReader, Unread
 
-_READERS: Final[dict[Format, Callable[..., Iterator[Pair]]]] = {
-    Format.JSON_LINES: read_json_lines,
-    Format.CSV: read_csv,
-}
+_Reader = Callable[..., Iterator[Pair]]
 
 
 @click.command()
 @store_argument
 @click.argument("source", type=PATH)
 @format_option
+@notation_options("else what its header says, or text")
 @click.option("--replace", is_flag=True, help="Also remove every key that SOURCE does not have.")
 @scheme_options("of a new store")
 @retention_options
@@ -63,6 +65,7 @@ def load(
     source: Path,
     *,
     form: Format | None,
+    notations: Notations,
     replace: bool,
     scheme: SchemeChoice,
     retention: Retention,
@@ -72,34 +75,41 @@ def load(
 
     SOURCE is a folder (the path of each file below it becomes a key, its contents the value), a file of JSON
     Lines (.jsonl: {"key": ..., "value": ...}; bytes that are no UTF-8 as {"hex": ...} or {"base64": ...}), or
-    a CSV file (.csv: key and value, text or 0x and hex digits). - is standard input.
+    a CSV file (.csv: key and value, text as it is, unless --keys, --values or a header such as key_hex,value
+    says otherwise). - is standard input.
 
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
-    devices and files that are too large, unreadable, or changed meanwhile are skipped and counted. One bad
-    line in a file of pairs, and nothing of it is loaded. Of a key that comes twice the last value counts.
+    devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
+    STORE holds at or below a name that was skipped stays, also with --replace. The exit code is 1 when
+    something could not be read, or --replace could not remove all. One bad line in a file of pairs, and
+    nothing of it is loaded. Of a key that comes twice the last value counts.
 
     An interrupted load leaves a whole store; the same command again finishes it. A large load is committed
     in parts, each of which is a revision; but where STORE never held anything, only the last one is retained.
 
-    JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, repeated (keys);
-    bytes, seconds;
-    skipped: for each reason the count and the first names.
+    JSON: root, revision, keys, hasher, branch_factor; added, changed, unchanged, removed, kept (not
+    removed, for what SOURCE has there was skipped), repeated (keys); bytes, seconds;
+    skipped: for each reason the count and the first names; error and exit_code when not all was loaded.
     """
     began = monotonic()
     form = source_format(source, form)
+    notations.require_csv(form)
     target = _Target(store, scheme, retention)
     visible = bars_are_wanted(as_json=as_json)
     try:
         if form is Format.FOLDER:
             report = _load_folder(target, source, replace=replace, visible=visible)
         else:
-            report = _load_records(target, source, form, replace=replace, visible=visible)
+            report = _load_records(target, source, _reader(form, notations), replace=replace, visible=visible)
     except KeyboardInterrupt as interrupt:
         raise Failure("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
+    seconds = monotonic() - began
+    if not as_json:
+        print_facts(report.facts(seconds))
+    if (shortfall := report.shortfall()) is not None:
+        raise Failure(shortfall, document=report.document(seconds))
     if as_json:
-        print_json(report.document(monotonic() - began))
-    else:
-        print_facts(report.facts(monotonic() - began))
+        print_json(report.document(seconds))
 
 
 class _Target(NamedTuple):
@@ -122,7 +132,9 @@ class _Report:
 
     def counts(self) -> dict[str, int]:
         loaded = self.loaded
-        counts = {name: getattr(loaded, name) for name in ("added", "changed", "unchanged", "removed")}
+        counts = {
+            name: getattr(loaded, name) for name in ("added", "changed", "unchanged", "removed", "kept")
+        }
         return {**counts, "repeated": self.repeated}
 
     def document(self, seconds: float) -> dict[str, Any]:
@@ -140,6 +152,17 @@ class _Report:
             "seconds": seconds,
             "skipped": skipped,
         }
+
+    def shortfall(self) -> str | None:
+        """Return why this is less than what was asked for, and what to do; None when all was done."""
+        failed, kept = self.skipped.failed_reads, self.loaded.kept
+        if not failed and not kept:
+            return None
+        first = next((name for reason in FAILED_READS for name in self.skipped.names[reason]), None)
+        named = "" if first is None else f", such as {name_bytes(first or b'.')}"
+        could = f"{failed:,} name{'' if failed == 1 else 's'} could not be read{named}" if failed else ""
+        stay = f"{show_keys(kept)} stayed where names were skipped" if kept else ""
+        return f"not all was loaded: {'; '.join(filter(None, (could, stay)))}; mend that and load again"
 
     def facts(self, seconds: float) -> dict[str, str]:
         loaded = self.loaded
@@ -164,7 +187,7 @@ def skipped_facts(skipped: Skipped) -> dict[str, str]:
 
 def _load_folder(target: _Target, source: Path, *, replace: bool, visible: bool) -> _Report:
     store = target.path
-    if store.exists() and store.samefile(source):
+    if is_there(store) and store.samefile(source):
         raise Failure(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
@@ -193,22 +216,26 @@ def load_folder(
         DatabaseFull: What was committed until then stays.
     """
     reader = TreeReader(folder, database.scheme.max_key_bytes, MAX_VALUE_BYTES, excluded)
-    skipped = Skipped()
+    skipped = Skipped(unread=Unread())
     # Only somebody who watches wants to know beforehand how much there is.
     with progress_bar("counting", visible=visible) as bar:
         files, size_bytes = reader.measure() if bar.visible else (0, 0)
     with progress_bar("loading", visible=visible) as bar:
         pairs = WatchedPairs(reader.pairs(skipped), bar, total_keys=files, total_bytes=size_bytes)
-        return load_pairs(database, pairs, replace=replace), skipped
+        return load_pairs(database, pairs, replace=replace, unread=skipped.unread), skipped
 
 
-def _load_records(target: _Target, source: Path, form: Format, *, replace: bool, visible: bool) -> _Report:
+def _reader(form: Format, notations: Notations) -> _Reader:
+    return partial(read_csv, **notations._asdict()) if form is Format.CSV else read_json_lines
+
+
+def _load_records(target: _Target, source: Path, read: _Reader, *, replace: bool, visible: bool) -> _Report:
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
         database = cleanup.enter_context(target.open()) if is_store(target.path) else None
-        scheme = database.scheme if database else target.scheme.complete()
+        scheme = database.scheme if database is not None else target.scheme.complete()
         pairs = cleanup.enter_context(SortedPairs())
-        lines, size_bytes = _collect(source, form, pairs, scheme.max_key_bytes, visible=visible)
+        lines, size_bytes = _collect(source, read, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:
             database = cleanup.enter_context(target.open())
         cleanup.enter_context(finished_by_repeating(database))
@@ -219,12 +246,11 @@ def _load_records(target: _Target, source: Path, form: Format, *, replace: bool,
 
 
 def _collect(
-    source: Path, form: Format, pairs: SortedPairs, max_key_bytes: int, *, visible: bool
+    source: Path, read: _Reader, pairs: SortedPairs, max_key_bytes: int, *, visible: bool
 ) -> tuple[int, int]:
     """Read all of a file of pairs; return how many pairs it has, and their bytes."""
-    read = _READERS[form]
     lines = size_bytes = 0
-    with _opened(source) as file, progress_bar("reading", visible=visible) as bar:
+    with opened(source) as file, progress_bar("reading", visible=visible) as bar:
         # A pipe has no size, and its share is unknown.
         file_bytes = os.fstat(file.fileno()).st_size if bar.visible else 0
         try:
@@ -237,15 +263,6 @@ def _collect(
             name = "standard input" if source == STANDARD_STREAM else source
             raise Failure(f"{name}, {error}; nothing was loaded: mend the line and load again") from error
     return lines, size_bytes
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[IO[bytes]]:
-    if source == STANDARD_STREAM:
-        yield sys.stdin.buffer
-        return
-    with source.open("rb") as file:
-        yield file
 
 
 @contextmanager

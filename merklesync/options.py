@@ -6,21 +6,27 @@ What a person types is parsed here, once, into the type that the rest works with
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 
 from manager.peer import Address, parse_address
 from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, InvalidRange, Scheme
-from merklesync.failures import Failure
-from merklesync.keys import HEX_PREFIX, parse_bytes
+from merklesync.formats import Format
+from merklesync.keys import HEX_PREFIX, parse_bytes, parse_text
+from merklesync.paths import PathType
+from merklesync.records import Notation
 
 LOOPBACK: Final = "127.0.0.1"
 # Any free port does; a fixed one is one thing less to say on both sides.
 DEFAULT_PORT: Final = 7440
+# What Python counts in a sequence, and far more than a store can hold of anything.
+MAX_COUNT: Final = sys.maxsize
+# Where a context keeps whether --text was given.
+_AS_TEXT: Final = "merklesync.as_text"
 Command: TypeAlias = Callable[..., Any]
 Decorator: TypeAlias = Callable[[Command], Command]
 Parsed = TypeVar("Parsed", bytes, float, Address)
@@ -34,6 +40,18 @@ def address_of(text: str) -> Address:
     """
     host, port = parse_address(text)
     return Address(host or LOOPBACK, port)
+
+
+def peer_address_of(text: str) -> Address:
+    """Return the address of a peer, as ``address_of``.
+
+    Raises:
+        ValueError: It is none, or has port 0, to which nobody can connect.
+    """
+    address = address_of(text)
+    if not address.port:
+        raise ValueError(f"{text!r} has port 0, at which nobody listens: give the port of the peer")
+    return address
 
 
 def _type(parse: Callable[[str], Parsed]) -> Callable[[str | Parsed], Parsed]:
@@ -77,32 +95,53 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-class InputFile(click.File):
-    """A file to read from, or - for standard input; that it cannot be opened is no wrong command line."""
+class BytesType(click.ParamType[bytes]):
+    """A key or a value: text, or 0x and hex digits; with --text, text whatever it begins with."""
 
-    def __init__(self) -> None:
-        super().__init__("rb")
+    name = "bytes"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IO[bytes]:
-        """Open it.
+    def convert(
+        self,
+        value: str | bytes,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,
+    ) -> bytes:
+        """Return the bytes.
 
         Raises:
-            Failure: It cannot be opened.
+            BadParameter: It stands for none.
         """
+        if isinstance(value, bytes):
+            return value
         try:
-            return cast("IO[bytes]", super().convert(value, param, ctx))
-        except click.BadParameter as error:
-            raise Failure(error.message) from error
+            return parse_text(value) if ctx is not None and _AS_TEXT in ctx.meta else parse_bytes(value)
+        except ValueError as error:
+            hint = ", or with --text" if value.startswith(HEX_PREFIX) else ""
+            raise click.BadParameter(f"{error}{hint}") from error
 
 
-BYTES: Final = _type(parse_bytes)
+def _take_as_text(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        context.meta[_AS_TEXT] = True
+
+
+BYTES: Final = BytesType()
 ROOT: Final = _type(parse_root)
 ADDRESS: Final = _type(address_of)
-PATH: Final = click.Path(path_type=Path)
-FILE: Final = InputFile()
+PEER: Final = _type(peer_address_of)
+PATH: Final = PathType()
 
 store_argument = click.argument("store", type=PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+# Eager, so that it is known before any key is read.
+text_option = click.option(
+    "--text",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_take_as_text,
+    help="Take keys and values given here as text, also where they begin with 0x.",
+)
 start_option = click.option("--start", type=BYTES, metavar="KEY", help="The smallest key, inclusive.")
 end_option = click.option("--end", type=BYTES, metavar="KEY", help="The largest key, inclusive.")
 
@@ -111,7 +150,7 @@ from_option = click.option(
     "--from",
     "addresses",
     metavar="HOST:PORT",
-    type=ADDRESS,
+    type=PEER,
     multiple=True,
     required=True,
     help="A peer to copy from; give it several times for several peers.",
@@ -190,7 +229,7 @@ retention_options: Final = _packing(
     Retention,
     click.option(
         "--history",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_COUNT),
         metavar="N",
         help="How many revisions STORE retains, the newest included, from now on; "
         f"a new one {DEFAULT_HISTORY}.",
@@ -237,3 +276,35 @@ def scheme_options(which: str) -> Decorator:
         help=f"The branch factor {which}; default 16. Keys have at most 63, 126, 252 or 504 bytes.",
     )
     return _packing("scheme", SchemeChoice, hasher, branch_factor)
+
+
+class Notations(NamedTuple):
+    """What --keys and --values say of the columns of a CSV file; None where they were left out."""
+
+    keys: Notation | None
+    values: Notation | None
+
+    def require_csv(self, form: Format) -> None:
+        """Refuse, as a wrong command line, to say of another format how it writes bytes."""
+        if form is not Format.CSV and (self.keys or self.values):
+            context = click.get_current_context()
+            raise click.UsageError(f"--keys and --values are for CSV: {form} is never ambiguous", context)
+
+
+def notation_options(otherwise: str) -> Decorator:
+    """Return a decorator that adds --keys and --values, as the argument ``notations``.
+
+    Args:
+        otherwise: What holds for a column that is not spoken of, for the help.
+    """
+
+    def option(name: str) -> Decorator:
+        return click.option(
+            f"--{name}",
+            type=click.Choice([str(notation) for notation in Notation]),
+            callback=lambda _context, _parameter, value: value and Notation(value),
+            help=f"How a CSV file writes {name}: text as it is, hex, or auto (text, or 0x and hex digits); "
+            f"{otherwise}.",
+        )
+
+    return _packing("notations", Notations, option("keys"), option("values"))

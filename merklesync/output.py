@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import click
@@ -19,6 +19,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from manager.estimate import Rate, seconds_left
+from merklesync.failures import output_failure
 from merklesync.keys import shorten
 from merklesync.sorting import Pair
 
@@ -29,9 +30,24 @@ MAX_FACT_CHARACTERS: Final = 1_000
 PAIR_COST_BYTES: Final = 4_096
 
 
+def echo(message: str | bytes, *, nl: bool = True) -> None:
+    """Print to standard output what a command was asked for.
+
+    Raises:
+        BrokenPipeError: Whoever read it went away, which ends a command quietly.
+        Failure: It cannot be written.
+    """
+    try:
+        click.echo(message, nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_failure(error) from error
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document on one line."""
-    click.echo(json.dumps(document))
+    echo(json.dumps(document))
 
 
 def print_json_list(about: Mapping[str, Any], name: str, items: Iterable[Any]) -> None:
@@ -45,22 +61,24 @@ def print_json_list(about: Mapping[str, Any], name: str, items: Iterable[Any]) -
     shown = map(json.dumps, items)
     # What is wrong with a list shows where it begins, and is to be said alone then.
     first = next(shown, "")
-    click.echo(f"{json.dumps(about)[:-1]}, {json.dumps(name)}: [{first}", nl=False)
+    echo(f"{json.dumps(about)[:-1]}, {json.dumps(name)}: [{first}", nl=False)
     for item in shown:
-        click.echo(f",\n{item}", nl=False)
-    click.echo("]}")
+        echo(f",\n{item}", nl=False)
+    echo("]}")
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Print names and what they are, one a line, aligned."""
     width = max(map(len, facts), default=0)
     for name, text in facts.items():
-        click.echo(f"{name:<{width}}  {shorten(text, MAX_FACT_CHARACTERS)}")
+        echo(f"{name:<{width}}  {shorten(text, MAX_FACT_CHARACTERS)}")
 
 
 def note(sentence: str) -> None:
     """Tell a person something that is no error, on standard error."""
-    click.echo(f"Note: {shorten(sentence, MAX_FACT_CHARACTERS)}", err=True)
+    # A note that cannot be written ends nothing.
+    with suppress(OSError):
+        click.echo(f"Note: {shorten(sentence, MAX_FACT_CHARACTERS)}", err=True)
 
 
 class NoteHandler(logging.Handler):
@@ -93,7 +111,7 @@ def show_seconds(seconds: float) -> str:
 
 def bars_are_wanted(*, as_json: bool) -> bool:
     """Return whether somebody watches: standard error is a terminal, and the output is not for a machine."""
-    return not as_json and sys.stderr.isatty()
+    return not as_json and sys.stderr is not None and sys.stderr.isatty()
 
 
 class Bar:

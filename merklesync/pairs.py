@@ -4,16 +4,17 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import click
 
 from merkledb import MAX_VALUE_BYTES, Database
 from merklesync.failures import Failure
+from merklesync.files import opened
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
     BYTES,
-    FILE,
+    MAX_COUNT,
+    PATH,
     KeyRange,
     Retention,
     SchemeChoice,
@@ -22,8 +23,9 @@ from merklesync.options import (
     retention_options,
     scheme_options,
     store_argument,
+    text_option,
 )
-from merklesync.output import print_json, print_json_list
+from merklesync.output import echo, print_json, print_json_list
 from merklesync.records import bytes_to_json, pair_to_json
 from merklesync.revisions import RevisionName, at_option, snapshot_at
 from merklesync.sorting import Pair
@@ -36,15 +38,16 @@ key_argument = click.argument("key", type=BYTES)
 @store_argument
 @key_argument
 @click.argument("value", type=BYTES, required=False)
-@click.option("--file", "file", type=FILE, help="Read the value from it; - is standard input.")
+@click.option("--file", "file", type=PATH, help="Read the value from it; - is standard input.")
 @scheme_options("of a new store")
 @retention_options
+@text_option
 @json_option
 def put(
     store: Path,
     key: bytes,
     value: bytes | None,
-    file: IO[bytes] | None,
+    file: Path | None,
     *,
     scheme: SchemeChoice,
     retention: Retention,
@@ -60,8 +63,9 @@ def put(
     if (value is None) == (file is None):
         raise click.UsageError("give either VALUE or --file FILE", click.get_current_context())
     if value is None and file is not None:
-        # One byte more than allowed is enough to be refused.
-        value = file.read(MAX_VALUE_BYTES + 1)
+        with opened(file) as stream:
+            # One byte more than allowed is enough to be refused.
+            value = stream.read(MAX_VALUE_BYTES + 1)
     with open_for_writing(store, scheme, retention) as database:
         _commit(database, {key: value}, as_json=as_json)
 
@@ -69,6 +73,7 @@ def put(
 @click.command()
 @store_argument
 @click.argument("keys", metavar="KEY...", type=BYTES, nargs=-1, required=True)
+@text_option
 @json_option
 def delete(store: Path, keys: tuple[bytes, ...], *, as_json: bool) -> None:
     """Delete each KEY in one commit, and print the new root. Deletes nothing when one of them is not there.
@@ -89,13 +94,14 @@ def _commit(database: Database, changes: dict[bytes, bytes | None], *, as_json: 
     if as_json:
         print_json(described)
     else:
-        click.echo(described["root"])
+        echo(described["root"])
 
 
 @click.command()
 @store_argument
 @key_argument
 @at_option
+@text_option
 @json_option
 def get(store: Path, key: bytes, *, at: RevisionName | None, as_json: bool) -> None:
     """Print the value of KEY: its bytes as they are, or, on a terminal, as text or hex.
@@ -110,18 +116,19 @@ def get(store: Path, key: bytes, *, at: RevisionName | None, as_json: bool) -> N
     if as_json:
         print_json(pair_to_json(key, value))
     elif sys.stdout.isatty():
-        click.echo(show_bytes(value))
+        echo(show_bytes(value))
     else:
-        click.echo(value, nl=False)
+        echo(value, nl=False)
 
 
 @click.command("list")
 @store_argument
 @key_range_options
 @click.option("--reverse", is_flag=True, help="Largest key first.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N keys.")
+@click.option("--limit", type=click.IntRange(0, MAX_COUNT), metavar="N", help="At most N keys.")
 @click.option("--values", is_flag=True, help="Print the values too, after a tab.")
 @at_option
+@text_option
 @json_option
 def list_keys(
     store: Path,
@@ -145,7 +152,7 @@ def list_keys(
             print_json_list(about, "pairs", _documents(pairs, values=values))
             return
         for key, value in pairs:
-            click.echo(show_bytes(key) + (f"\t{show_bytes(value)}" if values else ""))
+            echo(show_bytes(key) + (f"\t{show_bytes(value)}" if values else ""))
 
 
 def _documents(pairs: Iterator[Pair], *, values: bool) -> Iterator[dict[str, str | dict[str, str]]]:

@@ -137,6 +137,8 @@ async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Sile
                     await greeting.ask(roots, met.retains)
     except OSError as error:
         reason = _reason(error)
+    except UnicodeError:
+        reason = "that is no name of a machine"
     except RemoteProtocolError as error:
         reason = f"it does not speak merklesync: {error}"
     except trio.BrokenResourceError:

@@ -8,7 +8,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -22,11 +22,10 @@ from merkledb import (
     verify_range,
 )
 from merklesync.failures import ExitCode, Failure
-from merklesync.files import created
+from merklesync.files import created, opened
 from merklesync.keys import name_bytes, show_bytes
 from merklesync.options import (
     BYTES,
-    FILE,
     PATH,
     ROOT,
     SchemeChoice,
@@ -36,8 +35,9 @@ from merklesync.options import (
     scheme_options,
     start_option,
     store_argument,
+    text_option,
 )
-from merklesync.output import note, print_facts, print_json, show_keys
+from merklesync.output import echo, note, print_facts, print_json, show_keys
 from merklesync.records import bytes_to_json, pair_to_json
 from merklesync.revisions import RevisionName, at_option, snapshot_at
 from merklesync.sorting import Pair
@@ -103,7 +103,7 @@ def _shown(key: bytes | None) -> str | dict[str, str] | None:
 )
 @click.option(
     "--max-bytes",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_PROOF_FILE_BYTES),
     default=DEFAULT_MAX_BYTES,
     show_default=True,
     metavar="N",
@@ -111,6 +111,7 @@ def _shown(key: bytes | None) -> str | dict[str, str] | None:
 )
 @click.option("--output", type=PATH, metavar="FILE", help="Write the proof to FILE, a new one.")
 @at_option
+@text_option
 @json_option
 def prove(  # noqa: PLR0913 - one parameter for each argument and option
     store: Path,
@@ -150,7 +151,7 @@ def prove(  # noqa: PLR0913 - one parameter for each argument and option
     elif as_json:
         print_json({**document, "file": str(output)})
     elif output is None:
-        click.echo(encoded, nl=False)
+        echo(encoded, nl=False)
     else:
         bytes_and_root = {"bytes": f"{len(encoded):,}", "root": about["root"]}
         print_facts({"proved": str(proved), "keys": f"{len(proof.keys):,}", **bytes_and_root})
@@ -170,7 +171,7 @@ def _prove_range(snapshot: Snapshot, claim: Claim, max_keys: int, max_bytes: int
 
 
 @click.command()
-@click.argument("proof", metavar="PROOF", type=FILE)
+@click.argument("proof", metavar="PROOF", type=PATH)
 @optional_key_argument
 @click.option(
     "--root",
@@ -183,9 +184,10 @@ def _prove_range(snapshot: Snapshot, claim: Claim, max_keys: int, max_bytes: int
 @end_option
 @click.option("--values", is_flag=True, help="Print the pairs that are proved, each value after a tab.")
 @scheme_options("that the root was made with")
+@text_option
 @json_option
 def verify(
-    proof: IO[bytes],
+    proof: Path,
     key: bytes | None,
     *,
     root: bytes,
@@ -211,15 +213,16 @@ def verify(
     elif claim.is_key:
         value = verified.values[0] if verified.values else None
         found = f"there is no {claim}" if value is None else f"{claim} holds {show_bytes(value)}"
-        click.echo(f"verified: {found}")
+        echo(f"verified: {found}")
     else:
         _print_range(verified, with_pairs=values)
 
 
-def _read_proof(file: IO[bytes]) -> RangeProof:
-    data = file.read(MAX_PROOF_FILE_BYTES + 1)
+def _read_proof(path: Path) -> RangeProof:
+    with opened(path) as file:
+        data = file.read(MAX_PROOF_FILE_BYTES + 1)
     if len(data) > MAX_PROOF_FILE_BYTES:
-        sentence = f"{file.name} has more than {MAX_PROOF_FILE_BYTES} bytes, which no proof has"
+        sentence = f"{path} has more than {MAX_PROOF_FILE_BYTES} bytes, which no proof has"
         raise Failure(sentence, ExitCode.NOT_VERIFIED)
     return RangeProof.decode(data)
 
@@ -237,9 +240,9 @@ def _print_json(verified: VerifiedRange, *, with_pairs: bool) -> None:
 
 def _print_range(verified: VerifiedRange, *, with_pairs: bool) -> None:
     proved = Claim(verified.start, verified.end)
-    click.echo(f"verified: {show_keys(len(verified.keys))}, all there are from {proved}")
+    echo(f"verified: {show_keys(len(verified.keys))}, all there are from {proved}")
     if not verified.complete:
         last = name_bytes(verified.end or b"")
         note(f"the proof ends before the range does: it says nothing of what is behind {last}")
     for key, value in _pairs_of(verified) if with_pairs else ():
-        click.echo(f"{show_bytes(key)}\t{show_bytes(value)}")
+        echo(f"{show_bytes(key)}\t{show_bytes(value)}")

@@ -9,8 +9,15 @@ A string stands for its UTF-8 bytes, exactly as it is.  Bytes that are no UTF-8 
 or ``{"base64": ...}``; both are read for keys and values, and written as hex for keys and base64 for values.
 ``--json`` shows keys and values in the same forms.
 
-CSV has two columns, the key and the value, in the text forms of ``keys`` (text, or ``0x`` and hex digits).  A
-first row that reads ``key,value`` is a header; one is written.
+CSV has two columns, the key and the value.  How the bytes of a column are written is its ``Notation``, which
+the caller gives or the header says::
+
+    key,value               text: the field is the bytes, in UTF-8, whatever it looks like
+    key_hex,value_hex       hex: two digits a byte, with or without 0x before them
+    key_auto,value_auto     auto: text, or 0x and hex digits; text that begins with 0x is given in hex
+
+Where neither says it, a column is text, so that what a file holds is what a store gets.  A first row that is
+not blank and holds two of these names, a key's and a value's, is a header; one is written.
 
 Blank lines are skipped.  A line that is wrong raises ``BadRecord`` with its number and the reason.
 Invariant: what is written reads back as the same pairs, whatever bytes they hold.  Limits of a store's keys
@@ -22,16 +29,60 @@ import binascii
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from typing import IO, Any, Final
 
-from merklesync.keys import HEX_PREFIX, parse_bytes, shorten
+from merklesync.keys import HEX_PREFIX, name_bytes, parse_bytes, parse_text, shorten
 from merklesync.sorting import Pair
 
-CSV_HEADER: Final = ("key", "value")
-# The hex form of the largest value takes two characters a byte; the rest is for the key and the punctuation.
-LINE_BYTES_A_VALUE_BYTE: Final = 2
+# JSON writes a control character as six characters, \\u0001, which is the most that a byte of a value takes.
+JSON_BYTES_A_VALUE_BYTE: Final = 6
+# Hex takes two characters a byte, and so does a quote between quotes.
+CSV_BYTES_A_VALUE_BYTE: Final = 2
+# For the key, in whichever form, and the punctuation.
 LINE_OVERHEAD_BYTES: Final = 64 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Notation(StrEnum):
+    """How a column of a CSV file writes bytes."""
+
+    TEXT = "text"
+    HEX = "hex"
+    AUTO = "auto"
+
+    def parse(self, field: str) -> bytes:
+        """Return the bytes that a field stands for.
+
+        Raises:
+            ValueError: It is not of this notation.
+        """
+        match self:
+            case Notation.TEXT:
+                return parse_text(field)
+            case Notation.HEX:
+                return parse_bytes(HEX_PREFIX + field.removeprefix(HEX_PREFIX))
+            case Notation.AUTO:
+                return parse_bytes(field)
+
+    def write(self, data: bytes) -> str:
+        """Return the field that stands for ``data``.
+
+        Raises:
+            UnicodeDecodeError: It is no UTF-8, which no text stands for.
+        """
+        if self is Notation.TEXT:
+            return data.decode("utf-8")
+        return _auto_text(data) if self is Notation.AUTO else data.hex()
+
+    def named(self, column: str) -> str:
+        """Return the name of a column that is written so."""
+        return column if self is Notation.TEXT else f"{column}_{self}"
+
+
+_HEADERS: Final[dict[tuple[str, ...], tuple[Notation, Notation]]] = {
+    (keys.named("key"), values.named("value")): (keys, values) for keys in Notation for values in Notation
+}
 
 
 class BadRecord(Exception):
@@ -104,7 +155,7 @@ def read_json_lines(file: IO[bytes], *, max_key_bytes: int, max_value_bytes: int
     Raises:
         BadRecord: A line is wrong.
     """
-    for number, line in _bounded_lines(file, max_value_bytes):
+    for number, line in _bounded_lines(file, JSON_BYTES_A_VALUE_BYTE * max_value_bytes):
         if not line.strip():
             continue
         try:
@@ -144,21 +195,44 @@ def _parse_field(record: dict[str, Any], name: str) -> bytes:
         raise ValueError(f'"{name}" {error}') from error
 
 
-def read_csv(file: IO[bytes], *, max_key_bytes: int, max_value_bytes: int) -> Iterator[Pair]:
+def read_csv(
+    file: IO[bytes],
+    *,
+    max_key_bytes: int,
+    max_value_bytes: int,
+    keys: Notation | None = None,
+    values: Notation | None = None,
+) -> Iterator[Pair]:
     """Yield the pairs of a CSV file of two columns, in its order.
 
-    Arguments and errors are those of ``read_json_lines``.
+    Args:
+        file: Opened for reading bytes.
+        max_key_bytes: A longer key is an error.
+        max_value_bytes: A longer value is an error; it also bounds the length of a line.
+        keys: How keys are written; None for what the header says, and text without one.
+        values: The same for values.
+
+    Raises:
+        BadRecord: A line is wrong.
     """
-    csv.field_size_limit(LINE_BYTES_A_VALUE_BYTE * max_value_bytes + LINE_OVERHEAD_BYTES)
+    max_line_bytes = CSV_BYTES_A_VALUE_BYTE * max_value_bytes
+    csv.field_size_limit(max_line_bytes + LINE_OVERHEAD_BYTES)
     # Bytes that are no UTF-8 become lone surrogates here, so that the row they stand in is the
     # one that is named.
-    lines = (line.decode("utf-8", "surrogateescape") for _, line in _bounded_lines(file, max_value_bytes))
+    lines = (line.decode("utf-8", "surrogateescape") for _, line in _bounded_lines(file, max_line_bytes))
     rows = csv.reader(lines, strict=True)
-    for index, row in enumerate(_rows(rows)):
-        if not row or (index == 0 and tuple(row) == CSV_HEADER):
+    is_first = True
+    key_notation, value_notation = keys or Notation.TEXT, values or Notation.TEXT
+    for row in _rows(rows):
+        if not row or (len(row) == 1 and row[0].isspace()):
             continue
+        if is_first:
+            is_first = False
+            if (said := _HEADERS.get(tuple(row))) is not None:
+                key_notation, value_notation = keys or said[0], values or said[1]
+                continue
         try:
-            key, value = _parse_row(row)
+            key, value = _parse_row(row, key_notation, value_notation)
             _require_lengths(key, value, max_key_bytes, max_value_bytes)
         except ValueError as error:
             raise BadRecord(rows.line_num, str(error)) from error
@@ -174,20 +248,34 @@ def _rows(rows: Any) -> Iterator[list[str]]:
         raise BadRecord(rows.line_num, f"is not CSV: {str(error).split(' - ')[0]}") from error
 
 
-def _parse_row(row: list[str]) -> Pair:
-    if len(row) != len(CSV_HEADER):
+def _parse_row(row: list[str], keys: Notation, values: Notation) -> Pair:
+    if len(row) != 2:
         raise ValueError(f"has {len(row)} columns: a row is a key and a value")
     try:
         for field in row:
             field.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("is not UTF-8: give bytes as 0x and hex digits") from error
-    return parse_bytes(row[0]), parse_bytes(row[1])
+        raise ValueError(
+            "is not UTF-8: give bytes as hex, and say so with a header key_hex or value_hex"
+        ) from error
+    return _parse_column(keys, row[0], "key"), _parse_column(values, row[1], "value")
 
 
-def _bounded_lines(file: IO[bytes], max_value_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each line, never reading more of one than a pair can need."""
-    max_line_bytes = LINE_BYTES_A_VALUE_BYTE * max_value_bytes + LINE_OVERHEAD_BYTES
+def _parse_column(notation: Notation, field: str, name: str) -> bytes:
+    try:
+        return notation.parse(field)
+    except ValueError as error:
+        raise ValueError(f"the {name} {error}") from error
+
+
+def _bounded_lines(file: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of each line, never reading more of one than a pair can need.
+
+    Args:
+        file: Opened for reading bytes.
+        max_bytes: What the largest value can need.
+    """
+    max_line_bytes = max_bytes + LINE_OVERHEAD_BYTES
     number = 0
     while line := file.readline(max_line_bytes + 1):
         number += 1
@@ -211,14 +299,53 @@ def write_json_lines(file: IO[bytes], pairs: Iterable[Pair]) -> None:
         file.write(json.dumps(pair_to_json(key, value), ensure_ascii=False).encode("utf-8") + b"\n")
 
 
-def write_csv(file: IO[bytes], pairs: Iterable[Pair]) -> None:
-    """Write ``pairs`` to a file opened for writing bytes, as CSV with a header."""
-    file.write(_csv_line(*CSV_HEADER))
+def best_notations(pairs: Iterable[Pair]) -> tuple[Notation, Notation]:
+    """Return how keys and how values are best written: as text where all of them are text."""
+    keys = values = Notation.TEXT
     for key, value in pairs:
-        file.write(_csv_line(_csv_text(key), _csv_text(value)))
+        if keys is Notation.TEXT and not _is_text(key):
+            keys = Notation.AUTO
+        if values is Notation.TEXT and not _is_text(value):
+            values = Notation.AUTO
+        if keys is values is Notation.AUTO:
+            break
+    return keys, values
 
 
-def _csv_text(data: bytes) -> str:
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def write_csv(
+    file: IO[bytes],
+    pairs: Iterable[Pair],
+    *,
+    keys: Notation = Notation.AUTO,
+    values: Notation = Notation.AUTO,
+) -> None:
+    """Write ``pairs`` to a file opened for writing bytes, as CSV with a header that says how.
+
+    Raises:
+        BadRecord: A key or a value is no text and is to be written as text; its line is named.
+    """
+    file.write(_csv_line(keys.named("key"), values.named("value")))
+    number = 2
+    for key, value in pairs:
+        try:
+            line = _csv_line(keys.write(key), values.write(value))
+        except UnicodeDecodeError as error:
+            raise BadRecord(
+                number, f"the pair of key {name_bytes(key)} is no text: write it as hex or auto"
+            ) from error
+        file.write(line)
+        number += line.count(b"\n")
+
+
+def _auto_text(data: bytes) -> str:
     """Return bytes as text where they are UTF-8 and cannot be taken for hex, else as 0x and hex digits."""
     try:
         text = data.decode("utf-8")

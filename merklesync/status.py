@@ -16,8 +16,9 @@ from manager.peer import Address
 from manager.saved import Saved, decode_saved
 from merkledb import Database, Revision
 from merklesync.failures import Failure
-from merklesync.options import ADDRESS, DEFAULT_PORT, address_of, json_option
+from merklesync.options import DEFAULT_PORT, PATH, PEER, json_option, peer_address_of
 from merklesync.output import print_facts, print_json, show_keys, show_seconds, show_size
+from merklesync.paths import is_there
 from merklesync.peers import MetPeer, Silence, greet_all, met_peers
 from merklesync.situations import Replica, describe_standing, replica_situation, sentence
 from merklesync.stores import describe_head, open_for_reading
@@ -25,17 +26,17 @@ from syncproto import Hello
 
 
 @click.command()
-@click.argument("subject", metavar="STORE|HOST:PORT")
+@click.argument("subject", metavar="STORE|HOST:PORT", type=PATH)
 @click.option(
     "--from",
     "addresses",
     metavar="HOST:PORT",
-    type=ADDRESS,
+    type=PEER,
     multiple=True,
     help="A peer to compare STORE with; give it several times for several peers.",
 )
 @json_option
-def status(subject: str, *, addresses: tuple[Address, ...], as_json: bool) -> None:
+def status(subject: Path, *, addresses: tuple[Address, ...], as_json: bool) -> None:
     """Show how far STORE is, or what the server at HOST:PORT says of itself.
 
     Of a store: its newest complete root, how many revisions it retains, and whether a sync is unfinished and
@@ -63,9 +64,9 @@ def status(subject: str, *, addresses: tuple[Address, ...], as_json: bool) -> No
     JSON of a server: address, root, revision, keys, hasher, branch_factor, protocol, user_agent, max_keys,
     max_bytes, max_requests, seconds.
     """  # noqa: D301 - click wants the backspace itself
-    address = _address_of(subject)
+    address = _address_of(str(subject))
     if address is None:
-        _show_store(Path(subject), addresses, as_json=as_json)
+        _show_store(subject, addresses, as_json=as_json)
     elif addresses:
         raise click.UsageError("--from compares a store with its peers", click.get_current_context())
     else:
@@ -74,12 +75,12 @@ def status(subject: str, *, addresses: tuple[Address, ...], as_json: bool) -> No
 
 def _address_of(subject: str) -> Address | None:
     """Return the address that is meant; None where something is at the path."""
-    if Path(subject).exists():
+    if is_there(Path(subject)):
         return None
     if ":" not in subject:
         raise Failure(f"{subject} is neither a store nor HOST:PORT, such as example.org:{DEFAULT_PORT}")
     try:
-        return address_of(subject)
+        return peer_address_of(subject)
     except ValueError as error:
         raise click.BadParameter(f"there is no store {subject!r}, and {error}") from error
 

@@ -14,7 +14,17 @@ import merkledb
 from merkledb import Database, DatabaseInUse, Scheme, Snapshot
 from merklesync.failures import ExitCode, Failure
 from merklesync.options import Retention, SchemeChoice, json_option, store_argument
-from merklesync.output import Bar, bars_are_wanted, note, print_facts, print_json, progress_bar, show_keys
+from merklesync.output import (
+    Bar,
+    bars_are_wanted,
+    echo,
+    note,
+    print_facts,
+    print_json,
+    progress_bar,
+    show_keys,
+)
+from merklesync.paths import is_there
 
 
 def open_for_reading(path: Path) -> Database:
@@ -97,8 +107,12 @@ def open_for_writing(
 
 
 def is_store(path: Path) -> bool:
-    """Return whether a store, or what looks like one, is at ``path`` already."""
-    return (path / "data.mdb").exists()
+    """Return whether a store, or what looks like one, is at ``path`` already.
+
+    Raises:
+        OSError: That cannot be told.
+    """
+    return is_there(path / "data.mdb")
 
 
 def describe_store(snapshot: Snapshot) -> dict[str, Any]:
@@ -135,7 +149,7 @@ def root(store: Path, *, as_json: bool) -> None:
         if as_json:
             print_json(describe_store(snapshot))
         else:
-            click.echo(snapshot.root.hex())
+            echo(snapshot.root.hex())
 
 
 def check_with_bar(database: Database, bar: Bar) -> None:
@@ -205,4 +219,4 @@ def rollback(store: Path, *, as_json: bool) -> None:
         return
     if not unfinished:
         note(f"{store} has no unfinished sync: nothing was given up")
-    click.echo(described["root"])
+    echo(described["root"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from merklesync.keys import name_bytes
+from merklesync.paths import is_there
 from merklesync.sorting import Pair
 
 # Enough faults to see the pattern; the count tells the rest.
@@ -122,7 +123,7 @@ def require_names(target: Path, keys: Iterable[bytes]) -> None:
         TargetNotEmpty: The target holds something.
         OSError: The target cannot be a folder.
     """
-    if target.exists() and any(target.iterdir()):
+    if is_there(target) and any(target.iterdir()):
         raise TargetNotEmpty(target)
     first: list[Fault] = []
     count = 0
@@ -135,8 +136,8 @@ def require_names(target: Path, keys: Iterable[bytes]) -> None:
 
 
 def _max_name_bytes(target: Path) -> int:
-    folder = target if target.exists() else target.absolute().parent
     try:
+        folder = target if is_there(target) else target.absolute().parent
         return os.pathconf(folder, "PC_NAME_MAX")
     except (OSError, ValueError):
         return DEFAULT_MAX_NAME_BYTES
@@ -154,7 +155,7 @@ def write_tree(target: Path, pairs: Iterable[Pair]) -> None:
         WriteFailed: The disk is full, somebody else writes below the target, or a key was not checked.
         OSError: The target cannot be made or opened.
     """
-    if not target.exists():
+    if not is_there(target):
         target.mkdir()
     with ExitStack() as cleanup:
         descriptor = os.open(target, _OPEN_FOLDER)

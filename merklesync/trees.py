@@ -8,9 +8,12 @@ Only regular files are read.  What is left out is counted by reason in ``Skipped
 Nothing outside the folder is ever read: every name is opened relative to its open folder and links are not
 followed, so that a name that becomes a link meanwhile is skipped too.
 
-Invariant: pairs come in ascending order of their keys.  A folder sorts as its name with a ``/`` behind it,
-which makes the order of a walk the order of the whole paths.  Memory holds one file and the names of the
-folders on the way to it.
+Nothing is known of the keys at and below a name that was left out, for whatever reason: such keys are
+``Unread``, and are neither new nor gone.
+
+Invariants: pairs come in ascending order of their keys, and a name that is left out is told before the first
+pair behind it.  A folder sorts as its name with a ``/`` behind it, which makes the order of a walk the order
+of the whole paths.  Memory holds one file and the names of the folders on the way to it.
 """
 
 import os
@@ -48,6 +51,40 @@ class SkipReason(StrEnum):
     EXCLUDED = "left out"
 
 
+# What was to be read and could not be, so that the same walk may find more another time.
+FAILED_READS: Final = frozenset({SkipReason.UNREADABLE, SkipReason.CHANGED})
+
+
+class Unread:
+    """The names that a walk left out, so that it cannot tell which keys there are at and below them."""
+
+    def __init__(self) -> None:
+        self._names: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: bytes) -> None:
+        """Add a name, as a key; a folder's ends in ``/``, and the empty name stands for all keys."""
+        self._names.add(name)
+
+    def covers(self, key: bytes) -> bool:
+        """Return whether ``key`` is one of the names, or below one; costs a lookup for each of its names."""
+        if key in self._names or b"" in self._names:
+            return True
+        slash = key.find(b"/")
+        while slash >= 0:
+            if key[:slash] in self._names or key[: slash + 1] in self._names:
+                return True
+            slash = key.find(b"/", slash + 1)
+        return False
+
+    def forget_up_to(self, key: bytes) -> None:
+        """Forget the names that cover no key behind ``key``, so that a long walk does not fill the memory."""
+        # What is below a name begins with the name and a slash; behind the slash comes the 0.
+        self._names = {name for name in self._names if not name or name.removesuffix(b"/") + b"0" > key}
+
+
 @dataclass
 class Skipped:
     """What a walk left out.
@@ -55,16 +92,25 @@ class Skipped:
     Attributes:
         counts: How many names were left out, by reason.
         names: The first few of them, as keys; a folder's ends in ``/``.
+        unread: All of them, until whoever uses them forgets them; None where nobody does.
     """
 
     counts: Counter[SkipReason] = field(default_factory=Counter)
     names: dict[SkipReason, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    unread: Unread | None = None
 
     def add(self, reason: SkipReason, name: bytes) -> None:
         """Count one name."""
         self.counts[reason] += 1
         if len(self.names[reason]) < MAX_NAMES_A_REASON:
             self.names[reason].append(name)
+        if self.unread is not None:
+            self.unread.add(name)
+
+    @property
+    def failed_reads(self) -> int:
+        """How many names could not be read, or not as one whole."""
+        return sum(self.counts[reason] for reason in FAILED_READS)
 
 
 @dataclass(frozen=True)
@@ -122,7 +168,7 @@ class TreeReader:
 def _identity(path: Path) -> Identity | None:
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 
@@ -146,9 +192,13 @@ class _Walk:
 
     def _sorted_entries(self, descriptor: int, prefix: bytes) -> list[tuple[bytes, os.DirEntry[str]]]:
         try:
+            before = _version(os.fstat(descriptor))
             with os.scandir(descriptor) as entries:
                 named = sorted(entries, key=attrgetter("name"))
                 found = [pair for entry in named if (pair := self._key_of(entry, prefix))]
+            # A name that is moved while its folder is listed can be missed under both names.
+            if _version(os.fstat(descriptor)) != before:
+                self.skipped.add(SkipReason.CHANGED, prefix)
         except OSError:
             if not prefix:
                 raise

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,31 @@ def fail(exit_code: int, *arguments: object, stdin: bytes | None = None) -> str:
     else:
         assert result.stdout == ""
     return sentence
+
+
+def run_as_ordinary_user(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user whom permissions concern, which they do not concern root."""
+    drop = "os.setgid(65534); os.setuid(65534); " if os.geteuid() == 0 else ""
+    # What is imported first need not be readable for that user.
+    code = (
+        f"import os, sys; from merklesync.cli import main; {drop}main(sys.argv[1:], prog_name='merklesync')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+
+
+@contextmanager
+def folder_of_ordinary_user() -> Iterator[Path]:
+    """Give a new folder that the user of ``run_as_ordinary_user`` can work in."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, 65534, 65534)
+        yield Path(name)
 
 
 def fill(store: Path, pairs: Mapping[bytes, bytes], *options: object) -> str:

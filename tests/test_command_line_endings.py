@@ -4,9 +4,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.command_line import PROGRAM, fail, fill, finish, run, start, succeed
+import pytest
+
+from tests.command_line import DEADLINE_SECONDS, PROGRAM, content, fail, fill, finish, run, start, succeed
 
 
 def test_a_proof_is_never_written_over_something(tmp_path: Path) -> None:
@@ -108,3 +112,108 @@ def test_a_data_file_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
     for command in ("check", "root"):
         done = subprocess.run([*PROGRAM, command, store], capture_output=True, text=True, check=False)
         assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+
+
+def run_in_shell(
+    script: str, *arguments: object, program: Sequence[str] = PROGRAM
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with its streams as ``script`` has them, buffered as a user has them, too."""
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("load", "STORE", "-", "--format", "csv"),
+        ("put", "STORE", "x", "--file", "-"),
+        ("verify", "-", "--root", "0" * 64),
+    ],
+)
+def test_a_closed_standard_input_is_one_line_and_makes_no_store(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    store = tmp_path / "store"
+    done = run_in_shell('"$@" <&-', *(store if word == "STORE" else word for word in arguments))
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: standard input is closed: open it, or name a file\n",
+    )
+    assert not store.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("root", "STORE"),
+        ("list", "STORE", "--json"),
+        ("put", "STORE", "k", "new"),
+        ("prove", "STORE"),
+        ("export", "STORE", "-", "--format", "csv"),
+    ],
+)
+def test_a_full_standard_output_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    store = tmp_path / "store"
+    fill(store, {b"k": b"v"})
+    done = run_in_shell('"$@" >/dev/full', *(store if word == "STORE" else word for word in arguments))
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: writing to standard output failed: No space left on device; what was done by then stands\n",
+    )
+    assert content(store) == {b"k": b"new" if "put" in arguments else b"v"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_a_failure_that_cannot_be_printed_is_an_exit_code(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    done = run_in_shell('"$@" >/dev/full', "root", missing, "--json")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "is no store" in done.stderr
+    for script in ('"$@" 2>/dev/full', '"$@" 2>&-', '"$@" >/dev/full 2>&1', '"$@" >&- 2>&-'):
+        done = run_in_shell(script, "root", missing)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", ""), script
+
+
+@pytest.mark.parametrize("form", ["list --json", "export - --format jsonl"])
+def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path, form: str) -> None:
+    store = tmp_path / "store"
+    fill(store, {b"%06d" % number: bytes(100) for number in range(3000)})
+    name, *options = form.split()
+    done = run_in_shell('"$@" | head -c 1; exit ${PIPESTATUS[0]}', name, store, *options)
+    assert (done.returncode, done.stderr, len(done.stdout)) == (1, "", 1)
+
+
+def test_a_failure_whose_reader_went_away_is_one_line(tmp_path: Path) -> None:
+    script = '{ sleep 0; "$@"; echo $? >&2; } | true'
+    done = run_in_shell(script, "root", tmp_path / "missing", "--json")
+    error, code = done.stderr.splitlines()
+    assert ("is no store" in error, code) == (True, "1")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells what a descriptor is of")
+def test_no_file_of_a_store_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from merklesync.cli import main; import merkledb; "
+        "main(['put', sys.argv[1], 'k', 'v'], standalone_mode=False); "
+        "database = merkledb.open(sys.argv[1]); "
+        "print(*(os.readlink(f'/proc/self/fd/{number}') for number in (0, 2)))"
+    )
+    done = run_in_shell('"$@" <&- 2>&-', tmp_path / "store", program=[sys.executable, "-c", code])
+    assert done.stdout.splitlines()[1:] == ["/dev/null /dev/null"]
+
+
+def test_a_command_works_with_closed_streams_that_it_does_not_need(tmp_path: Path) -> None:
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("1")
+    for arguments in (("load", store, tree), ("check", store), ("export", store, tmp_path / "new")):
+        done = run_in_shell('"$@" <&- 2>&-', *arguments)
+        assert (done.returncode, done.stderr) == (0, "")

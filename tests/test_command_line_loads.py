@@ -1,12 +1,15 @@
 """load and export: folders, JSON Lines and CSV into a store and back, interrupted, repeated, refused."""
 
 import csv
+import errno
 import io
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +17,22 @@ from hypothesis import strategies as st
 
 import merkledb
 from merkledb import root_of
-from merklesync import loading, sorting
+from merklesync import loading, loads, sorting
 from merklesync.loading import load_pairs
 from merklesync.output import Bar, WatchedPairs
-from tests.command_line import content, fail, fill, finish, start, succeed, succeed_json
+from merklesync.trees import Unread
+from tests.command_line import (
+    content,
+    fail,
+    fill,
+    finish,
+    folder_of_ordinary_user,
+    run,
+    run_as_ordinary_user,
+    start,
+    succeed,
+    succeed_json,
+)
 from tests.stores import new_database
 
 TREE = {b"a/b": b"1", b"a-b": b"", b"a/c/d": b"\x00\xff", b"\xff\xfe": b"not UTF-8", b"z z": b"x" * 5000}
@@ -106,6 +121,119 @@ def test_load_adds_and_replace_removes_the_others(tree: Path, tmp_path: Path) ->
     document = succeed_json("load", store, tree, "--replace")
     assert (document["unchanged"], document["removed"]) == (5, 2)
     assert content(store) == TREE
+
+
+def test_replace_removes_nothing_below_a_folder_that_cannot_be_read() -> None:
+    with folder_of_ordinary_user() as work:
+        store, tree = work / "store", work / "tree"
+        for name in ("gone", "sub/f", "sub/deep/g", "sub-x"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_text(name)
+        assert run_as_ordinary_user("load", store, tree).returncode == 0
+        (tree / "gone").unlink()
+        (tree / "sub-x").unlink()
+        (tree / "sub").chmod(0)
+        done = run_as_ordinary_user("load", store, tree, "--replace")
+        (tree / "sub").chmod(0o755)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "Error: not all was loaded: 1 name could not be read, such as sub/; "
+            "2 keys stayed where names were skipped; mend that and load again\n"
+        )
+        assert "2 removed, 2 kept" in done.stdout
+        assert content(store) == {b"sub/f": b"sub/f", b"sub/deep/g": b"sub/deep/g"}
+        # Without --replace nothing could be lost, but not all that was asked for is done either.
+        (tree / "sub" / "f").chmod(0)
+        done = run_as_ordinary_user("load", store, tree, "--json")
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["exit_code"]) == (1, 1)
+        assert (document["unchanged"], document["kept"]) == (1, 0)
+        assert document["skipped"] == {"unreadable": {"count": 1, "names": ["sub/f"]}}
+
+
+@pytest.mark.parametrize("max_batch_keys", [1, 2, 100])
+def test_replace_keeps_what_lies_at_or_below_a_name_that_was_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_batch_keys: int
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("1")
+    (tree / "b").symlink_to("a")
+    (tree / "loop").symlink_to("loop")
+    os.mkfifo(tree / "p")
+    (tree / "z").write_text("1")
+    kept = [b"b", b"b/c", b"b/c/d", b"loop", b"p"]
+    gone = [b"", b"b-", b"b.c", b"b0", b"bb/c", b"a/b", b"loop1", b"o", b"p\0", b"zz"]
+    fill(store, dict.fromkeys([*kept, *gone, b"z"], b"old"))
+    result = run("load", store, tree, "--replace")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: not all was loaded: 5 keys stayed where names were skipped; mend that and load again\n",
+    )
+    assert content(store) == {b"a": b"1", b"z": b"1", **dict.fromkeys(kept, b"old")}
+
+
+@pytest.mark.parametrize("failure", ["open", "read", "scandir", "lines"])
+def test_replace_removes_nothing_where_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    for name in ("folder/a", "folder/b", "z"):
+        (tree / name).write_text("1")
+    succeed("load", store, tree)
+    before = content(store)
+    calls: list[object] = []
+    real_open, real_scandir = os.open, os.scandir
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def open_top(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None:
+            refuse()
+        return real_open(path, flags, mode)
+
+    def scan_top(descriptor: int) -> Any:
+        calls.append(descriptor)
+        # The load looks at the folder before it makes a store for it.
+        return real_scandir(descriptor) if len(calls) <= 2 else refuse()
+
+    if failure == "lines":
+        source = tmp_path / "pairs.jsonl"
+        succeed("export", store, source)
+        monkeypatch.setattr(loads, "read_json_lines", refuse)
+        assert "Input/output error" in fail(1, "load", store, source, "--replace")
+    else:
+        replacement = {"open": open_top, "read": refuse, "scandir": scan_top}[failure]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, failure, replacement)
+            assert "could not be read" in run("load", store, tree, "--replace").stderr
+    assert content(store) == before
+
+
+def test_replace_keeps_a_folder_that_changed_while_it_was_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, tree = tmp_path / "store", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("1")
+    succeed("load", store, tree)
+    real_scandir = os.scandir
+
+    def move_meanwhile(folder: Any) -> Any:
+        if isinstance(folder, int):
+            (tree / "a").unlink()
+            os.utime(tree, ns=(0, 0))
+        return real_scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", move_meanwhile)
+    result = run("load", store, tree, "--replace", "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["exit_code"], document["removed"], document["kept"]) == (1, 1, 0, 1)
+    assert "1 name could not be read, such as ." in result.stderr
+    assert content(store) == {b"a": b"1"}
 
 
 def test_load_again_writes_nothing(tree: Path, tmp_path: Path) -> None:
@@ -304,6 +432,43 @@ def test_a_load_makes_the_content_the_sources_whatever_the_batches(
         assert loaded.keys == len(source)
 
 
+some_paths = st.text("a/.", max_size=4).map(str.encode)
+
+
+@settings(max_examples=30)  # each makes a store, durably
+@given(
+    before=st.dictionaries(some_paths, st.just(b"old"), max_size=20),
+    source=st.sets(some_paths, max_size=10),
+    names=st.sets(some_paths, max_size=3),
+    max_batch_keys=st.integers(1, 5),
+)
+def test_a_load_removes_what_is_gone_and_keeps_what_could_not_be_read(
+    before: dict[bytes, bytes], source: set[bytes], names: set[bytes], max_batch_keys: int
+) -> None:
+    unread, told = Unread(), Unread()
+    for name in names:
+        told.add(name)
+    waiting = sorted(names)
+
+    def pairs() -> Iterator[tuple[bytes, bytes]]:
+        # A walk tells of a name at its place in the order of the keys, at the latest.
+        for key in sorted(source):
+            while waiting and waiting[0] <= key:
+                unread.add(waiting.pop(0))
+            yield key, b"new"
+        for name in waiting:
+            unread.add(name)
+
+    with pytest.MonkeyPatch.context() as patch, new_database(before) as database:
+        patch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+        loaded = load_pairs(database, pairs(), replace=True, unread=unread)
+        others = before.keys() - source
+        kept = {key for key in others if told.covers(key)}
+        assert dict(database.items()) == {**dict.fromkeys(source, b"new"), **dict.fromkeys(kept, b"old")}
+        # A store that held nothing has nothing to remove.
+        assert (loaded.removed, loaded.kept) == (len(others) - len(kept), len(kept))
+
+
 def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "MAX_BATCH_BYTES", 10)
     pairs = [(b"%d" % number, b"12345") for number in range(5)]
@@ -314,3 +479,58 @@ def test_a_file_larger_than_memory_is_sorted_on_disk(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sorting, "MAX_MEMORY_BYTES", 400)
     pairs = {b"%d" % (number * 7919 % 100): b"x" for number in range(100)}
     assert fill(tmp_path / "store", pairs) == root_of(pairs).hex()
+
+
+some_bytes = st.binary(max_size=12) | st.sampled_from(
+    [b"0x-contract-addresses", b"0xdead", b"0x", b"key", b"value", b"\xef\xbb\xbf", b"\r", b"\n", b"{}", b" "]
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@settings(max_examples=30)  # each makes two stores, durably
+@given(pairs=st.dictionaries(some_bytes, some_bytes, max_size=6))
+def test_every_pair_comes_back_exactly_from_what_export_writes(form: str, pairs: dict[bytes, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder, "store"), pairs)
+        exported = run("export", f"{folder}/store", "-", "--format", form).stdout_bytes
+        succeed("load", f"{folder}/again", "-", "--format", form, stdin=exported)
+        assert content(Path(folder, "again")) == pairs
+
+
+def test_text_that_begins_with_0x_is_loaded_as_it_is(tmp_path: Path) -> None:
+    lines = b"0x-contract-addresses,1\n0xdead,0xBEEF\n"
+    arguments = ["load", tmp_path / "store", "-", "--format", "csv"]
+    succeed(*arguments, stdin=lines)
+    assert content(tmp_path / "store") == {b"0x-contract-addresses": b"1", b"0xdead": b"0xBEEF"}
+    exported = succeed("export", tmp_path / "store", "-", "--format", "csv")
+    assert exported == '"key","value"\n"0x-contract-addresses","1"\n"0xdead","0xBEEF"\n'
+    assert "0x-contract-addresses is not 0x and an even number" in fail(
+        1, *arguments, "--keys", "auto", stdin=lines
+    )
+    succeed(*arguments, "--replace", "--keys", "hex", "--values", "auto", stdin=b"ffad,text\n0xFFAF,0x00\n")
+    assert content(tmp_path / "store") == {b"\xff\xad": b"text", b"\xff\xaf": b"\0"}
+    target = tmp_path / "target.csv"
+    assert "is no text: write it as hex or auto" in fail(
+        1, "export", tmp_path / "store", target, "--keys", "text"
+    )
+    assert not target.exists()
+    succeed("export", tmp_path / "store", target, "--keys", "hex")
+    assert target.read_text() == '"key_hex","value"\n"ffad","text"\n"ffaf","\0"\n'
+    assert "--keys and --values are for CSV" in fail(
+        2, "load", tmp_path / "store", "-", "--format", "jsonl", "--keys", "hex"
+    )
+
+
+@pytest.mark.parametrize("branch_factor", [2, 16])
+def test_nothing_of_a_bad_file_is_loaded_into_an_empty_store_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch_factor: int
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 1)
+    store = tmp_path / "store"
+    fill(store, {}, "--branch-factor", branch_factor)
+    limit = {2: 63, 16: 252}[branch_factor]
+    lines = b"a,1\nb,2\n" + b"k" * (limit + 1) + b",3\n"
+    sentence = fail(1, "load", store, "-", "--format", "csv", stdin=lines)
+    assert f"line 3: the key has {limit + 1} bytes, the store's limit is {limit}" in sentence
+    assert content(store) == {}
+    succeed("load", store, "-", "--format", "csv", stdin=b"k" * limit + b",3\n")

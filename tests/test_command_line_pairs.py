@@ -8,7 +8,7 @@ import pytest
 
 import merkledb
 from merkledb import Scheme, root_of
-from tests.command_line import fail, fill, run, succeed, succeed_json
+from tests.command_line import content, fail, fill, run, succeed, succeed_json
 
 READING = ["get", "list", "root", "log", "diff", "prove", "verify", "status", "check", "export"]
 COMMANDS = ["load", "put", "delete", "serve", "sync", "follow", "rollback", "demo", *READING]
@@ -192,7 +192,7 @@ def test_a_key_that_is_too_long_is_refused(store: Path) -> None:
         (["follow", "s", "--from", "h:1"], "give either --roots FILE or --trust-peer"),
         (["get", "s", "k", "--at", "1234567g"], "'1234567g' is no revision: give its number, or at least 8"),
         (["diff", "s", "abc"], "'abc' is no revision"),
-        (["put", "s", "k", "v", "--history", "0"], "0 is not in the range x>=1"),
+        (["put", "s", "k", "v", "--history", "0"], "0 is not in the range 1<=x<="),
         (["put", "s", "k", "v", "--history-seconds", "nan"], "'nan' is no number of seconds"),
         (["put", "s", "k", "v", "--history-seconds", "-1"], "'-1' is no number of seconds"),
         (["sync", "s", "--from", "h:1"], "give either --root HEX or --trust-peer"),
@@ -238,3 +238,20 @@ def test_help_names_every_command_and_exit_code() -> None:
         for code in (0, 1, 2, 3, 4, 130):
             assert f"\n    {code} " in text
     assert re.fullmatch(r"merklesync, version \S+, (pure|compiled) kernel\n", succeed("--version"))
+
+
+def test_with_text_a_key_may_begin_with_0x(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    succeed("put", store, "--text", "0x-contract", "0xdead")
+    succeed("put", store, "0xffad", "0xbeef")
+    assert content(store) == {b"0x-contract": b"0xdead", b"\xff\xad": b"\xbe\xef"}
+    assert succeed("get", store, "0x-contract", "--text") == "0xdead"
+    assert succeed("list", store, "--prefix", "0x-", "--text") == "0x" + b"0x-contract".hex() + "\n"
+    assert "or with --text" in fail(2, "get", store, "0x-contract")
+    assert "has no key 0x307864656164" in fail(1, "delete", store, "--text", "0xdead")
+    succeed("prove", store, "--text", "0x-contract", "--output", tmp_path / "proof")
+    root = succeed("root", store).strip()
+    succeed("verify", tmp_path / "proof", "--text", "0x-contract", "--root", root)
+    assert succeed("diff", store, "1", "2", "--start", "0x-", "--text", "--keys-only") == "+ 0xffad\n"
+    succeed("delete", store, "--text", "0x-contract")
+    assert content(store) == {b"\xff\xad": b"\xbe\xef"}

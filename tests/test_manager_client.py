@@ -446,11 +446,25 @@ def test_an_address_becomes_a_peer_of_that_name(address: str | tuple[str, int], 
 
 @pytest.mark.parametrize(
     "address",
-    ["", "localhost", ":9400", "localhost:", "localhost:0", "localhost:65536", "::1:9400", "a:b", "h:+1"],
+    [
+        *(
+            "",
+            "localhost",
+            ":9400",
+            "localhost:",
+            "localhost:0",
+            "localhost:65536",
+            "::1:9400",
+            "a:b",
+            "h:+1",
+        ),
+        *("a..b:1", f"{'h' * 64}:1", "[]:1", "h\0:1", "\udcff:1", "h:" + "1" * 5000),
+        *(("", 1), ("a..b", 1), ("h\0", 1), ("h", 0), ("h", -1), ("h", 65536)),
+    ],
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_what_is_no_address_is_refused(address: str | tuple[str, int]) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
-        Peer.parse(address)
+        peer_at(address)
 
 
 async def test_a_peer_at_a_port_opens_connections_to_it() -> None:

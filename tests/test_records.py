@@ -2,15 +2,24 @@
 
 import io
 import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merklesync.records import BadRecord, read_csv, read_json_lines, write_csv, write_json_lines
+from merklesync.records import (
+    BadRecord,
+    Notation,
+    best_notations,
+    read_csv,
+    read_json_lines,
+    write_csv,
+    write_json_lines,
+)
 from merklesync.sorting import PAIR_OVERHEAD_BYTES, SortedPairs
 
-LIMITS = {"max_key_bytes": 8, "max_value_bytes": 16}
+LIMITS: Any = {"max_key_bytes": 8, "max_value_bytes": 16}
 FORMATS = {"json lines": (read_json_lines, write_json_lines), "csv": (read_csv, write_csv)}
 
 some_bytes = st.binary(max_size=40) | st.text(max_size=20).map(lambda text: text.encode("utf-8", "replace"))
@@ -71,7 +80,7 @@ def test_json_forms_are_read_for_keys_and_values() -> None:
         (b'{"key": "a", "value": ' + b"1" * 5_000 + b"}", "is not JSON"),
         (b'{"key": "123456789", "value": "b"}', "the key has 9 bytes, the store's limit is 8"),
         (b'{"key": "a", "value": "12345678901234567"}', "the value has 17 bytes, the limit is 16"),
-        (b" " * 70_000, "is longer than 65568 bytes"),
+        (b" " * 70_000, "is longer than 65632 bytes"),
     ],
 )
 def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
@@ -86,7 +95,7 @@ def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> N
     [
         (b"a", "has 1 columns"),
         (b"a,b,c", "has 3 columns"),
-        (b"0x1,b", "0x1 is not 0x and an even number"),
+        (b"0x1,b", "the key 0x1 is not 0x and an even number"),
         (b"a,\xff", "is not UTF-8"),
         (b'a,"b"c', "is not CSV"),
         (b'a,"b', "is not CSV"),
@@ -96,13 +105,71 @@ def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> N
 )
 def test_a_bad_csv_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
     with pytest.raises(BadRecord, match=r"^line 3: ") as caught:
-        list(read_csv(io.BytesIO(b"key,value\r\n0x61,b\r\n" + line), **LIMITS))
+        list(read_csv(io.BytesIO(b"key_auto,value\r\n0x61,b\r\n" + line), **LIMITS))
     assert reason in caught.value.reason
 
 
-def test_only_a_first_csv_row_is_a_header() -> None:
-    file = io.BytesIO(b"key,value\nkey,value\n\na,0x00\n")
-    assert list(read_csv(file, **LIMITS)) == [(b"key", b"value"), (b"a", b"\0")]
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n  \r\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_only_a_first_csv_row_is_a_header(before: bytes) -> None:
+    file = io.BytesIO(before + b"key,value\nkey,value\n\na,0x00\n")
+    assert list(read_csv(file, **LIMITS)) == [(b"key", b"value"), (b"a", b"0x00")]
+
+
+@pytest.mark.parametrize(
+    ("header", "notations", "expected"),
+    [
+        (b"", {}, (b"0xdead", b"0xBE")),
+        (b"key,value\n", {}, (b"0xdead", b"0xBE")),
+        (b"key_hex,value\n", {}, (b"\xde\xad", b"0xBE")),
+        (b"key,value_auto\n", {}, (b"0xdead", b"\xbe")),
+        (b'"key_auto","value_hex"\n', {}, (b"\xde\xad", b"\xbe")),
+        (b"", {"keys": Notation.HEX}, (b"\xde\xad", b"0xBE")),
+        (b"key,value\n", {"values": Notation.AUTO}, (b"0xdead", b"\xbe")),
+        (b"key_hex,value_hex\n", {"keys": Notation.TEXT}, (b"0xdead", b"\xbe")),
+    ],
+)
+def test_a_csv_field_is_text_unless_an_option_or_the_header_says_otherwise(
+    header: bytes, notations: Any, expected: tuple[bytes, bytes]
+) -> None:
+    assert list(read_csv(io.BytesIO(header + b"0xdead,0xBE"), **LIMITS, **notations)) == [expected]
+
+
+@given(pairs=pairs_lists, keys=st.sampled_from(Notation), values=st.sampled_from(Notation))
+def test_any_pairs_read_back_from_csv_as_written_in_any_notation_or_are_refused(
+    pairs: list[tuple[bytes, bytes]], keys: Notation, values: Notation
+) -> None:
+    file = io.BytesIO()
+    best_keys, best_values = best_notations(pairs)
+    is_writable = keys is not Notation.TEXT or best_keys is Notation.TEXT
+    is_writable &= values is not Notation.TEXT or best_values is Notation.TEXT
+    if is_writable:
+        write_csv(file, pairs, keys=keys, values=values)
+    else:
+        with pytest.raises(BadRecord, match="is no text: write it as hex or auto"):
+            write_csv(file, pairs, keys=keys, values=values)
+        file = io.BytesIO()
+        write_csv(file, pairs, keys=best_keys, values=best_values)
+    file.seek(0)
+    assert list(read_csv(file, max_key_bytes=100, max_value_bytes=100)) == pairs
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("unit", [b"\x01", b'"', b"\\", b"\n", b"\x7f", b"\xff", b"a", "\u2028".encode()])
+def test_what_is_written_of_the_largest_value_is_read(name: str, unit: bytes) -> None:
+    read, write = FORMATS[name]
+    # Far above what a line may have beside its value, so that each form of a byte comes to its limit.
+    max_value_bytes = 600_000
+    pairs = [(unit[:1] * 504, unit * (max_value_bytes // len(unit)))]
+    file = io.BytesIO()
+    write(file, pairs)
+    file.seek(0)
+    assert list(read(file, max_key_bytes=504, max_value_bytes=max_value_bytes)) == pairs
+
+
+def test_a_json_line_may_escape_every_character() -> None:
+    line = b'{"key": "a", "value": "%s"}' % (b"\\u0001" * 600_000)
+    pairs = list(read_json_lines(io.BytesIO(line), max_key_bytes=8, max_value_bytes=600_000))
+    assert pairs == [(b"a", b"\1" * 600_000)]
 
 
 def test_no_room_for_temporary_files_says_where_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from merklesync.tree_writer import (
     require_names,
     write_tree,
 )
-from merklesync.trees import MAX_NAMES_A_REASON, Skipped, SkipReason, TreeReader
+from merklesync.trees import MAX_NAMES_A_REASON, Skipped, SkipReason, TreeReader, Unread
 
 
 def read(
@@ -183,6 +183,33 @@ def test_only_the_first_names_of_a_reason_are_kept(tmp_path: Path) -> None:
     _, skipped = read(tmp_path)
     assert skipped.counts[SkipReason.LINK] == 20
     assert len(skipped.names[SkipReason.LINK]) == MAX_NAMES_A_REASON
+
+
+short_paths = st.text("a/.0", max_size=6).map(str.encode)
+
+
+@given(names=st.sets(short_paths, max_size=4), forgotten=short_paths, key=short_paths)
+def test_unread_names_cover_themselves_and_what_is_below_them(
+    names: set[bytes], forgotten: bytes, key: bytes
+) -> None:
+    unread = Unread()
+    for name in names:
+        unread.add(name)
+    is_covered = any(
+        not name or key == name or key.startswith(name.removesuffix(b"/") + b"/") for name in names
+    )
+    assert unread.covers(key) == is_covered
+    unread.forget_up_to(forgotten)
+    assert unread.covers(key) == is_covered or key <= forgotten
+    assert len(unread) <= len(names)
+
+
+def test_a_long_walk_does_not_remember_the_names_that_it_has_passed() -> None:
+    unread = Unread()
+    for number in range(100):
+        unread.add(b"%02d/link" % number)
+        unread.forget_up_to(b"%02d/z" % number)
+    assert len(unread) == 0
 
 
 def test_a_walk_that_is_left_early_closes_its_folders(tmp_path: Path) -> None:
