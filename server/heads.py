@@ -19,6 +19,7 @@ from functools import partial
 import trio
 
 from server.answers import HeadFacts, ProvableDatabase, read_head
+from server.limits import ServerLimits
 from server.workers import Workers
 from syncproto import Error, ErrorCode, Head
 
@@ -81,7 +82,7 @@ class HeadWatcher:
     Args:
         database: Whose head is watched, whoever writes to it.
         workers: That read it.
-        interval_seconds: Between two looks.
+        limits: How often it looks.
         report: Called with a failure to read the head, once until it can be read again.
     """
 
@@ -89,12 +90,12 @@ class HeadWatcher:
         self,
         database: ProvableDatabase,
         workers: Workers,
-        interval_seconds: float,
+        limits: ServerLimits,
         report: Callable[[Exception], None],
     ) -> None:
         self._read = partial(read_head, database)
         self._workers = workers
-        self._interval_seconds = interval_seconds
+        self._limits = limits
         self._report = report
         self._subscriptions: set[Subscription] = set()
         self._subscribed = trio.Event()
@@ -127,7 +128,10 @@ class HeadWatcher:
             # Whoever wants a look from here on gets one that begins later than this one.
             self._wake = trio.Event()
             await self._look()
-            with trio.move_on_after(self._interval_seconds):
+            # However often somebody commits or subscribes, a subscriber hears of some heads a second only.
+            await trio.sleep(self._limits.head_pause_seconds)
+            rest_seconds = self._limits.head_interval_seconds - self._limits.head_pause_seconds
+            with trio.move_on_after(max(rest_seconds, 0.0)):
                 await self._wake.wait()
 
     async def _look(self) -> None:
