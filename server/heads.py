@@ -13,8 +13,10 @@ Invariant: a subscription holds at most one message that waits, whatever the cli
 cost the same whether they are quick or slow, and a slow one gets the newest head, never a queue of old ones.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -22,6 +24,9 @@ from server.answers import HeadFacts, ProvableDatabase, read_head
 from server.limits import ServerLimits
 from server.workers import Workers
 from syncproto import Error, ErrorCode, Head
+
+# Looks that may follow each other at once, after a second without so many; then they keep their pace.
+LOOKS_AT_ONCE: Final = 50
 
 
 class Subscription:
@@ -101,6 +106,7 @@ class HeadWatcher:
         self._subscribed = trio.Event()
         self._wake = trio.Event()
         self._failing = False
+        self._due = -math.inf
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -128,11 +134,16 @@ class HeadWatcher:
             # Whoever wants a look from here on gets one that begins later than this one.
             self._wake = trio.Event()
             await self._look()
-            # However often somebody commits or subscribes, a subscriber hears of some heads a second only.
-            await trio.sleep(self._limits.head_pause_seconds)
-            rest_seconds = self._limits.head_interval_seconds - self._limits.head_pause_seconds
-            with trio.move_on_after(max(rest_seconds, 0.0)):
+            with trio.move_on_after(self._limits.head_interval_seconds):
                 await self._wake.wait()
+            await self._keep_pace()
+
+    async def _keep_pace(self) -> None:
+        """Wait where looks follow each other too quickly, however often somebody commits or subscribes."""
+        pause_seconds, now = self._limits.head_pause_seconds, trio.current_time()
+        self._due = max(self._due + pause_seconds, now - LOOKS_AT_ONCE * pause_seconds)
+        if self._due > now:
+            await trio.sleep_until(self._due)
 
     async def _look(self) -> None:
         try:

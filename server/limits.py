@@ -14,8 +14,8 @@ MIN_SEND_BYTES_PER_SECOND: Final = 64 << 10
 LINGER_SECONDS: Final = 1.0
 # So much of an answer is handed to the network at a time, to see whether the client takes any of it.
 SEND_BYTES: Final = 128 << 10
-# Connections that were told to give up their places and have not closed yet.  Each holds its memory for another
-# moment, so they are few, and newcomers come in at some a second even where nobody leaves by itself.
+# Connections that were told to give up their places and have not closed yet.  Each holds its memory for
+# another moment, so they are few, and newcomers come in at some a second even where nobody leaves by itself.
 MAX_LEAVING: Final = 16
 # Below this, an answer would hold little more than its boundary.
 MIN_SHARE_BYTES: Final = 4 << 10
@@ -46,9 +46,10 @@ class ServerLimits:
         max_requests: In flight on one connection; more are refused as overloaded.
         max_keys: Pairs in one proof, which bounds the time for which one request keeps a thread.
         max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
-        max_answer_bytes: Of all proofs up to ``max_ordinary_bytes`` that are made, wait, or are sent.  Half of
-            it is for whoever comes first; the other half is divided among ``max_connections``, and where the
-            first is taken, proofs are as short as a connection's share.  So nobody waits for others to read.
+        max_answer_bytes: Of all proofs up to ``max_ordinary_bytes`` that are made, wait, or are sent.  Half
+            of it is for whoever comes first; the other half is divided among ``max_connections``, and where
+            the first is taken, proofs are as short as a connection's share.  So nobody waits for others to
+            read.
         max_bytes: Of one encoded proof that holds a single large pair.
         max_large_proofs: Proofs above ``max_ordinary_bytes`` that are made or sent at a time.
         max_threads: That read the database.  Proofs are made in Python, which runs one thread at a time: a
@@ -68,8 +69,8 @@ class ServerLimits:
             long loses little by connecting again, and a host full of them keeps nobody out for longer.
         head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
             one small read in a thread; a quarter of a second is soon enough for people who wait.
-        head_pause_seconds: Between two looks at least, however often it is committed, subscribed, or announced:
-            so many heads a second are no help to anybody, and each costs every subscriber.
+        head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
+            or calls ``announce``: more heads a second help nobody, and each costs every subscriber.
         send_timeout_seconds: For the next ``SEND_BYTES`` of a message.  All of it has as much, and more for a
             long one, see ``MIN_SEND_BYTES_PER_SECOND``.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and

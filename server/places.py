@@ -1,7 +1,8 @@
 """Who holds the places of a server, and who gives one up when a newcomer finds all of them taken.
 
-Places belong to networks, not to whoever is busy: one IPv4 address is a network, and so are the first 64 bits of
-an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they take turns.
+Places belong to networks, not to whoever is busy: one IPv4 address is a network, and so are the first 64 bits
+of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they take
+turns.
 
 ::
 
@@ -9,8 +10,8 @@ an IPv6 address, for that is what one customer gets.  Many clients may share a n
     all are taken, and another network holds at least      that network gives one up, at once
       two more than the newcomer's
     all are taken, and some client asks nothing            that client gives its place up
-    all are taken, or the network is at its limit          in the newcomer's own network (if it holds nothing: in
-                                                           all), who held a place for long enough gives it up
+    all are taken, or the network is at its limit          who held a place for long enough gives it up: in the
+                                                           newcomer's network, or in all if it holds nothing
     otherwise                                              the newcomer is told when to try again
 
 Who gives a place up is told why, and gets a moment for the answers under way.
@@ -162,11 +163,7 @@ class Places:
             for place in places
             if place.conversation is not None
             and now - place.taken_at
-            >= (
-                limits.subscriber_spared_seconds
-                if place.conversation.is_subscribed
-                else limits.turn_seconds
-            )
+            >= (limits.subscriber_spared_seconds if place.conversation.is_subscribed else limits.turn_seconds)
         ]
         if not tired:
             return None
@@ -186,7 +183,7 @@ def _idlest(places: Iterable[Place]) -> tuple[Place, str] | None:
 
 
 def _first_to_leave(places: Iterable[Place]) -> Place:
-    """Return who loses least: first who waits for no answer, then who is no subscriber, then who was first."""
+    """Return who loses least: who waits for no answer, then who is no subscriber, then who came first."""
 
     def loses_least(place: Place) -> tuple[bool, bool, float, float]:
         talk = place.conversation

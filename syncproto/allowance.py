@@ -8,11 +8,11 @@ from typing import Final
 
 from syncproto.errors import TooManyUnasked
 
-# A server looks for a new head 50 times a second at most, and who only wants to know that the other side lives
-# pings far less often.
+# A server looks for a new head 50 times a second at most, and who only wants to know that the other side
+# lives pings far less often.
 UNASKED_PER_SECOND: Final = 100
-# So many may come at once, after a time in which the network held them back.  All of them together are decoded
-# in some milliseconds.
+# So many may come at once, after a time in which the network held them back.  All of them together are
+# decoded in some milliseconds.
 UNASKED_BURST: Final = 1_000
 
 
