@@ -10,8 +10,8 @@ turns.
     all are taken, and another network holds at least      that network gives one up, at once
       two more than the newcomer's
     all are taken, and some client asks nothing            that client gives its place up
-    all are taken, or the network is at its limit          who held a place for long enough gives it up: in the
-                                                           newcomer's network, or in all if it holds nothing
+    all are taken, or the network is at its limit          who held a place for long enough gives it up, in
+                                                           the newcomer's network if it holds any
     otherwise                                              the newcomer is told when to try again
 
 Who gives a place up is told why, and gets a moment for the answers under way.
