@@ -103,7 +103,7 @@ class Conversation:
         self._counters = services.counters
         self._connection = Connection(Role.SERVER, hello)
         self._account = services.budget.account()
-        self._allowance = Allowance(trio.current_time())
+        self._allowance = Allowance()
         self._leaving = trio.Event()
         self._last_word: Error | None = None
         self._answered = trio.Event()

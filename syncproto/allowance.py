@@ -17,15 +17,11 @@ UNASKED_BURST: Final = 1_000
 
 
 class Allowance:
-    """Counts what nobody asked for, on one connection.
+    """Counts what nobody asked for, on one connection."""
 
-    Args:
-        now: The time.
-    """
-
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self._left = float(UNASKED_BURST)
-        self._counted_at = now
+        self._counted_at = 0.0
 
     def spend(self, now: float) -> None:
         """Count one message.
