@@ -46,7 +46,7 @@ class Limits:
         transaction_bytes: Memory of the proofs that are applied in one transaction; at most half of
             ``buffered_bytes`` lets fetching go on meanwhile.
         transaction_seconds: Verified proofs are applied at the latest after this time.
-        connect_timeout_seconds: For a connection to be open and the peer to have said hello.
+        connect_timeout_seconds: For a connection to be open, and again for the peer to say hello.
         ping_seconds: Between signs of life on a connection on which nothing is asked; servers wait for two
             minutes.
         request_timeout_seconds: For an answer, without the time that its bytes take.

@@ -94,6 +94,9 @@ class Conversation:
         stream: To the client; closed at the end.
         hello: What we say first.
         services: What is shared with other conversations.
+
+    Attributes:
+        has_large_proof: Whether a large pair is made for the client, or sent to it.
     """
 
     def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
@@ -106,6 +109,7 @@ class Conversation:
         self._allowance = Allowance()
         self._leaving = trio.Event()
         self._last_word: Error | None = None
+        self.has_large_proof = False
         self._answered = trio.Event()
         self._silence = trio.CancelScope()
         self._whole = trio.CancelScope()
@@ -356,10 +360,12 @@ class Conversation:
                 self._overloaded(request, "too many large pairs are being sent: try again")
             )
             return
+        self.has_large_proof = True
         try:
             sent = await self._sender.put(await self._work_large(request, needed_bytes))
             await sent.wait()
         finally:
+            self.has_large_proof = False
             self._services.large_proofs.release()
 
     async def _work_large(self, request: Answerable, needed_bytes: int) -> Frame | Error:

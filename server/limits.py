@@ -44,7 +44,7 @@ class ServerLimits:
         max_connections_per_network: Of these, for clients of one network: one IPv4 address, or 64 bits of an
             IPv6 address.  Half of all, so that nobody has to leave for the first client of another network.
         max_requests: In flight on one connection; more are refused as overloaded.
-        max_keys: Pairs in one proof, which bounds the time for which one request keeps a thread.
+        max_keys: Pairs in one proof; with ``max_ordinary_bytes``, all that an ordinary proof holds.
         max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
         max_answer_bytes: Of all proofs up to ``max_ordinary_bytes`` that are made, wait, or are sent.  Half
             of it is for whoever comes first; the other half is divided among ``max_connections``, and where

@@ -14,7 +14,8 @@ turns.
                                                            the newcomer's network if it holds any
     otherwise                                              the newcomer is told when to try again
 
-Who gives a place up is told why, and gets a moment for the answers under way.
+Who gives a place up is told why, and gets a moment for the answers under way.  A large pair needs longer, so
+nobody has to leave who is sent one; few are, and who takes nothing of one is not waited for.
 """
 
 from collections import Counter, deque
@@ -67,13 +68,18 @@ class Place:
     Attributes:
         network: Of the client.
         taken_at: When it was taken.
-        conversation: With the client; None before it has begun, when the place cannot be given up.
+        conversation: With the client; None before it has begun.
     """
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.taken_at = trio.current_time()
         self.conversation: Conversation | None = None
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether it cannot be given up at this moment."""
+        return self.conversation is None or self.conversation.has_large_proof
 
 
 class Places:
@@ -136,24 +142,23 @@ class Places:
 
     def _who_leaves(self, network: str) -> tuple[Place, str] | None:
         """Return who gives a place up, and why; None where nobody has to."""
-        own = [place for place in self._held if place.network == network]
+        all_loose = [place for place in self._held if not place.is_firm]
+        own = [place for place in all_loose if place.network == network]
         if self._is_at_limit(network):
             return _idlest(own) or self._longest(own)
-        richest = self._richest(len(own))
+        richest = self._richest(network)
         if richest:
             return _first_to_leave(richest), "your address holds more of them than another that needs one"
-        return _idlest(self._held) or self._longest(own or self._held)
+        return _idlest(all_loose) or self._longest(own or all_loose)
 
-    def _richest(self, own: int) -> list[Place]:
+    def _richest(self, newcomer: str) -> list[Place]:
         """Return the places of the networks that hold most, if they hold more than a fair share."""
         counts = Counter(place.network for place in self._held)
         most = max(counts.values(), default=0)
         # With one more than the newcomer's network, both would only change their roles.
-        if most < own + 2:
+        if most < counts[newcomer] + 2:
             return []
-        return [
-            place for place in self._held if counts[place.network] == most and place.conversation is not None
-        ]
+        return [place for place in self._held if counts[place.network] == most and not place.is_firm]
 
     def _longest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
         """Return who has held a place for long enough that it is another's turn."""
@@ -161,9 +166,9 @@ class Places:
         tired = [
             place
             for place in places
-            if place.conversation is not None
+            if (talk := place.conversation) is not None
             and now - place.taken_at
-            >= (limits.subscriber_spared_seconds if place.conversation.is_subscribed else limits.turn_seconds)
+            >= (limits.subscriber_spared_seconds if talk.is_subscribed else limits.turn_seconds)
         ]
         if not tired:
             return None

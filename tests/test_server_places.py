@@ -3,7 +3,7 @@
 import functools
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -21,16 +21,23 @@ from server.limits import LINGER_SECONDS, MAX_LEAVING, MIN_SHARE_BYTES
 from server.places import UNKNOWN_NETWORK, network_at, network_of
 from syncproto import (
     UNASKED_BURST,
+    Cancel,
+    Connection,
     Error,
     ErrorCode,
     GetHead,
+    GetRange,
     Head,
     Hello,
+    Message,
     Ping,
     Pong,
     Range,
+    Role,
+    Subscribe,
     encode,
 )
+from syncproto.connection import EXCESS_REQUESTS_FACTOR
 from tests.fake_database import FakeDatabase, VirtualWorkers
 from tests.server_peers import Client, Site, pairs_of, running
 
@@ -259,6 +266,24 @@ async def ask_for_ever(client: Client) -> None:
             await trio.sleep(4)
 
 
+async def test_nobody_has_to_leave_who_is_sent_a_large_pair(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    workers = VirtualWorkers(count=2)
+    database.content[b"\xfflarge"] = bytes(50_000)
+    limits = ServerLimits(max_connections=2, max_connections_per_network=2, max_ordinary_bytes=20_000)
+    async with a_town(database, limits, workers) as town:
+        clients = [await town.greeted("greedy") for _ in range(2)]
+        workers.seconds = limits.turn_seconds
+        await clients[0].send(clients[0].get_range(database.root, start=b"\xfflarge"))
+        await clients[1].send(clients[1].get_range(database.root))
+        await trio.sleep(1.5 * limits.turn_seconds)
+        workers.seconds = 0
+        await town.client("one")
+        assert (await last_word_of(clients[1])).code is ErrorCode.OVERLOADED
+        assert pairs_of(await clients[0].receive()) == {b"\xfflarge": bytes(50_000)}
+
+
 async def test_as_many_leave_at_a_time_as_may_and_then_newcomers_wait(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
@@ -394,6 +419,52 @@ def test_a_budget_that_leaves_a_connection_next_to_nothing_is_refused() -> None:
 
 
 # Floods.
+
+
+FLOODS: dict[str, Callable[[int], list[Message]]] = {
+    "pings": lambda number: [Ping(number)],
+    "cancels of nothing": lambda number: [Cancel(number)],
+    "heads asked for": lambda number: [GetHead(number)],
+    "ranges that are cancelled": lambda number: [
+        GetRange(number, bytes(32), None, None, 1, 100),
+        Cancel(number),
+    ],
+    "subscriptions that are cancelled": lambda number: [Subscribe(number), Cancel(number)],
+    "pongs": lambda number: [Pong(number)],
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+async def test_no_flood_of_messages_is_handled_in_one_step(
+    database: FakeDatabase,
+    flood: Callable[[int], list[Message]],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What others wait for is counted in messages: each takes some microseconds."""
+    limits = ServerLimits()
+    decoded = [0]
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            decoded.append(0)
+
+    receive = Connection._receive
+
+    def counting(connection: Connection, message: Message) -> bool:
+        decoded[-1] += connection.role is Role.SERVER
+        return receive(connection, message)
+
+    monkeypatch.setattr(Connection, "_receive", counting)
+    async with running(Server(database, limits=limits, workers=VirtualWorkers())) as site:
+        client = await site.greeted()
+        messages = [message for number in range(1, 3_000) for message in flood(number)]
+        trio.lowlevel.add_instrument(steps := Steps())
+        with suppress(trio.BrokenResourceError):
+            await client.stream.send_all(b"".join(encode(message).data for message in messages))
+        await trio.sleep(1)
+        trio.lowlevel.remove_instrument(steps)
+    assert 0 < max(decoded) <= 2 * EXCESS_REQUESTS_FACTOR * limits.max_requests + 1
 
 
 async def test_pings_without_end_are_misbehaviour(database: FakeDatabase, autojump_clock: MockClock) -> None:
