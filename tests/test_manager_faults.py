@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from manager import (
     ConnectionLost,
     Limits,
+    Manager,
     NoPeersLeft,
     PairTooLarge,
     Peer,
@@ -23,13 +24,14 @@ from manager import (
     PeerUnreachable,
     RequestTimeout,
     SchemeDiffers,
+    Situation,
     TargetGone,
     VerificationFailed,
 )
 from merkledb import EMPTY_ROOT, Branch, Database, RangeProof, Reason, Scheme
 from syncproto import PROTOCOL_VERSION, Error, ErrorCode, Goodbye, Hello, Range, State, encode
 from tests import fake_servers
-from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
+from tests.fake_servers import Answer, Asked, Conversation, FakeServer, InEventLoop, ScriptedServer
 from tests.stores import new_database
 from tests.syncing import applied_keys, assert_same, some_pairs, sync_from
 
@@ -501,6 +503,20 @@ async def test_how_long_a_full_peer_is_left_alone_has_bounds_whatever_it_says(
     shortest = min(retry / 1000, limits.max_backoff_seconds / 2)
     most = limits.overload_patience_seconds / max(shortest, limits.overload_backoff_seconds / 2)
     assert limits.overload_patience_seconds / longest <= full.connections <= most + 8
+
+
+async def test_who_follows_a_peer_that_is_full_says_so_and_waits_for_ever(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        async with trio.open_nursery() as nursery:
+            full = Full(source, 3 * Limits().overload_patience_seconds)
+            manager = Manager(database, [full.peer(nursery)], trust_peers=True, processor=InEventLoop())
+            nursery.start_soon(manager.follow)
+            await trio.sleep(2 * Limits().overload_patience_seconds)
+            assert manager.progress.situation is Situation.PEERS_OVERLOADED
+            await trio.sleep(2 * Limits().overload_patience_seconds)
+            assert manager.progress.situation is Situation.IN_SYNC
+            nursery.cancel_scope.cancel()
+        assert_same(database, source)
 
 
 async def test_peers_that_are_full_hold_up_nobody_who_has_another(autojump_clock: MockClock) -> None:

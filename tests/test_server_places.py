@@ -2,6 +2,7 @@
 
 import functools
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -135,6 +136,16 @@ async def test_the_network_of_a_stream_is_that_of_its_socket() -> None:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(each)) as unix:
             assert network_of(unix) == UNKNOWN_NETWORK
     assert network_of(trio.testing.memory_stream_pair()[0]) == UNKNOWN_NETWORK
+
+
+async def test_the_network_of_an_encrypted_stream_is_that_of_the_stream_below() -> None:
+    (listener,) = await open_listeners("127.0.0.1", 0)
+    async with (
+        listener,
+        await trio.open_tcp_stream(*addresses_of([listener])[0]),
+        await listener.accept() as stream,
+    ):
+        assert network_of(trio.SSLStream(stream, ssl.create_default_context())) == "127.0.0.1"
 
 
 # Places.
