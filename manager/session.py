@@ -228,8 +228,8 @@ class PeerSession:
     async def _work(self, client: PeerClient) -> None:
         assert client.peer_hello is not None
         self._client, self._was_greeted = client, True
-        if isinstance(self._hopeless, ConnectionLost):
-            # It is there again, whatever it will be good for.
+        if isinstance(self._hopeless, ConnectionLost | PeerRefused):
+            # It is there again, or has a place again, whatever it will be good for.
             self._hopeless = None
         self._workers = 0
         self._enter(PeerState.CONNECTED)

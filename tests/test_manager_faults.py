@@ -511,10 +511,11 @@ async def test_who_follows_a_peer_that_is_full_says_so_and_waits_for_ever(autoju
             full = Full(source, 3 * Limits().overload_patience_seconds)
             manager = Manager(database, [full.peer(nursery)], trust_peers=True, processor=InEventLoop())
             nursery.start_soon(manager.follow)
-            await trio.sleep(2 * Limits().overload_patience_seconds)
-            assert manager.progress.situation is Situation.PEERS_OVERLOADED
-            await trio.sleep(2 * Limits().overload_patience_seconds)
-            assert manager.progress.situation is Situation.IN_SYNC
+            situations = []
+            for _ in range(2):
+                await trio.sleep(2 * Limits().overload_patience_seconds)
+                situations.append(manager.progress.situation)
+            assert situations == [Situation.PEERS_OVERLOADED, Situation.IN_SYNC]
             nursery.cancel_scope.cancel()
         assert_same(database, source)
 
@@ -537,6 +538,8 @@ async def test_a_connection_that_has_to_make_room_is_opened_again_and_costs_noth
         answers = 0
 
         async def answer(self, conversation: Conversation, request: Asked) -> None:
+            if conversation.connection.our_state is State.ENDED:
+                return
             await super().answer(conversation, request)
             self.answers += 1
             if self.answers % 3 == 0 and conversation.connection.our_state is State.OPEN:
