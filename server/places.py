@@ -93,7 +93,8 @@ class Places:
     def __init__(self, limits: ServerLimits, counters: Counters) -> None:
         self._limits = limits
         self._counters = counters
-        self._held: set[Place] = set()
+        # In the order in which they were taken, so that a simulation does the same each time.
+        self._held: dict[Place, None] = {}
         # Told to leave, and not gone yet; the first was told first.
         self._leaving: deque[Place] = deque()
 
@@ -102,12 +103,12 @@ class Places:
         if not self._has_room(network) and not self._make_room(network):
             return None
         place = Place(network)
-        self._held.add(place)
+        self._held[place] = None
         return place
 
     def leave(self, place: Place) -> None:
         """Note that the connection is closed that had a place."""
-        self._held.discard(place)
+        self._held.pop(place, None)
         if place in self._leaving:
             self._leaving.remove(place)
 
@@ -123,18 +124,18 @@ class Places:
 
     def _make_room(self, network: str) -> bool:
         """Let somebody leave for a newcomer; return whether somebody does."""
+        found = self._who_leaves(network)
+        if found is None:
+            return False
         if len(self._leaving) >= MAX_LEAVING:
-            # Nobody gets more time to leave than there are newcomers for.
+            # So many newcomers have a right to a place that nobody gets more time to leave.
             first = self._leaving[0].conversation
             if first is not None:
                 first.cut_off()
             return False
-        found = self._who_leaves(network)
-        if found is None:
-            return False
         place, reason = found
         assert place.conversation is not None
-        self._held.remove(place)
+        del self._held[place]
         self._leaving.append(place)
         self._counters.connections_displaced += 1
         place.conversation.displace(f"all places are taken, and {reason}: connect again")
