@@ -11,6 +11,7 @@ Invariants:
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -24,11 +25,13 @@ from manager.errors import (
     RequestTimeout,
     RootLacking,
     SchemeDiffers,
+    reason_of,
 )
 from manager.limits import Limits
 from manager.link import Link
 from merkledb import Scheme
 from syncproto import (
+    Allowance,
     Cancel,
     Changes,
     Connection,
@@ -57,6 +60,10 @@ RECEIVE_BYTES: Final = 256 * 1024
 OUTBOX_FRAMES: Final = 256
 # Taking leave is a courtesy, not worth a wait that anybody notices.
 GOODBYE_SECONDS: Final = 0.5
+# So many messages are decoded and handled in one step of the event loop: less than a millisecond's worth.
+MESSAGES_PER_STEP: Final = 32
+# Who refuses us may close before it has read what we sent, so that sending fails while its last word waits.
+LAST_WORD_SECONDS: Final = 0.5
 # Roots of a peer's past that are remembered as forgotten; without one of them, it is asked once more in vain.
 MAX_FORGOTTEN_ROOTS: Final = 256
 
@@ -104,6 +111,10 @@ class PeerClient:
         self._outbox, self._frames = trio.open_memory_channel[bytes](OUTBOX_FRAMES)
         self._greeted = trio.Event()
         self._sent_all = trio.Event()
+        self._allowance = Allowance()
+        # What one step of the reading task gathers.
+        self._newest_head: Head | None = None
+        self._pongs = bytearray()
         self._heard: Callable[[Head], None] = _ignore
         self._first_head = trio.Event()
         self.forgotten_roots: set[bytes] = set()
@@ -140,7 +151,9 @@ class PeerClient:
                 nursery.cancel_scope.cancel()
         finally:
             self.fail(ConnectionLost("the connection was closed"))
-            await trio.aclose_forcefully(self._stream)
+            # A transport may be anybody's; what it cannot close is of no more use anyway.
+            with suppress(Exception):
+                await trio.aclose_forcefully(self._stream)
 
     async def greeted(self) -> bool:
         """Wait for the peer's hello; return whether requests may follow, else ``failure`` says why not."""
@@ -321,8 +334,11 @@ class PeerClient:
         try:
             async for frame in self._frames:
                 await self._stream.send_all(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.fail(ConnectionLost(f"the connection broke: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever a transport raises, it carries nothing any more
+            self._sent_all.set()
+            # The reading task says better why it is over, if the peer has said so.
+            await trio.sleep(LAST_WORD_SECONDS)
+            self.fail(_broken(error))
         finally:
             # Also when cancelled: a peer that closes as soon as it hears our goodbye ends this task with it.
             self._sent_all.set()
@@ -341,20 +357,52 @@ class PeerClient:
     async def _read(self) -> None:
         """Handle what comes, until the connection is over; ``failure`` then says why."""
         try:
-            while self.failure is None and (data := await self._stream.receive_some(RECEIVE_BYTES)):
+            while self.failure is None and (data := await self._receive()):
                 self._received_bytes += len(data)
                 self.link.receive(len(data), trio.current_time())
-                for message in self._connection.receive_data(data):
-                    self._handle(message)
+                await self._take_in(data)
             self._connection.receive_end()
         except TruncatedStream as error:
             self.fail(ConnectionLost(str(error)))
         except RemoteProtocolError as error:
             self.fail(PeerMisbehaved(str(error)))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.fail(ConnectionLost(f"the connection broke: {error}"))
+        except ConnectionLost as error:
+            self.fail(error)
         else:
             self.fail(ConnectionLost("it closed the connection"))
+
+    async def _receive(self) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some(RECEIVE_BYTES)
+        except Exception as error:
+            raise _broken(error) from error
+
+    async def _take_in(self, data: bytes | bytearray) -> None:
+        """Handle the messages that some bytes complete, few in a step; of heads that come together, the last.
+
+        Raises:
+            RemoteProtocolError: The peer broke a rule; what came before was handled.
+        """
+        try:
+            for number, message in enumerate(self._connection.receive_data(data), start=1):
+                if isinstance(message, Head | Ping):
+                    self._allowance.spend(trio.current_time())
+                self._handle(message)
+                if number % MESSAGES_PER_STEP == 0:
+                    self._end_step()
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._end_step()
+
+    def _end_step(self) -> None:
+        """Tell of the newest head that came in this step, and answer its pings with one piece of bytes."""
+        if self._newest_head is not None:
+            head, self._newest_head = self._newest_head, None
+            self._first_head.set()
+            self._heard(head)
+        if self._pongs:
+            self._post(bytes(self._pongs))
+            self._pongs.clear()
 
     def _handle(self, message: Message) -> None:
         self._note(message)
@@ -366,13 +414,12 @@ class PeerClient:
             case Range() | Changes() | Error() if message.request_id in self._pending:
                 self._pending[message.request_id].resolve(message)
             case Head():
-                self._first_head.set()
-                self._heard(message)
+                self._newest_head = message
             case Error():
                 # Only answers that somebody waits for come through: this one ends the subscription.
                 self.fail(PeerRefused(message.code, message.message, message.detail))
             case Ping():
-                self._post(self._connection.send(Pong(message.request_id)))
+                self._pongs += self._connection.send(Pong(message.request_id))
             case Goodbye():
                 self.closing.set()
             case _:
@@ -392,6 +439,11 @@ class PeerClient:
         elif not hello.max_requests:
             self.fail(PeerMisbehaved("it serves nothing: check that the address is that of a server"))
         self._greeted.set()
+
+
+def _broken(error: Exception) -> ConnectionLost:
+    """Return what it means that a stream raised an error."""
+    return ConnectionLost(f"the connection broke: {reason_of(error)}")
 
 
 def _ignore(head: Head) -> None:

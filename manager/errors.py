@@ -9,6 +9,7 @@
     ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
     └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
         ├── PeerUnreachable      none could be reached, or none stayed
+        ├── PeersOverloaded      who could be reached has said for long that it is overloaded
         ├── TargetGone           peers were reached, and each has pruned the target or never had it
         ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
         └── VerificationFailed   the last hope sent a proof that does not hold: ``peer`` and ``reason``
@@ -32,10 +33,45 @@ Errors of ``merkledb`` about the local database (full, damaged, in use) pass thr
 about them stands in their own sentence.
 """
 
-from typing import NamedTuple
+import os
+import socket
+import ssl
+from typing import Final, NamedTuple
 
 from merkledb import Reason, Scheme
 from syncproto import ErrorCode
+
+# A reason is for one line on a terminal; a transport of somebody else's may raise anything.
+MAX_REASON_CHARACTERS: Final = 300
+# More causes, one of the other, are a circle.
+_MAX_CAUSES: Final = 16
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a connection failed: what the innermost cause says that says anything.
+
+    What is raised at the top often says nothing, as trio's ``BrokenResourceError`` where TLS failed.
+    """
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < _MAX_CAUSES:
+        causes.append(cause)
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
+    reasons = [_own_reason(each) for each in causes if not isinstance(each, BaseExceptionGroup)]
+    reason = next((each for each in reversed(reasons) if each), type(causes[-1]).__name__)
+    printable = "".join(character if character.isprintable() else " " for character in reason)
+    return printable[:MAX_REASON_CHARACTERS]
+
+
+def _own_reason(error: BaseException) -> str:
+    """Return what an error itself says; an error that only its transport knows is named, too."""
+    if isinstance(error, ssl.SSLError | socket.gaierror):
+        # Their numbers are none of the operating system's.
+        return error.strerror or str(error)
+    if isinstance(error, OSError):
+        return str(error) if error.errno is None else os.strerror(error.errno)
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else ""
 
 
 class PeerFailure(NamedTuple):
@@ -113,6 +149,12 @@ class PeerUnreachable(NoPeersLeft):
     """None of the peers could be reached, or none stayed long enough to help."""
 
     sentence = "no peer could be reached: check the addresses and that a server runs there, then try again"
+
+
+class PeersOverloaded(NoPeersLeft):
+    """Every peer that could be reached has said for long that it is overloaded."""
+
+    sentence = "every peer that answers is overloaded: try again later, or add peers"
 
 
 class TargetGone(NoPeersLeft):
@@ -201,6 +243,11 @@ class PeerRefused(PeerError):
         super().__init__(f"{code.name.lower().replace('_', ' ')}: {message}")
         self.code = code
         self.detail = detail
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether it has only too much to do: it is there, and says when to try again."""
+        return self.code is ErrorCode.OVERLOADED
 
 
 class RootLacking(PeerRefused):

@@ -212,7 +212,10 @@ class _Fetch:
                 return False
             check = partial(has_no_changes, answer.proof, root, start, doubt.end, self._sync.database)
             return await self._sync.processor.run(check)
-        except PeerRefused:
+        except PeerRefused as refusal:
+            if refusal.is_overload:
+                # It has not looked, so it says nothing of the content: the doubt stays.
+                raise
             return False
         finally:
             budget.release(reserved)

@@ -11,6 +11,8 @@ from manager.errors import (
     PairRefused,
     PairTooLarge,
     PeerFailure,
+    PeerRefused,
+    PeersOverloaded,
     PeerUnreachable,
     ProofRejected,
     RequestTimeout,
@@ -43,6 +45,10 @@ def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
             return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
     if any(isinstance(error, RootLacking) for _, error in failures):
         return TargetGone(failures)
-    if all(isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures):
+    lost = [isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures]
+    if all(lost):
         return PeerUnreachable(failures)
+    overloaded = [isinstance(error, PeerRefused) and error.is_overload for _, error in failures]
+    if all(map(any, zip(lost, overloaded, strict=True))):
+        return PeersOverloaded(failures)
     return NoPeersLeft(failures)

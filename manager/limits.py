@@ -46,7 +46,7 @@ class Limits:
         transaction_bytes: Memory of the proofs that are applied in one transaction; at most half of
             ``buffered_bytes`` lets fetching go on meanwhile.
         transaction_seconds: Verified proofs are applied at the latest after this time.
-        connect_timeout_seconds: For a connection to be open and the peer to have said hello.
+        connect_timeout_seconds: For a connection to be open, and again for the peer to say hello.
         ping_seconds: Between signs of life on a connection on which nothing is asked; servers wait for two
             minutes.
         request_timeout_seconds: For an answer, without the time that its bytes take.
@@ -58,6 +58,11 @@ class Limits:
             peers forget that root, so it is a small part of what they retain at some commits a second.
         backoff_seconds: The bound of the first wait after a failure.
         max_backoff_seconds: The bound of every wait, also of one that an overloaded peer asks for.
+        overload_backoff_seconds: To which the waits for an overloaded peer grow, if it asks for no longer
+            ones.  Its places go round, and who comes too seldom is there when none is free.
+        overload_patience_seconds: For how long a peer may say that it is overloaded, and do nothing else,
+            before nothing is expected of it any more.  A server lets its clients take turns, and even in a
+            long queue everybody has had one by then.
         max_failures: Failures in a row after which nothing is expected of a peer any more.  It is still tried
             as long as other peers are at work, and the sync fails when it is so with all of them.
         max_connect_failures: The same for a peer that never answered at all: more likely a wrong address than
@@ -87,6 +92,8 @@ class Limits:
     goal_seconds: float = 5.0
     backoff_seconds: float = 0.25
     max_backoff_seconds: float = 30.0
+    overload_backoff_seconds: float = 5.0
+    overload_patience_seconds: float = 300.0
     max_failures: int = 8
     max_connect_failures: int = 4
     forgive_seconds: float = 1200.0

@@ -67,8 +67,8 @@ class Peer(NamedTuple):
 
     Attributes:
         name: What errors and progress call it.
-        open_stream: Opens a new connection; may raise OSError, and is called again after a connection was
-            lost.
+        open_stream: Opens a new connection, and is called again after one was lost.  Whatever it raises, or
+            the stream, is a failure of this peer and nobody else's.
     """
 
     name: str

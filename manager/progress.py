@@ -20,6 +20,7 @@ class PeerState(StrEnum):
     CONNECTED = "connected"
     LACKING = "lacking"  # connected, and without the root that is fetched
     WAITING = "waiting"  # after a failure, before the next attempt
+    OVERLOADED = "overloaded"  # it has no place for a connection, and is tried again when it says
     DROPPED = "dropped"  # for the rest of this sync, or while following for a long time
 
 
@@ -72,6 +73,7 @@ class PeerProgress:
         return PeerFacts(
             is_connected=is_connected,
             has_failed=not is_connected and bool(self.reason),
+            is_overloaded=self.state is PeerState.OVERLOADED,
             lacks_target=self.state is PeerState.LACKING,
             is_followed=self.is_followed,
             root=self.root,

@@ -17,7 +17,10 @@ What becomes of a failure depends on what it says of the peer:
     protocol broken later, internal error,          more after ``max_failures`` in a row
     shutting down
 
-    one timeout, overloaded, a large pair that      the connection stays, the score falls; it is asked for
+    overloaded, for a request or all of a           tried again when it says, no sooner; nothing is expected
+    connection                                      of it any more after ``overload_patience_seconds``
+
+    one timeout, a large pair that                  the connection stays, the score falls; it is asked for
     kept others waiting, another peer was faster,   nothing for a while, so that others take the work
     a change proof in doubt (see ``fetch``)
 
@@ -46,6 +49,7 @@ from manager.errors import (
     RequestTimeout,
     RootLacking,
     SchemeDiffers,
+    reason_of,
 )
 from manager.fetch import Sync, fetch
 from manager.peer import Peer
@@ -81,6 +85,11 @@ class PeerSession:
         self._backoff = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
         # Apart from the failures: a peer that is only slow remains one of which something is expected.
         self._slowness = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
+        self._overload = Backoff(
+            sync.limits.backoff_seconds, sync.limits.overload_backoff_seconds, sync.random
+        )
+        # Since when it says that it is overloaded, and does nothing else.
+        self._overloaded_since: float | None = None
         # How long a peer that was dropped stays so, where it is ever forgiven.
         self._grudge = Backoff(sync.limits.forgive_seconds, sync.limits.max_forgive_seconds, sync.random)
         self._client: PeerClient | None = None
@@ -195,9 +204,8 @@ class PeerSession:
                 stream = await self.peer.open_stream()
         except trio.TooSlowError:
             return ConnectionLost(f"no connection within {timeout:.0f} seconds")
-        except (OSError, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            # A UnicodeError is a name that no resolver takes.
-            return ConnectionLost(f"no connection: {error}")
+        except Exception as error:  # noqa: BLE001 - a transport may be anybody's, and raise anything
+            return ConnectionLost(f"no connection: {reason_of(error)}")
         client = PeerClient(stream, self._sync.hello, self._sync.database.scheme, self._sync.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
@@ -220,8 +228,8 @@ class PeerSession:
     async def _work(self, client: PeerClient) -> None:
         assert client.peer_hello is not None
         self._client, self._was_greeted = client, True
-        if isinstance(self._hopeless, ConnectionLost):
-            # It is there again, whatever it will be good for.
+        if isinstance(self._hopeless, ConnectionLost | PeerRefused):
+            # It is there again, or has a place again, whatever it will be good for.
             self._hopeless = None
         self._workers = 0
         self._enter(PeerState.CONNECTED)
@@ -246,6 +254,7 @@ class PeerSession:
         """Note a head; where nothing is asked for, this is how a peer shows that it works."""
         if self._sync.ledger.is_fetched:
             self._backoff.succeeded()
+            self._recover_from_overload()
             self._hopeless = None
             self._reason = ""
         self._hear(head)
@@ -323,6 +332,7 @@ class PeerSession:
         self._score.succeeded()
         self._backoff.succeeded()
         self._slowness.succeeded()
+        self._recover_from_overload()
         self._hopeless = self._lacking = None
         self._sync.ledger.wake()
 
@@ -341,8 +351,10 @@ class PeerSession:
         elif isinstance(error, GaveWay | ProofDoubted):
             self._score.failed()
             self._pause(self._slowness.failed())
-        elif isinstance(error, PeerRefused) and error.code is ErrorCode.OVERLOADED:
-            self._pause(self._overload_seconds(error))
+        elif isinstance(error, PeerRefused) and error.is_overload:
+            # An error for all of the connection is counted when it ends.
+            if not client.closing.is_set():
+                self._pause(self._overload_seconds(error))
         elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
             # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
@@ -360,9 +372,22 @@ class PeerSession:
             self._changed()
 
     def _overload_seconds(self, overload: PeerRefused) -> float:
-        """Return how long an overloaded peer gets rest: as it says, and a little longer each time."""
-        asked = min((overload.detail or 0) / 1000, self._sync.limits.max_backoff_seconds)
-        return max(self._count_failure(overload), self._backoff.jittered(2 * asked))
+        """Return how long an overloaded peer gets rest: at least as long as it says, and longer each time."""
+        limits, now = self._sync.limits, trio.current_time()
+        self._score.failed()
+        if self._overloaded_since is None:
+            self._overloaded_since = now
+        elif now - self._overloaded_since >= limits.overload_patience_seconds:
+            self._hopeless = overload
+            self._changed()
+        # Jittered, the wait is up to twice as long as it says, and never above the bound.
+        asked = min((overload.detail or 0) / 1000, limits.max_backoff_seconds / 2)
+        return max(self._overload.failed(), self._overload.jittered(2 * asked))
+
+    def _recover_from_overload(self) -> None:
+        """Note that the peer does something else than saying that it is overloaded."""
+        self._overload.succeeded()
+        self._overloaded_since = None
 
     def _pause(self, delay: float) -> None:
         """Ask the peer for nothing for so many seconds; until then others take the work."""
@@ -376,9 +401,16 @@ class PeerSession:
             self.drop(failure)
             return 0.0
         self._reason = str(failure)
-        delay = self._count_failure(failure)
+        state = PeerState.WAITING
+        if isinstance(failure, PeerRefused):
+            # A refusal before any greeting is an answer all the same: the address is right.
+            self._was_greeted = True
+        if isinstance(failure, PeerRefused) and failure.is_overload:
+            state, delay = PeerState.OVERLOADED, self._overload_seconds(failure)
+        else:
+            delay = self._count_failure(failure)
         _logger.info("peer %s: %s; trying again in %.1f seconds", self.peer.name, failure, delay)
-        self._enter(PeerState.WAITING)
+        self._enter(state)
         return delay
 
     def _is_final(self, failure: PeerError) -> bool:

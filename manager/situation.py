@@ -26,6 +26,7 @@ class Situation(StrEnum):
     Nobody helps it.  What it has is kept, and peers are tried again:
 
     - NO_PEER_KNOWS_TARGET: the peers that are connected have pruned the target, or never had it.
+    - PEERS_OVERLOADED: no peer is connected, and at least one has said that it has no place for us now.
     - NO_PEER_REACHABLE: no peer is connected, and all that were tried have failed.
 
     - NO_TARGET: no target has been named, and no peer has shown one.
@@ -37,6 +38,7 @@ class Situation(StrEnum):
     COPYING = "copying"
     CATCHING_UP = "catching up"
     NO_PEER_KNOWS_TARGET = "no peer knows the target"
+    PEERS_OVERLOADED = "peers overloaded"
     NO_PEER_REACHABLE = "no peer reachable"
     NO_TARGET = "no target"
 
@@ -51,6 +53,7 @@ class PeerFacts(NamedTuple):
         is_followed: Whether it announces its heads to us, so that what follows is true now.
         root: The root of its head; None when it has none, or is not connected.
         revision: The number of its head.
+        is_overloaded: Whether it failed because it has no place for us now.
     """
 
     is_connected: bool
@@ -59,6 +62,7 @@ class PeerFacts(NamedTuple):
     is_followed: bool
     root: bytes | None
     revision: int
+    is_overloaded: bool = False
 
 
 class Facts(NamedTuple):
@@ -87,7 +91,8 @@ def situation_of(facts: Facts) -> Situation:
     """Return how the database stands."""
     connected = [peer for peer in facts.peers if peer.is_connected]
     if not connected and facts.peers and all(peer.has_failed for peer in facts.peers):
-        return Situation.NO_PEER_REACHABLE
+        is_overload = any(peer.is_overloaded for peer in facts.peers)
+        return Situation.PEERS_OVERLOADED if is_overload else Situation.NO_PEER_REACHABLE
     if facts.is_at_target or not facts.has_target:
         return _without_work(facts, connected)
     if connected and all(peer.lacks_target for peer in connected):

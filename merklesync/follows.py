@@ -35,7 +35,7 @@ from merklesync.options import (
     store_argument,
 )
 from merklesync.output import echo, note, print_json
-from merklesync.peers import met_peers
+from merklesync.peers import PATIENCE_SECONDS, met_peers
 from merklesync.serving import note_who_can_read, show_served
 from merklesync.situations import sentence
 from merklesync.stores import is_store, open_for_syncing
@@ -124,7 +124,7 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     if (roots is None) != trust_peer:
         raise click.UsageError("give either --roots FILE or --trust-peer", click.get_current_context())
     if not is_store(store):
-        scheme = scheme_of_new(met_peers(addresses), scheme, trust_peer=trust_peer)
+        scheme = scheme_of_new(met_peers(addresses, PATIENCE_SECONDS), scheme, trust_peer=trust_peer)
     teller = _Teller(as_json)
     with open_for_syncing(store, scheme, retention) as database, content_protected(database):
         if database.written_locally and not replace:

@@ -5,18 +5,21 @@ which scheme a new store needs, and, when the user trusts the peer, which root t
 roots it retains is asked with the smallest request there is, and what it answers is not proved either.
 """
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from random import random
 from time import perf_counter
 from typing import Final, NamedTuple
 
 import trio
 
+from manager import Limits
+from manager.errors import reason_of
 from manager.peer import Address
 from merkledb import Scheme
-from merklesync.failures import ExitCode, Failure, describe
+from merklesync.failures import ExitCode, Failure
+from merklesync.output import note
 from merklesync.tasks import run_interruptibly
 from syncproto import (
     MAX_CONTROL_BYTES,
@@ -33,6 +36,7 @@ from syncproto import (
     Range,
     RemoteProtocolError,
     Role,
+    TruncatedStream,
 )
 
 # Long enough for a server far away to accept and greet, short enough to wait for.
@@ -41,18 +45,29 @@ GREETING_SECONDS: Final = 10.0
 _QUESTION_KEY: Final = b""
 USER_AGENT: Final = "merklesync-command"
 _RECEIVE_BYTES: Final = 4096
+# Overloaded peers are asked again as patiently as a sync asks them.
+PATIENCE_SECONDS: Final = Limits().overload_patience_seconds
+_MIN_PAUSE_SECONDS: Final = Limits().backoff_seconds
+_MAX_PAUSE_SECONDS: Final = Limits().max_backoff_seconds / 2
 
 
 class Silence(NamedTuple):
-    """A peer that could not be reached, or speaks something else.
+    """A peer that could not be reached, speaks something else, or has no place for us now.
 
     Attributes:
         address: Where it was expected.
         reason: What went wrong.
+        retry_seconds: After which an overloaded peer wants to be tried again; None of all others.
     """
 
     address: Address
     reason: str
+    retry_seconds: float | None = None
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether it answered that it is overloaded."""
+        return self.retry_seconds is not None
 
 
 class MetPeer(NamedTuple):
@@ -80,19 +95,27 @@ class MetPeer(NamedTuple):
             return None
 
 
-def met_peers(addresses: tuple[Address, ...]) -> list[MetPeer]:
+def met_peers(addresses: tuple[Address, ...], patience_seconds: float = 0.0) -> list[MetPeer]:
     """Connect to all peers at once, and return those that greeted, at least one, in the order given.
 
+    Args:
+        addresses: Of the peers.
+        patience_seconds: For how long they are tried again while none greets and some are overloaded.
+
     Raises:
-        Failure: None could be reached.
+        Failure: None could be reached, or those that could are overloaded.
     """
-    greetings = greet_all(addresses)
+    greetings = run_interruptibly(_meet, addresses, patience_seconds)
     met = [greeting for greeting in greetings if isinstance(greeting, MetPeer)]
     if met:
         return met
     reasons = "; ".join(
         f"{silence.address}: {silence.reason}" for silence in greetings if isinstance(silence, Silence)
     )
+    if any(isinstance(silence, Silence) and silence.is_overload for silence in greetings):
+        raise Failure(
+            f"every peer that answers is overloaded ({reasons}): try again later, or name another peer"
+        )
     raise Failure(
         f"no peer could be reached ({reasons}): check the address and that a server runs there",
         ExitCode.UNREACHABLE,
@@ -111,6 +134,24 @@ def greet_all(addresses: Sequence[Address], roots: Sequence[bytes] = ()) -> list
     return run_interruptibly(_greet_all, addresses, roots)
 
 
+async def _meet(addresses: Sequence[Address], patience_seconds: float) -> list[MetPeer | Silence]:
+    """Connect to all peers, and again as long as none greets and some say that they are overloaded."""
+    deadline, has_noted = trio.current_time() + patience_seconds, False
+    while True:
+        greetings = await _greet_all(addresses, ())
+        full = [each for each in greetings if isinstance(each, Silence) and each.retry_seconds is not None]
+        if not full or any(isinstance(each, MetPeer) for each in greetings):
+            return greetings
+        asked = max(full[0].retry_seconds or 0.0, _MIN_PAUSE_SECONDS)
+        pause = min(asked, _MAX_PAUSE_SECONDS) * (1 + random())  # noqa: S311 - jitter is no secret.
+        if trio.current_time() + pause > deadline:
+            return greetings
+        if not has_noted:
+            note(f"{full[0].address}: {full[0].reason}; waiting")
+            has_noted = True
+        await trio.sleep(pause)
+
+
 async def _greet_all(addresses: Sequence[Address], roots: Sequence[bytes]) -> list[MetPeer | Silence]:
     greetings: dict[Address, MetPeer | Silence] = {}
 
@@ -127,6 +168,7 @@ async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Sile
     """Connect to a peer, wait for its greeting, ask it which of ``roots`` it has, and take leave."""
     began = perf_counter()
     met: MetPeer | None = None
+    retry_seconds: float | None = None
     try:
         with trio.move_on_after(GREETING_SECONDS):
             async with await trio.open_tcp_stream(*address) as stream:
@@ -135,28 +177,31 @@ async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Sile
                 # A peer that has taken its leave already cannot be asked any more.
                 with suppress(LocalProtocolError):
                     await greeting.ask(roots, met.retains)
-    except OSError as error:
-        reason = _reason(error)
+    except _Refused as refused:
+        reason, retry_seconds = str(refused), refused.retry_seconds
     except UnicodeError:
         reason = "that is no name of a machine"
+    except OSError as error:
+        reason = reason_of(error)
     except RemoteProtocolError as error:
         reason = f"it does not speak merklesync: {error}"
-    except trio.BrokenResourceError:
-        reason = "it closed the connection"
+        if isinstance(error, TruncatedStream) and not error.buffered_bytes:
+            reason = "it closed the connection without a word: try again later"
+    except trio.BrokenResourceError as error:
+        reason = f"the connection broke: {reason_of(error)}"
     else:
         reason = f"it said nothing within {GREETING_SECONDS:.0f} seconds"
     # A peer that greeted and then fell silent was met all the same.
-    return met or Silence(address, reason)
+    return met or Silence(address, reason, retry_seconds)
 
 
-def _reason(error: OSError) -> str:
-    """Return why a connection failed: what trio gives as the cause, for it tries all addresses of a name."""
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return os.strerror(cause.errno)
-    return describe(error)
+class _Refused(Exception):
+    """A peer refused the connection before it greeted; with overload, it says when to try again."""
+
+    def __init__(self, error: Error) -> None:
+        is_overload = error.code is ErrorCode.OVERLOADED
+        super().__init__(f"it {'is overloaded' if is_overload else 'refused'}: {error.message}")
+        self.retry_seconds = (error.detail or 0) / 1000 if is_overload else None
 
 
 class _Greeting:
@@ -171,13 +216,14 @@ class _Greeting:
         """Wait for the peer's greeting.
 
         Raises:
+            _Refused: It refuses the connection.
             OSError, RemoteProtocolError, trio.BrokenResourceError: It does not greet.
         """
         while (message := await self._next()) is not None:
             if isinstance(message, Hello):
                 return message
             if isinstance(message, Error):
-                raise ConnectionRefusedError(f"it refused: {message.message}")
+                raise _Refused(message)
         raise trio.BrokenResourceError
 
     async def ask(self, roots: Sequence[bytes], retains: dict[bytes, bool]) -> None:

@@ -21,6 +21,8 @@ SENTENCES: Final[Mapping[Situation, str]] = {
     Situation.CATCHING_UP: "changes lead to the target; until they are here, the last complete root is shown",
     Situation.NO_PEER_KNOWS_TARGET: "the peers that answer have pruned the target, or never had it; "
     "what is here stays, and peers are asked again, or for a newer target",
+    Situation.PEERS_OVERLOADED: "every peer that answers is overloaded; what is here stays, "
+    "and peers are tried again when they say",
     Situation.NO_PEER_REACHABLE: "no peer answers; what is here stays, and peers are tried again",
     Situation.NO_TARGET: "no peer shows a root to follow, and nobody has named one",
 }
@@ -108,7 +110,13 @@ def _leads_there(replica: Replica, peer: MetPeer) -> bool:
 def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> PeerFacts:
     if isinstance(peer, Silence) or peer.scheme != replica.scheme:
         return PeerFacts(
-            is_connected=False, has_failed=True, lacks_target=False, is_followed=False, root=None, revision=0
+            is_connected=False,
+            has_failed=True,
+            lacks_target=False,
+            is_followed=False,
+            root=None,
+            revision=0,
+            is_overloaded=isinstance(peer, Silence) and peer.is_overload,
         )
     root = peer.hello.root
     return PeerFacts(

@@ -52,10 +52,11 @@ def status(subject: Path, *, addresses: tuple[Address, ...], as_json: bool) -> N
     peers behind              every peer is behind, or has lost what it had:
                               STORE stays as it is
     no peer knows the target  an unfinished sync needs a newer target
+    peers overloaded          none has a place for a client now; STORE stays
     no peer reachable         none answers; STORE stays as it is
     no target                 no peer has anything to show
 
-    Of a server that does not answer the exit code is 4.
+    Of a server that does not answer the exit code is 4, of one that is overloaded 1.
 
     JSON of a store: store, root (null while a first sync is unfinished), revision, keys, hasher,
     branch_factor, written_locally, revisions (how many are retained), oldest_revision, sync (null, or target,

@@ -38,7 +38,7 @@ from merklesync.output import (
     show_keys,
     show_seconds,
 )
-from merklesync.peers import MetPeer, met_peers
+from merklesync.peers import PATIENCE_SECONDS, MetPeer, met_peers
 from merklesync.stores import describe_store, is_store, open_for_syncing
 from merklesync.tasks import on_stop_signal, run
 
@@ -78,8 +78,9 @@ def sync(
     showing what it showed before; a new one shows nothing. An interrupted sync goes on where it was when the
     same command runs again, or is given up with rollback.
 
-    Ends with exit code 3 when the last peer left sent a proof that does not hold, and 4 when none could be
-    reached.
+    A peer that is overloaded is tried again when it says, for five minutes. Ends with exit code 3 when the
+    last peer left sent a proof that does not hold, 4 when none could be reached, and 1 when those that could
+    are overloaded.
 
     JSON: root, revision, keys, hasher, branch_factor; synced_keys, synced_changes, proof_bytes (interrupted
     runs included), fetched_keys (pairs and changes), seconds, keys_per_second (of this run); peers: for each
@@ -89,7 +90,7 @@ def sync(
         raise click.UsageError("give either --root HEX or --trust-peer", click.get_current_context())
     target = None if root is None else Target(root)
     if trust_peer or not is_store(store):
-        met = met_peers(addresses)
+        met = met_peers(addresses, PATIENCE_SECONDS)
         if not is_store(store):
             scheme = scheme_of_new(met, scheme, trust_peer=trust_peer)
         target = target or _trusted_target(met)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import trio
 
 from server.answers import Allowed, Answerable, Large, ProvableDatabase, answer, refusal, sendable
+from server.budget import AnswerBudget, Reservation
 from server.counters import Counters
 from server.farewell import linger
 from server.heads import HeadWatcher, Subscription
@@ -38,12 +39,14 @@ from server.limits import LINGER_SECONDS, RECEIVE_BYTES, ServerLimits
 from server.sender import Content, Sender
 from server.workers import Workers
 from syncproto import (
+    Allowance,
     Cancel,
     Connection,
     Error,
     ErrorCode,
     Frame,
     GetChanges,
+    GetHead,
     Goodbye,
     Hello,
     Kind,
@@ -70,6 +73,7 @@ class Services(NamedTuple):
         workers: That read the database.
         heads: That watches for new ones.
         large_proofs: As many places as there may be large proofs at a time.
+        budget: The memory of all other proofs.
         report: Called with every failure of our own.
     """
 
@@ -79,6 +83,7 @@ class Services(NamedTuple):
     workers: Workers
     heads: HeadWatcher
     large_proofs: trio.Semaphore
+    budget: AnswerBudget
     report: Callable[[Exception], None]
 
 
@@ -89,6 +94,9 @@ class Conversation:
         stream: To the client; closed at the end.
         hello: What we say first.
         services: What is shared with other conversations.
+
+    Attributes:
+        has_large_proof: Whether a large pair is made for the client, or sent to it.
     """
 
     def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
@@ -97,7 +105,11 @@ class Conversation:
         self._limits = services.limits
         self._counters = services.counters
         self._connection = Connection(Role.SERVER, hello)
+        self._account = services.budget.account()
+        self._allowance = Allowance()
         self._leaving = trio.Event()
+        self._last_word: Error | None = None
+        self.has_large_proof = False
         self._answered = trio.Event()
         self._silence = trio.CancelScope()
         self._whole = trio.CancelScope()
@@ -106,17 +118,25 @@ class Conversation:
         # The next one may come when the end of the last one was sent, a little before its task has seen that.
         self._put_subscription, self._subscriptions = trio.open_memory_channel[Subscription](1)
         self._put_request, self._requests = trio.open_memory_channel[Answerable](self._limits.max_requests)
-        seconds = self._limits.send_timeout_seconds
-        self._sender = Sender(stream, self._connection, self._counters, seconds, self._note_sent)
+        self._sender = Sender(stream, self._connection, self._counters, self._limits, self._note_sent)
 
     def leave(self) -> None:
         """Begin the end: say goodbye, answer what is in flight, refuse what still comes, and close."""
         self._leaving.set()
 
+    def displace(self, sentence: str) -> None:
+        """Begin the end, as another client needs the place: answer what is in flight, say why, and close."""
+        self._last_word = Error(0, ErrorCode.OVERLOADED, sentence, self._limits.retry_after_milliseconds)
+        self._whole.deadline = trio.current_time() + self._limits.leave_seconds
+        self._leaving.set()
+
     async def run(self) -> None:
         """Talk until the conversation ends, and close the stream."""
-        with self._whole:
-            await self._talk()
+        try:
+            with self._whole:
+                await self._talk()
+        finally:
+            self._account.close()
 
     @property
     def is_subscribed(self) -> bool:
@@ -126,8 +146,12 @@ class Conversation:
     @property
     def idle_seconds(self) -> float:
         """For how long the client has asked nothing and waited for no answer."""
-        busy = self._connection.in_flight or self._sender.answering
-        return 0.0 if busy else trio.current_time() - self._last_work
+        return 0.0 if self.is_busy else trio.current_time() - self._last_work
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the client waits for an answer, or is sent one."""
+        return bool(self._connection.in_flight) or self._sender.answering
 
     @property
     def is_spared(self) -> bool:
@@ -175,6 +199,10 @@ class Conversation:
 
     async def _leave_when_told(self) -> None:
         await self._leaving.wait()
+        if self._last_word is not None:
+            await self._wait_for_answers()
+            self._silence.cancel()
+            return
         await self._sender.put(Goodbye())
         await self._wait_for_answers()
         # Requests that crossed our goodbye are refused one by one, so that their client knows at once.
@@ -197,7 +225,7 @@ class Conversation:
         except trio.BrokenResourceError:
             return None
         if self._leaving.is_set():
-            return None
+            return self._last_word
         # Silence may be the network's fault, also before the first word, so it is no error of the client.
         self._counters.timeouts += 1
         return Goodbye()
@@ -225,6 +253,7 @@ class Conversation:
         elif isinstance(message, Cancel):
             self._receive_cancel(message)
         elif isinstance(message, Ping):
+            self._allowance.spend(trio.current_time())
             await self._sender.put(Pong(message.request_id))
         elif isinstance(message, Hello):
             return self._check_scheme(message)
@@ -243,7 +272,9 @@ class Conversation:
     async def _receive_request(self, request: Request) -> None:
         self._counters.requests += 1
         self._last_work = trio.current_time()
-        if self._leaving.is_set():
+        if self._last_word is not None:
+            await self._sender.put(self._overloaded(request, self._last_word.message))
+        elif self._leaving.is_set():
             sentence = "the server is shutting down: use another"
             await self._sender.put(refusal(request, ErrorCode.SHUTTING_DOWN, sentence))
         elif isinstance(request, Subscribe):
@@ -300,11 +331,25 @@ class Conversation:
         if not self._connection.is_in_flight(request.request_id):
             await self._sender.put(refusal(request, ErrorCode.CANCELLED, "cancelled before it was worked on"))
             return
-        outcome = await self._work(request, self._limits.max_ordinary_bytes)
+        # A head is a few bytes.
+        reservation = await self._reserve(0 if isinstance(request, GetHead) else request.max_bytes)
+        outcome = await self._work(request, reservation.byte_count)
+        if isinstance(outcome, Frame):
+            reservation.shrink(min(len(outcome.data), reservation.byte_count))
+            await self._sender.put(outcome, reservation.release)
+            return
+        reservation.release()
         if isinstance(outcome, Large):
             await self._answer_large(request, outcome.needed_bytes)
         else:
             await self._sender.put(outcome)
+
+    async def _reserve(self, max_bytes: int) -> Reservation:
+        """Reserve memory for an ordinary answer; wait for nobody but this client, until it reads another."""
+        byte_count = min(max_bytes, self._limits.max_ordinary_bytes)
+        while (reservation := self._account.take(byte_count)) is None:
+            await self._answered.wait()
+        return reservation
 
     async def _answer_large(self, request: Answerable, needed_bytes: int) -> None:
         """Answer with one large pair, which keeps its place among few until it is sent."""
@@ -315,10 +360,12 @@ class Conversation:
                 self._overloaded(request, "too many large pairs are being sent: try again")
             )
             return
+        self.has_large_proof = True
         try:
             sent = await self._sender.put(await self._work_large(request, needed_bytes))
             await sent.wait()
         finally:
+            self.has_large_proof = False
             self._services.large_proofs.release()
 
     async def _work_large(self, request: Answerable, needed_bytes: int) -> Frame | Error:

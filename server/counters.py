@@ -14,6 +14,7 @@ class Counters:
         connections_open: Served at this moment.
         connections_accepted: Served at any time.
         connections_refused: Turned away, as there were too many or the server was shutting down.
+        connections_displaced: Told to leave, as a newcomer had more right to the place.
         requests: Received, of any kind.
         answers: Sent that held what was asked for, announcements not among them.
         changes: Answers that held a change proof.
@@ -30,6 +31,7 @@ class Counters:
     connections_open: int = 0
     connections_accepted: int = 0
     connections_refused: int = 0
+    connections_displaced: int = 0
     requests: int = 0
     answers: int = 0
     changes: int = 0

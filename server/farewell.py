@@ -4,12 +4,40 @@ A close while bytes wait unread makes TCP reset the connection, and a reset dest
 read.
 """
 
+from collections import deque
 from contextlib import suppress
 
 import trio
 
 from server.limits import LINGER_SECONDS, RECEIVE_BYTES
 from syncproto import Error, encode
+
+
+class Refusals:
+    """Refuses connections, a limited number at a time: the oldest gives way to the newest.
+
+    Each was told why by then, unless they come faster than the network takes a word.
+
+    Args:
+        max_refusals: At a time.
+    """
+
+    def __init__(self, max_refusals: int) -> None:
+        self._max_refusals = max_refusals
+        self._under_way: deque[trio.CancelScope] = deque()
+
+    async def refuse(self, stream: trio.abc.Stream, error: Error) -> None:
+        """Say an error as the only word of a connection, and close it."""
+        if len(self._under_way) >= self._max_refusals:
+            self._under_way.popleft().cancel()
+        scope = trio.CancelScope()
+        self._under_way.append(scope)
+        try:
+            with scope:
+                await refuse(stream, error)
+        finally:
+            if scope in self._under_way:
+                self._under_way.remove(scope)
 
 
 async def refuse(stream: trio.abc.Stream, error: Error) -> None:

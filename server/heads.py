@@ -13,14 +13,20 @@ Invariant: a subscription holds at most one message that waits, whatever the cli
 cost the same whether they are quick or slow, and a slow one gets the newest head, never a queue of old ones.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import trio
 
 from server.answers import HeadFacts, ProvableDatabase, read_head
+from server.limits import ServerLimits
 from server.workers import Workers
 from syncproto import Error, ErrorCode, Head
+
+# Looks that may follow each other at once, after a second without so many; then they keep their pace.
+LOOKS_AT_ONCE: Final = 50
 
 
 class Subscription:
@@ -81,7 +87,7 @@ class HeadWatcher:
     Args:
         database: Whose head is watched, whoever writes to it.
         workers: That read it.
-        interval_seconds: Between two looks.
+        limits: How often it looks.
         report: Called with a failure to read the head, once until it can be read again.
     """
 
@@ -89,17 +95,18 @@ class HeadWatcher:
         self,
         database: ProvableDatabase,
         workers: Workers,
-        interval_seconds: float,
+        limits: ServerLimits,
         report: Callable[[Exception], None],
     ) -> None:
         self._read = partial(read_head, database)
         self._workers = workers
-        self._interval_seconds = interval_seconds
+        self._limits = limits
         self._report = report
         self._subscriptions: set[Subscription] = set()
         self._subscribed = trio.Event()
         self._wake = trio.Event()
         self._failing = False
+        self._due = -math.inf
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -127,8 +134,16 @@ class HeadWatcher:
             # Whoever wants a look from here on gets one that begins later than this one.
             self._wake = trio.Event()
             await self._look()
-            with trio.move_on_after(self._interval_seconds):
+            with trio.move_on_after(self._limits.head_interval_seconds):
                 await self._wake.wait()
+            await self._keep_pace()
+
+    async def _keep_pace(self) -> None:
+        """Wait where looks follow each other too quickly, however often somebody commits or subscribes."""
+        pause_seconds, now = self._limits.head_pause_seconds, trio.current_time()
+        self._due = max(self._due + pause_seconds, now - LOOKS_AT_ONCE * pause_seconds)
+        if self._due > now:
+            await trio.sleep_until(self._due)
 
     async def _look(self) -> None:
         try:

@@ -12,6 +12,13 @@ LARGEST_PROOF_BYTES: Final = 80 << 20
 MIN_SEND_BYTES_PER_SECOND: Final = 64 << 10
 # What a connection gets to read our last word before it is closed.
 LINGER_SECONDS: Final = 1.0
+# So much of an answer is handed to the network at a time, to see whether the client takes any of it.
+SEND_BYTES: Final = 128 << 10
+# Connections that were told to give up their places and have not closed yet.  Each holds its memory for
+# another moment, so they are few, and newcomers come in at some a second even where nobody leaves by itself.
+MAX_LEAVING: Final = 16
+# Below this, an answer would hold little more than its boundary.
+MIN_SHARE_BYTES: Final = 4 << 10
 # Requests are short; a client that sends more at once waits in the kernel's buffer.
 RECEIVE_BYTES: Final = 16 << 10
 # What the messages of the protocol can carry.
@@ -25,17 +32,24 @@ _HIGHEST: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """The limits of one server; the defaults suit two cores and keep the server well below 150 MB of memory.
+    """The limits of one server; the defaults suit two cores.
 
-    A connection holds two proofs at most: one that is sent while the next one waits.  So proofs take at most
-    ``2 * max_connections * max_ordinary_bytes``, if every client asks for the most and reads nothing, and the
-    large ones.
+    What answers take, whatever clients ask for and do not read, is ``max_answer_bytes`` in all, and
+    ``max_large_proofs`` times ``max_bytes`` for large pairs.  Each of ``max_threads`` takes a few times its
+    proof while it makes one: the pairs, their encoding, and the frame.
 
     Attributes:
-        max_connections: Served at a time; more are refused as overloaded.
+        max_connections: Served at a time; more are refused as overloaded.  Beside them, at most
+            ``MAX_LEAVING`` were told to leave and have not done so yet.
+        max_connections_per_network: Of these, for clients of one network: one IPv4 address, or 64 bits of an
+            IPv6 address.  Half of all, so that nobody has to leave for the first client of another network.
         max_requests: In flight on one connection; more are refused as overloaded.
-        max_keys: Pairs in one proof, which bounds the time for which one request keeps a thread.
+        max_keys: Pairs in one proof; with ``max_ordinary_bytes``, all that an ordinary proof holds.
         max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
+        max_answer_bytes: Of all proofs up to ``max_ordinary_bytes`` that are made, wait, or are sent.  Half
+            of it is for whoever comes first; the other half is divided among ``max_connections``, and where
+            the first is taken, proofs are as short as a connection's share.  So nobody waits for others to
+            read.
         max_bytes: Of one encoded proof that holds a single large pair.
         max_large_proofs: Proofs above ``max_ordinary_bytes`` that are made or sent at a time.
         max_threads: That read the database.  Proofs are made in Python, which runs one thread at a time: a
@@ -43,16 +57,24 @@ class ServerLimits:
         hello_timeout_seconds: Until a new connection has said hello.
         idle_timeout_seconds: Without a whole message, while nothing is in flight.  A subscriber has nothing
             to say: it is pinged twice in that time, and stays as long as it answers.
+        turn_seconds: For which a connection is safe from newcomers of its own network, whatever it asks.  A
+            copy loses little by connecting again so seldom, and whoever finds all places taken by his
+            neighbours waits no longer.
+        leave_seconds: For the answers under way and our last word, on a connection that has to make room.
         spared_seconds: For which a connection that asks nothing is safe.  After that, when all places are
             taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
             else a few that only hold their places would keep everybody out.
-        subscriber_spared_seconds: The same for a subscriber, which makes room only where no other connection
+        subscriber_spared_seconds: Both for a subscriber, which makes room only where no other connection
             does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
             long loses little by connecting again, and a host full of them keeps nobody out for longer.
         head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
             one small read in a thread; a quarter of a second is soon enough for people who wait.
-        send_timeout_seconds: For one message, and more for a long one, see ``MIN_SEND_BYTES_PER_SECOND``.
-        large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded.
+        head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
+            or calls ``announce``: more heads a second help nobody, and each costs every subscriber.
+        send_timeout_seconds: For the next ``SEND_BYTES`` of a message.  All of it has as much, and more for a
+            long one, see ``MIN_SEND_BYTES_PER_SECOND``.
+        large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and
+            instead of ``send_timeout_seconds`` for a client to which one is sent, because others wait for it.
         shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.
         retry_after_milliseconds: What a client is told that is refused as overloaded.
 
@@ -61,17 +83,22 @@ class ServerLimits:
     """
 
     max_connections: int = 64
+    max_connections_per_network: int = 32
     max_requests: int = 16
     max_keys: int = 8192
     max_ordinary_bytes: int = 1 << 20
+    max_answer_bytes: int = 64 << 20
     max_bytes: int = LARGEST_PROOF_BYTES
     max_large_proofs: int = 1
     max_threads: int = 2
     hello_timeout_seconds: float = 10
     idle_timeout_seconds: float = 120
+    turn_seconds: float = 10
+    leave_seconds: float = 2
     spared_seconds: float = 5
     subscriber_spared_seconds: float = 60
     head_interval_seconds: float = 0.25
+    head_pause_seconds: float = 0.02
     send_timeout_seconds: float = 30
     large_timeout_seconds: float = 5
     shutdown_timeout_seconds: float = 30
@@ -82,3 +109,9 @@ class ServerLimits:
             value, highest = getattr(self, name), _HIGHEST.get(name, math.inf)
             if not 0 < value <= highest:
                 raise ValueError(f"{name} is {value}, and must be above 0 and at most {highest}")
+        least = 2 * self.max_connections * MIN_SHARE_BYTES
+        if self.max_answer_bytes < least:
+            raise ValueError(
+                f"max_answer_bytes is {self.max_answer_bytes}, and must be at least {least} "
+                f"for {self.max_connections} connections"
+            )

@@ -4,17 +4,21 @@ Nothing is queued here: who puts a message waits until it is taken, and takes pa
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import trio
 
 from server.counters import Counters
 from server.heads import Subscription
-from server.limits import MIN_SEND_BYTES_PER_SECOND
-from syncproto import Connection, Error, Frame, Head, Kind, Message, State
+from server.limits import MIN_SEND_BYTES_PER_SECOND, SEND_BYTES, ServerLimits
+from syncproto import RANGE_OVERHEAD_BYTES, Connection, Error, Frame, Head, Kind, Message, State
 
 # A message, an answer in its frame, or a subscription, of which is sent what waits when its turn has come.
 Content: TypeAlias = Message | Frame | Subscription
+
+
+# Around a proof: the length of the frame, and what stands before the proof in it.
+FRAME_OVERHEAD_BYTES: Final = 4 + RANGE_OVERHEAD_BYTES
 
 
 class _Parcel(NamedTuple):
@@ -22,6 +26,7 @@ class _Parcel(NamedTuple):
 
     content: Content
     sent: trio.Event
+    on_sent: Callable[[], None]
 
 
 class Sender:
@@ -33,7 +38,7 @@ class Sender:
         stream: To the client.
         connection: That checks and encodes what is sent.
         counters: Of the server.
-        timeout_seconds: For one message; a long one has more, see ``MIN_SEND_BYTES_PER_SECOND``.
+        limits: How long the client may take.
         on_sent: Called with each content that was sent.
 
     Attributes:
@@ -45,13 +50,13 @@ class Sender:
         stream: trio.abc.SendStream,
         connection: Connection,
         counters: Counters,
-        timeout_seconds: float,
+        limits: ServerLimits,
         on_sent: Callable[[Content], None],
     ) -> None:
         self._stream = stream
         self._connection = connection
         self._counters = counters
-        self._timeout_seconds = timeout_seconds
+        self._limits = limits
         self._on_sent = on_sent
         self.answering = False
         self._put, self._parcels = trio.open_memory_channel[_Parcel](0)
@@ -62,9 +67,14 @@ class Sender:
     async def __aexit__(self, *_: object) -> None:
         await self._put.aclose()
 
-    async def put(self, content: Content) -> trio.Event:
-        """Hand over what is to be sent, when its turn has come; return what is set when it is sent."""
-        parcel = _Parcel(content, trio.Event())
+    async def put(self, content: Content, on_sent: Callable[[], None] = lambda: None) -> trio.Event:
+        """Hand over what is to be sent, when its turn has come; return what is set when it is sent.
+
+        Args:
+            content: What is to be sent.
+            on_sent: Called when it was sent and takes no memory any more.
+        """
+        parcel = _Parcel(content, trio.Event(), on_sent)
         await self._put.send(parcel)
         return parcel.sent
 
@@ -88,18 +98,26 @@ class Sender:
 
     async def _send_next(self) -> None:
         """Send one parcel; it is forgotten before the next is waited for, so that it takes no memory."""
-        content, sent = await self._parcels.receive()
+        content, sent, on_sent = await self._parcels.receive()
         data = self._bytes_of(content)
         self.answering = isinstance(content, Frame)
         if data is not None:
             await self._send_bytes(data)
         self.answering = False
+        on_sent()
         sent.set()
         self._on_sent(content)
 
     async def _send_bytes(self, data: bytes) -> None:
-        with trio.fail_after(self._timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
-            await self._stream.send_all(data)
+        """Send bytes, a piece at a time: who takes nothing of one is not waited for until the last."""
+        limits = self._limits
+        is_large = len(data) > limits.max_ordinary_bytes + FRAME_OVERHEAD_BYTES
+        patience_seconds = limits.large_timeout_seconds if is_large else limits.send_timeout_seconds
+        whole = memoryview(data)
+        with trio.fail_after(limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
+            for at in range(0, len(data), SEND_BYTES):
+                with trio.fail_after(patience_seconds):
+                    await self._stream.send_all(whole[at : at + SEND_BYTES])
         self._counters.bytes_sent += len(data)
 
     def _bytes_of(self, content: Content) -> bytes | None:

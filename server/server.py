@@ -13,11 +13,13 @@ from typing import Final, TypeAlias
 import trio
 
 from server.answers import ProvableDatabase, read_head
+from server.budget import AnswerBudget
 from server.conversation import Conversation, Services
 from server.counters import Counters
-from server.farewell import refuse
+from server.farewell import Refusals
 from server.heads import HeadWatcher
 from server.limits import ServerLimits
+from server.places import Place, Places, network_of
 from server.workers import Threads, Workers
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
@@ -43,6 +45,8 @@ class Server:
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
             told of a failure, and nothing of its cause.
         user_agent: Program and version, for the clients' logs; at most 128 bytes.
+        network_of: Returns the network of a client, whose connections share what ``ServerLimits`` allows to a
+            network; an empty text where it is not known.
 
     Attributes:
         counters: What was done so far.
@@ -57,16 +61,19 @@ class Server:
         workers: Workers | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         user_agent: str = USER_AGENT,
+        network_of: Callable[[trio.abc.Stream], str] = network_of,
     ) -> None:
         self.limits: Final = limits or ServerLimits()
         self.counters: Final = Counters()
         self._user_agent = user_agent
         self._on_failure = on_failure or _log_failure
         self._stopping = trio.Event()
+        self._network_of = network_of
         self._conversations: set[Conversation] = set()
-        self._refusing = 0
+        self._places = Places(self.limits, self.counters)
+        self._refusals = Refusals(self.limits.max_connections)
         workers = workers or Threads(self.limits.max_threads)
-        self._heads = HeadWatcher(database, workers, self.limits.head_interval_seconds, self._report)
+        self._heads = HeadWatcher(database, workers, self.limits, self._report)
         self._services = Services(
             database,
             self.limits,
@@ -74,6 +81,7 @@ class Server:
             workers,
             self._heads,
             trio.Semaphore(self.limits.max_large_proofs),
+            AnswerBudget(self.limits.max_answer_bytes, self.limits.max_connections),
             self._report,
         )
 
@@ -127,31 +135,18 @@ class Server:
         try:
             if self._stopping.is_set():
                 await self._refuse(stream, Error(0, ErrorCode.SHUTTING_DOWN, "the server is shutting down"))
-            elif self.counters.connections_open >= self.limits.max_connections and not self._make_room():
-                sentence = f"the server has {self.limits.max_connections} connections: try again"
+            elif (place := self._places.take(self._network_of(stream))) is None:
+                sentence = "all places are taken: try again"
                 delay = self.limits.retry_after_milliseconds
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
             else:
-                await self._serve(stream)
+                await self._serve(stream, place)
         except Exception as error:  # noqa: BLE001 - one conversation must not end the others
             self._report(error)
         finally:
             await trio.aclose_forcefully(stream)
 
-    def _make_room(self) -> bool:
-        """Cut off a conversation that asked nothing for long; return whether there was one.
-
-        Of those that are not spared any more, subscribers come last, and the longest silence first.
-        """
-        idle = [conversation for conversation in self._conversations if not conversation.is_spared]
-        if not idle:
-            return False
-        longest = max(idle, key=lambda each: (not each.is_subscribed, each.idle_seconds))
-        self._conversations.discard(longest)
-        longest.cut_off()
-        return True
-
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def _serve(self, stream: trio.abc.Stream, place: Place) -> None:
         self.counters.connections_open += 1
         self.counters.connections_accepted += 1
         try:
@@ -159,8 +154,10 @@ class Server:
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                await self._talk(Conversation(stream, hello, self._services))
+                place.conversation = Conversation(stream, hello, self._services)
+                await self._talk(place.conversation)
         finally:
+            self._places.leave(place)
             self.counters.connections_open -= 1
 
     async def _talk(self, conversation: Conversation) -> None:
@@ -194,16 +191,10 @@ class Server:
         )
 
     async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:
-        """Say why and close; where even that is asked of us too often, only close."""
+        """Say why, and close."""
         self.counters.connections_refused += 1
         self.counters.refusals[error.code] += 1
-        if self._refusing >= self.limits.max_connections:
-            return
-        self._refusing += 1
-        try:
-            await refuse(stream, error)
-        finally:
-            self._refusing -= 1
+        await self._refusals.refuse(stream, error)
 
     def _report(self, error: Exception) -> None:
         self.counters.failures += 1

@@ -330,9 +330,11 @@ class LyingStream(trio.abc.HalfCloseableStream):
     Args:
         stream: To the client.
         liar: Who decides what is said.
+        client: The node that connected.
     """
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, liar: Liar) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, liar: Liar, client: str) -> None:
+        self.client = client
         self._stream = stream
         self._liar = liar
         self._heard = bytearray()

@@ -24,6 +24,7 @@ from simulation.model import Made, Model
 from simulation.network import Listener, Network
 from simulation.plan import Plan
 from simulation.safety import Safety, Unexpected, Unsafe, Violation, Witness
+from simulation.stream import SimulatedStream
 from simulation.trace import Trace
 
 # New heads are announced, so looking for them is for a commit that nobody announced.
@@ -260,7 +261,9 @@ class Node(ABC):
             head_interval_seconds=_HEAD_INTERVAL_SECONDS,
         )
         workers = Inline(self._random, limits.max_threads, plan.slowest_work_seconds)
-        return Server(database, limits=limits, workers=workers, on_failure=self._server_failed)
+        return Server(
+            database, limits=limits, workers=workers, on_failure=self._server_failed, network_of=_client_of
+        )
 
     def _server_failed(self, error: Exception) -> None:
         if not self.is_dying:
@@ -272,6 +275,12 @@ class Node(ABC):
         return listener if liar is None else LyingListener(listener, liar)
 
 
+def _client_of(stream: trio.abc.Stream) -> str:
+    """Return the node that connected: each has an address of its own."""
+    assert isinstance(stream, SimulatedStream | LyingStream)
+    return stream.client
+
+
 class LyingListener(trio.abc.Listener[LyingStream]):
     """Accepts connections whose streams lie."""
 
@@ -281,7 +290,8 @@ class LyingListener(trio.abc.Listener[LyingStream]):
 
     async def accept(self) -> LyingStream:
         """Wait for the next connection."""
-        return LyingStream(await self._listener.accept(), self._liar)
+        stream = await self._listener.accept()
+        return LyingStream(stream, self._liar, stream.client)
 
     async def aclose(self) -> None:
         """Accept no more."""

@@ -1,14 +1,20 @@
 """Where content comes from: the writer's own node, with honest servers and others, and copies that lag."""
 
+from typing import Final
+
 import trio
 
 from merkledb import Database, DatabaseFull, StaleView, View
 from server import Server
+from server.farewell import refuse
 from simulation.commits import Author, difference
 from simulation.lies import Liar
 from simulation.model import Changes, Made
 from simulation.node import Node, World
 from simulation.safety import Unsafe
+from syncproto import Error, ErrorCode
+
+_FULL: Final = Error(0, ErrorCode.OVERLOADED, "all places are taken: try again", 500)
 
 
 class Origin(Node):
@@ -19,6 +25,8 @@ class Origin(Node):
         liars: Which serve beside the honest servers.
 
     Attributes:
+        honest: The names of the honest servers.
+        full: The names of servers that have no place for anybody.
         is_finished: Set when the writer has made all its commits.
     """
 
@@ -26,6 +34,7 @@ class Origin(Node):
         super().__init__(world, "origin", world.plan.history)
         plan = world.plan
         self.honest = tuple(f"origin-{number}" for number in range(plan.origin_servers))
+        self.full = tuple(f"full-{number}" for number in range(plan.always_full))
         self.liars = liars
         self._author = Author(world.random("author"), plan.longest_value_bytes, plan.large_changes)
         self._left = plan.commits
@@ -37,14 +46,30 @@ class Origin(Node):
         """Serve, and write."""
         self._publish_durable(database)
         servers = [self.server(database) for _ in (*self.honest, *self.liars)]
-        listeners = [
-            *(self.listener(name) for name in self.honest),
-            *(self.listener(liar.name, liar) for liar in self.liars),
-        ]
         async with trio.open_nursery() as nursery:
-            for server, listener in zip(servers, listeners, strict=True):
-                nursery.start_soon(server.serve, [listener])
+            for name in self.full:
+                nursery.start_soon(self._refuse, name, float("inf"))
+            for server, name in zip(servers, self.honest, strict=False):
+                nursery.start_soon(self._serve_later, server, name)
+            for server, liar in zip(servers[len(self.honest) :], self.liars, strict=True):
+                nursery.start_soon(server.serve, [self.listener(liar.name, liar)])
             await self._write_all(database, servers)
+
+    async def _serve_later(self, server: Server, name: str) -> None:
+        """Serve after a time without a free place."""
+        if self.world.plan.full_seconds and not self.world.is_calm:
+            await self._refuse(name, self.world.plan.full_seconds)
+        await server.serve([self.listener(name)])
+
+    async def _refuse(self, name: str, seconds: float) -> None:
+        """Refuse whoever connects, as a server does that is full."""
+
+        async def refuse_one(stream: trio.abc.Stream) -> None:
+            self.world.trace.note("refused: full", self.name, name)
+            await refuse(stream, _FULL)
+
+        with trio.move_on_after(seconds):
+            await trio.serve_listeners(refuse_one, [self.listener(name)])
 
     def _publish_durable(self, database: Database) -> None:
         """Publish a commit that was durable when the node died before it could say so."""

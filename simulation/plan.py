@@ -51,6 +51,8 @@ class Plan:
         drops: How many connections are dropped.
         full_disks: How often a write finds no room.
         slowest_work_seconds: That blocking work takes, on either side of its moment.
+        full_seconds: For which each honest server of the origin has no place, whenever it has begun.
+        always_full: Servers that have no place for anybody, ever.
     """
 
     scheme: Scheme
@@ -86,6 +88,8 @@ class Plan:
     drops: int
     full_disks: int
     slowest_work_seconds: float
+    full_seconds: float
+    always_full: int
 
 
 def draw(random: Random) -> Plan:
@@ -127,4 +131,6 @@ def draw(random: Random) -> Plan:
         drops=0 if is_quiet else random.choice([0, 1, 5]),
         full_disks=0 if is_quiet else random.choice([0, 0, 0, 2]),
         slowest_work_seconds=random.choice([0.0, 0.001, 0.05]),
+        full_seconds=random.choice([0.0, 0.0, 0.0, 2.0, 20.0]),
+        always_full=random.choice([0, 0, 1]),
     )

@@ -134,6 +134,7 @@ class _Course:
         replicas = [f"replica-{each}" for each in range(self._world.plan.replicas) if each != number]
         mirrors = [mirror.name for mirror in self._mirrors]
         others = [*self._origin.honest, *mirrors, *replicas, *(liar.name for liar in self._liars)]
+        others += self._origin.full
         chosen = [name for name in others if name != sure and self._random.random() < 0.5]
         peers = [sure, *chosen]
         self._random.shuffle(peers)

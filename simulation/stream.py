@@ -246,10 +246,16 @@ class Connection:
 
 
 class SimulatedStream(trio.abc.HalfCloseableStream):
-    """One side of a connection."""
+    """One side of a connection.
+
+    Attributes:
+        connection: Which.
+        client: The node that connected.
+    """
 
     def __init__(self, connection: Connection, outgoing: Pipe, incoming: Pipe) -> None:
         self.connection = connection
+        self.client = connection.client
         self._outgoing = outgoing
         self._incoming = incoming
         self._closed = False

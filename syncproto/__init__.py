@@ -4,6 +4,7 @@ A driver reads bytes from wherever they come, feeds them to a ``Connection``, ha
 yields, and sends the bytes that ``Connection.send`` returns.  The wire is specified in ``docs/protocol.md``.
 """
 
+from syncproto.allowance import UNASKED_BURST, UNASKED_PER_SECOND, Allowance
 from syncproto.codec import Frame, decode, encode
 from syncproto.connection import Connection
 from syncproto.errors import (
@@ -22,6 +23,7 @@ from syncproto.errors import (
     RequestIdInUse,
     SyncProtocolError,
     TooManyRequests,
+    TooManyUnasked,
     TruncatedStream,
     UnexpectedMessage,
     UnknownKind,
@@ -65,6 +67,9 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "PROTOCOL_VERSION",
     "RANGE_OVERHEAD_BYTES",
+    "UNASKED_BURST",
+    "UNASKED_PER_SECOND",
+    "Allowance",
     "Answer",
     "Cancel",
     "Changes",
@@ -102,6 +107,7 @@ __all__ = [
     "Subscribe",
     "SyncProtocolError",
     "TooManyRequests",
+    "TooManyUnasked",
     "TruncatedStream",
     "UnexpectedMessage",
     "UnknownKind",

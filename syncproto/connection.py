@@ -59,6 +59,7 @@ from syncproto.requests import Requests, max_proof_bytes, why_no_answer
 # More pings without a pong tell nothing new of the peer.
 MAX_PINGS: Final = 8
 # A server refuses the requests above its limit one by one; a peer that goes on is not confused but hostile.
+# As many cancels may cross answers: a client can only cancel what it believes to be in flight.
 EXCESS_REQUESTS_FACTOR: Final = 2
 
 
@@ -87,6 +88,8 @@ class Connection:
         self._pings: set[int] = set()
         self._pongs_owed: set[int] = set()
         self._last_request_id = 0
+        # Cancels that may still come for what was answered: each answer allows one more.
+        self._vain_cancels = self._max_vain_cancels
         self._failure: RemoteProtocolError | None = None
 
     @property
@@ -115,6 +118,10 @@ class Connection:
     def max_answer_bytes(self) -> int:
         """The longest proof that the peer accepts in one frame, 0 before its hello."""
         return 0 if self.peer is None else self.peer.max_frame_bytes - RANGE_OVERHEAD_BYTES
+
+    @property
+    def _max_vain_cancels(self) -> int:
+        return EXCESS_REQUESTS_FACTOR * self.hello.max_requests
 
     def is_in_flight(self, request_id: int) -> bool:
         """Whether a request waits for its answer, and the client still wants that."""
@@ -231,7 +238,8 @@ class Connection:
             raise NotAllowedNow(frame.name, reason)
         if frame.kind in (Kind.RANGE, Kind.CHANGES):
             _check_length(frame, max_proof_bytes(request) + RANGE_OVERHEAD_BYTES)
-        self._requests.answer(frame.request_id, frame.kind)
+        if self._requests.answer(frame.request_id, frame.kind):
+            self._vain_cancels = min(self._vain_cancels + 1, self._max_vain_cancels)
 
     # Receiving.
 
@@ -336,9 +344,13 @@ class Connection:
 
     def _receive_cancel(self, cancel: Cancel) -> bool:
         wanted = self._requests.is_wanted(cancel.request_id)
-        # Where it is not, the answer and the cancel have crossed, and nothing is left to do.
         if wanted:
             self._requests.cancel(cancel.request_id)
+        elif self._vain_cancels:
+            # The answer and the cancel have crossed, and nothing is left to do.
+            self._vain_cancels -= 1
+        else:
+            raise UnexpectedMessage("Cancel", "no answer is left that it could have crossed")
         return wanted
 
     def _receive_answer(self, answer: Answer) -> bool:

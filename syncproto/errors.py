@@ -21,6 +21,7 @@
         ├── OversizedAnswer       a proof with more bytes than its request allowed
         ├── RepeatedRequestId     a request with the id of one that is still in flight
         ├── TooManyRequests       far more requests in flight than were announced
+        ├── TooManyUnasked        far more heads and pings than anybody needs
         └── TruncatedStream       the stream ended inside a frame, or before the peer's hello
 
 An ``Error`` *message* is none of these: a peer that answers with a typed refusal behaves well.  Every class
@@ -191,6 +192,16 @@ class TooManyRequests(RemoteProtocolError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the peer has more than {limit} requests in flight: close the connection")
         self.limit = limit
+
+
+class TooManyUnasked(RemoteProtocolError):
+    """The peer sends heads and pings without end, which nobody asked for one by one."""
+
+    def __init__(self, per_second: int) -> None:
+        super().__init__(
+            f"the peer sent far more than {per_second} heads and pings a second: close the connection"
+        )
+        self.per_second = per_second
 
 
 class TruncatedStream(RemoteProtocolError):

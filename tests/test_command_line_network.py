@@ -19,6 +19,8 @@ from merkledb import ChangeProof, Database, HistoryGone, Revision, Snapshot, roo
 from merklesync.options import address_of
 from merklesync.serving import is_loopback
 from server import Server, open_listeners
+from server.farewell import refuse
+from syncproto import Error, ErrorCode
 from tests.command_line import (
     DEADLINE_SECONDS,
     content,
@@ -27,6 +29,7 @@ from tests.command_line import (
     finish,
     run,
     serving,
+    standard_input,
     start,
     succeed,
     succeed_json,
@@ -158,6 +161,56 @@ def stalling_relay(address: str, max_bytes: int) -> Iterator[str]:
 
     with listening(partial(trio.serve_listeners, relay)) as relay_address:
         yield relay_address
+
+
+@contextmanager
+def full_at_first(store: Path, refusals: int) -> Iterator[str]:
+    """Serve a store, but refuse the first connections as a server does that is full; give the address."""
+    left = refusals
+    full = Error(0, ErrorCode.OVERLOADED, "all places are taken: try again", 1)
+    with merkledb.open(store, scheme=None, readonly=True) as database:
+        server = Server(database)
+
+        async def answer(stream: trio.SocketStream) -> None:
+            nonlocal left
+            left -= 1
+            await (server._handle(stream) if left < 0 else refuse(stream, full))
+
+        with listening(partial(trio.serve_listeners, answer)) as address:
+            yield address
+
+
+def test_a_sync_waits_for_a_server_that_is_full(tmp_path: Path, store: Path) -> None:
+    """Both where it asks which scheme a new store needs, and where it copies."""
+    with full_at_first(store, 1) as address:
+        result = run("sync", tmp_path / "copy", "--from", address, "--root", ROOT)
+        assert result.exit_code == 0, result.output
+        assert f"Note: {address}: it is overloaded: all places are taken: try again; waiting" in result.stderr
+    assert content(tmp_path / "copy") == PAIRS
+    with full_at_first(store, 5) as address:
+        succeed("put", tmp_path / "other", "a key", "a value")
+        document = succeed_json("sync", tmp_path / "other", "--from", address, "--root", ROOT, "--replace")
+    assert document["root"] == ROOT
+
+
+def test_a_new_replica_waits_for_a_server_that_is_full(tmp_path: Path, store: Path) -> None:
+    with full_at_first(store, 2) as address:
+        lines = f"{ROOT}\n".encode()
+        with standard_input(lines):
+            assert ROOT in succeed("follow", tmp_path / "replica", "--from", address, "--roots", "-")
+
+
+def test_the_status_of_a_server_that_is_full_says_so_at_once(tmp_path: Path, store: Path) -> None:
+    with full_at_first(store, 1_000) as address:
+        sentence = fail(1, "status", address)
+        assert sentence == (
+            f"every peer that answers is overloaded ({address}: it is overloaded: "
+            "all places are taken: try again): try again later, or name another peer"
+        )
+        fill(tmp_path / "mine", PAIRS)
+        document = succeed_json("status", tmp_path / "mine", "--from", address)
+        assert document["situation"] == "peers overloaded"
+        assert document["peers"][0]["standing"].startswith("it is overloaded")
 
 
 def test_a_sync_makes_a_verified_copy(tmp_path: Path, address: str) -> None:

@@ -21,6 +21,7 @@ A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 ADDRESS = Address("127.0.0.1", 1)
 B_AT_6 = f"revision 6, root {B.hex()}"
 SILENCE = Silence(ADDRESS, "Connection refused")
+OVERLOADED = SILENCE._replace(reason="it is overloaded: full", retry_seconds=0.5)
 
 
 def peer(root: bytes | None, revision: int = 0, hasher: str = "blake3", **retains: bool) -> MetPeer:
@@ -52,6 +53,8 @@ AT_A = replica(A, 5)
         (AT_A, [peer(EMPTY_ROOT, 0), peer(None)], Situation.PEERS_BEHIND),
         (AT_A, [SILENCE, peer(B, 4)], Situation.PEERS_BEHIND),
         (AT_A, [SILENCE, SILENCE], Situation.NO_PEER_REACHABLE),
+        (AT_A, [SILENCE, OVERLOADED], Situation.PEERS_OVERLOADED),
+        (AT_A, [OVERLOADED, peer(A, 5)], Situation.IN_SYNC),
         (AT_A, [peer(B, 6, hasher="sha256")], Situation.NO_PEER_REACHABLE),
         (AT_A, [peer(B, 6, hasher="md5")], Situation.NO_PEER_REACHABLE),
         (NEW, [peer(A, 5)], Situation.FIRST_COPY),
@@ -193,9 +196,11 @@ async def test_a_peer_that_greets_and_does_not_answer_was_met(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (encode(Error(0, ErrorCode.OVERLOADED, "full", 5)).data, "it refused: full"),
+        (encode(Error(0, ErrorCode.OVERLOADED, "full", 5)).data, "it is overloaded: full"),
+        (encode(Error(0, ErrorCode.SHUTTING_DOWN, "bye")).data, "it refused: bye"),
         (encode(Goodbye()).data, "it does not speak merklesync: "),
-        (b"", "it does not speak merklesync: "),
+        (b"", "it closed the connection without a word: "),
+        (b"HTTP", "it does not speak merklesync: "),
         (None, "it said nothing within 10 seconds"),
     ],
 )
@@ -214,3 +219,4 @@ async def test_a_peer_that_does_not_greet_is_told_apart(
         nursery.cancel_scope.cancel()
     assert isinstance(silence, Silence)
     assert silence.reason.startswith(reason)
+    assert silence.retry_seconds == (0.005 if "overloaded" in reason else None)

@@ -19,10 +19,12 @@ from manager import (
     RequestTimeout,
     RootLacking,
 )
-from manager.client import MAX_FORGOTTEN_ROOTS, OUTBOX_FRAMES, PeerClient
+from manager.client import MAX_FORGOTTEN_ROOTS, MESSAGES_PER_STEP, OUTBOX_FRAMES, PeerClient
 from manager.peer import peer_at
 from merkledb import Scheme
+from server import ServerLimits
 from syncproto import (
+    UNASKED_BURST,
     Cancel,
     Changes,
     Connection,
@@ -209,6 +211,125 @@ async def test_a_subscriber_hears_the_head_now_and_whenever_it_changes(autojump_
         await trio.sleep(5)
         assert heard == [Head(1, ROOT, 7, 0), Head(1, ROOT, 8, 0)]
         assert line.client.requests_in_flight == 0, "a subscription is no request"
+
+
+def head_frames(request_id: int, count: int) -> bytes:
+    """Return heads without a root, the shortest there are, as they travel."""
+    return encode(Head(request_id, None, 0, 0)).data * count
+
+
+class Steps(trio.abc.Instrument):
+    """Counts heads that are heard in each step of the event loop."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.most = 0
+
+    def hear(self, head: Head) -> None:
+        self.heard += 1
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.heard = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.most = max(self.most, self.heard)
+
+
+async def test_heads_that_come_together_are_heard_once_and_a_flood_ends_the_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a megabyte of heads blocked the event loop for a second."""
+    decoded: list[int] = []
+    steps, heard = Steps(), 0
+
+    class Counting(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            decoded.append(0)
+
+    receive = Connection._receive
+
+    def counting(connection: Connection, message: Message) -> bool:
+        if decoded:
+            decoded[-1] += 1
+        return receive(connection, message)
+
+    def hear(head: Head) -> None:
+        nonlocal heard
+        heard += 1
+        steps.hear(head)
+
+    async with a_line() as line:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.client.subscribe, hear)
+            (subscribe,) = await line.hear()
+            assert isinstance(subscribe, Subscribe)
+            await line.say(Head(subscribe.request_id, ROOT, 1, 1))
+        monkeypatch.setattr(Connection, "_receive", counting)
+        trio.lowlevel.add_instrument(steps)
+        trio.lowlevel.add_instrument(counter := Counting())
+        await line.stream.send_all(head_frames(subscribe.request_id, 250_000 // 10))
+        await line.client.closing.wait()
+        trio.lowlevel.remove_instrument(counter)
+        trio.lowlevel.remove_instrument(steps)
+        assert isinstance(line.client.failure, PeerMisbehaved)
+        assert "heads and pings a second" in str(line.client.failure)
+    assert sum(decoded) <= UNASKED_BURST + 1
+    assert max(decoded) <= MESSAGES_PER_STEP
+    assert steps.most == 1
+    assert heard <= 2 + UNASKED_BURST / MESSAGES_PER_STEP
+
+
+async def test_pings_without_end_are_misbehaviour(autojump_clock: MockClock) -> None:
+    async with a_line() as line:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, line)
+            await line.stream.send_all(
+                b"".join(encode(Ping(number)).data for number in range(1, UNASKED_BURST + 2))
+            )
+            await line.client.closing.wait()
+            nursery.cancel_scope.cancel()
+        assert isinstance(line.client.failure, PeerMisbehaved)
+
+
+async def test_a_last_word_is_heard_though_sending_fails_before_it_is_read(
+    autojump_clock: MockClock,
+) -> None:
+    """A server that is full closes without waiting for our hello."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(encode(Error(0, ErrorCode.OVERLOADED, "full", 500)).data)
+    await theirs.aclose()
+    client = PeerClient(ours, hello(), Scheme(), Limits())
+    client._post(encode(Ping(1)).data)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client._write)
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.failure is None
+        await client._read()
+        nursery.cancel_scope.cancel()
+    assert isinstance(client.failure, PeerRefused)
+
+
+async def drain(line: Line) -> None:
+    while await line.stream.receive_some():
+        pass
+
+
+async def test_as_many_heads_as_an_honest_server_sends_are_welcome_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    heads: list[Head] = []
+    async with a_line() as line:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.client.subscribe, heads.append)
+            (subscribe,) = await line.hear()
+            assert isinstance(subscribe, Subscribe)
+            await line.say(Head(subscribe.request_id, ROOT, 1, 1))
+        for number in range(2, 3 * UNASKED_BURST):
+            await trio.sleep(ServerLimits().head_pause_seconds)
+            await line.say(Head(subscribe.request_id, ROOT, number, 1))
+            await trio.testing.wait_all_tasks_blocked()
+        assert line.client.failure is None
+    assert [head.revision for head in heads] == list(range(1, 3 * UNASKED_BURST))
 
 
 async def test_a_peer_that_does_not_say_what_its_head_is_times_out(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """Syncs from servers that lie, stall, cut off, answer late or twice, send junk, or refuse."""
 
 import logging
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -13,21 +14,24 @@ from trio.testing import MockClock
 from manager import (
     ConnectionLost,
     Limits,
+    Manager,
     NoPeersLeft,
     PairTooLarge,
     Peer,
     PeerMisbehaved,
+    PeersOverloaded,
     PeerState,
     PeerUnreachable,
     RequestTimeout,
     SchemeDiffers,
+    Situation,
     TargetGone,
     VerificationFailed,
 )
 from merkledb import EMPTY_ROOT, Branch, Database, RangeProof, Reason, Scheme
-from syncproto import PROTOCOL_VERSION, Error, ErrorCode, Goodbye, Hello, Range, encode
+from syncproto import PROTOCOL_VERSION, Error, ErrorCode, Goodbye, Hello, Range, State, encode
 from tests import fake_servers
-from tests.fake_servers import Answer, Asked, Conversation, FakeServer, ScriptedServer
+from tests.fake_servers import Answer, Asked, Conversation, FakeServer, InEventLoop, ScriptedServer
 from tests.stores import new_database
 from tests.syncing import applied_keys, assert_same, some_pairs, sync_from
 
@@ -439,8 +443,196 @@ async def test_a_server_that_refuses_the_connection_says_why(autojump_clock: Moc
     refusal = Error(0, ErrorCode.OVERLOADED, "too many connections", 50)
     with new_database(some_pairs(20)) as source, new_database() as database:
         full = Greeter(source, lambda hello: encode(hello).data + encode(refusal).data)
-        with pytest.raises(NoPeersLeft, match="overloaded: too many connections"):
+        with pytest.raises(PeersOverloaded, match="overloaded: too many connections"):
             await sync_from([full], source.root, database)
+
+
+class Full(FakeServer):
+    """Refuses every connection before any greeting, for so many seconds."""
+
+    def __init__(self, database: Database, seconds: float, name: str = "full", *, retry: int = 500) -> None:
+        super().__init__(database, name)
+        self._until = trio.current_time() + seconds
+        self._refusal = Error(0, ErrorCode.OVERLOADED, "all places are taken", retry)
+
+    async def greet(self, conversation: Conversation) -> None:
+        if trio.current_time() >= self._until:
+            await super().greet(conversation)
+            return
+        await conversation.send(self._refusal)
+        await conversation.stream.aclose()
+
+
+async def test_a_full_peer_is_tried_again_when_it_says_until_it_has_a_place(
+    autojump_clock: MockClock,
+) -> None:
+    """It was taken for a wrong address: four refusals, within two seconds, ended the sync."""
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        full = Full(source, 60.0)
+        progress = await sync_from([full], source.root, database)
+        assert_same(database, source)
+    limits = Limits()
+    assert 60 / limits.overload_backoff_seconds <= full.connections <= 60 / 0.5
+    assert trio.current_time() < 60 + 2 * limits.overload_backoff_seconds
+    assert progress.peers[0].state is PeerState.CONNECTED
+
+
+async def test_a_peer_that_is_full_for_ever_is_given_up_after_long_and_is_no_wrong_address(
+    autojump_clock: MockClock,
+) -> None:
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        with pytest.raises(PeersOverloaded, match="full: overloaded: all places are taken") as caught:
+            await sync_from([Full(source, 1e9), unreachable()], source.root, database)
+        waited, limits = trio.current_time(), Limits()
+        assert limits.overload_patience_seconds <= waited
+        assert waited <= limits.overload_patience_seconds + 2 * limits.overload_backoff_seconds
+    assert not isinstance(caught.value, PeerUnreachable)
+
+
+@pytest.mark.parametrize("retry", [1, 20_000, 3_600_000])
+async def test_how_long_a_full_peer_is_left_alone_has_bounds_whatever_it_says(
+    retry: int, autojump_clock: MockClock
+) -> None:
+    limits = Limits()
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        full = Full(source, 1e9, retry=retry)
+        with pytest.raises(PeersOverloaded):
+            await sync_from([full], source.root, database)
+    assert trio.current_time() <= limits.overload_patience_seconds + limits.max_backoff_seconds
+    longest = limits.max_backoff_seconds if retry > 1 else limits.overload_backoff_seconds
+    shortest = min(retry / 1000, limits.max_backoff_seconds / 2)
+    most = limits.overload_patience_seconds / max(shortest, limits.overload_backoff_seconds / 2)
+    assert limits.overload_patience_seconds / longest <= full.connections <= most + 8
+
+
+async def test_who_follows_a_peer_that_is_full_says_so_and_waits_for_ever(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        async with trio.open_nursery() as nursery:
+            full = Full(source, 3 * Limits().overload_patience_seconds)
+            manager = Manager(database, [full.peer(nursery)], trust_peers=True, processor=InEventLoop())
+            nursery.start_soon(manager.follow)
+            situations = []
+            for _ in range(2):
+                await trio.sleep(2 * Limits().overload_patience_seconds)
+                situations.append(manager.progress.situation)
+            assert situations == [Situation.PEERS_OVERLOADED, Situation.IN_SYNC]
+            nursery.cancel_scope.cancel()
+        assert_same(database, source)
+
+
+async def test_peers_that_are_full_hold_up_nobody_who_has_another(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(500)) as source, new_database() as database:
+        full = [Full(source, 1e9, "always"), Full(source, 1.0, "for a while")]
+        honest = ScriptedServer(source, fake_servers.after(0.5), "honest")
+        progress = await sync_from([*full, honest], source.root, database)
+        assert_same(database, source)
+    assert progress.peers[0].state is PeerState.OVERLOADED
+    assert progress.peers[1].keys > 0, "it is used as soon as it has a place"
+    assert trio.current_time() < 20
+
+
+async def test_a_connection_that_has_to_make_room_is_opened_again_and_costs_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    class Rotating(FakeServer):
+        answers = 0
+
+        async def answer(self, conversation: Conversation, request: Asked) -> None:
+            if conversation.connection.our_state is State.ENDED:
+                return
+            await super().answer(conversation, request)
+            self.answers += 1
+            if self.answers % 3 == 0 and conversation.connection.our_state is State.OPEN:
+                await conversation.send(Error(0, ErrorCode.OVERLOADED, "others wait for their turn", 500))
+                await conversation.stream.aclose()
+
+    with new_database(some_pairs(500)) as source, new_database() as database:
+        server = Rotating(source)
+        await sync_from([server], source.root, database)
+        assert_same(database, source)
+    assert server.connections > Limits().max_failures
+
+
+# Transports that are not ours.
+
+
+class TransportError(Exception):
+    """What a transport of somebody else's raises; it knows none of ours."""
+
+
+def raising(error: Exception, cause: Exception | None = None) -> Peer:
+    async def fail() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise error from cause
+
+    return Peer("strange", fail)
+
+
+TLS = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (raising(TransportError("no circuit")), "no connection: TransportError: no circuit"),
+        (raising(TransportError()), "no connection: TransportError"),
+        (raising(trio.BrokenResourceError(), TLS), "no connection: .SSL: CERTIFICATE_VERIFY_FAILED"),
+        (raising(ExceptionGroup("two", [OSError(111, "refused")])), "no connection: Connection refused"),
+        (raising(TransportError("two\nlines\x1b[1m")), "TransportError: two lines "),
+    ],
+)
+async def test_whatever_a_transport_raises_is_a_failed_attempt_of_its_peer(
+    peer: Peer, reason: str, autojump_clock: MockClock
+) -> None:
+    with new_database(some_pairs(200)) as source, new_database() as database:
+        with pytest.raises(PeerUnreachable, match=f"strange: .*{reason}"):
+            await sync_from([peer], source.root, database)
+        progress = await sync_from([peer, FakeServer(source)], source.root, database)
+        assert_same(database, source)
+    assert "no connection" in progress.peers[0].reason
+
+
+class StrangeStream(trio.abc.Stream):
+    """A stream that fails in a way of its own, when it is first received from or sent to, and closed."""
+
+    def __init__(self, stream: trio.abc.Stream, *, sends: bool) -> None:
+        self._stream = stream
+        self._sends = sends
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._sends:
+            raise TransportError("cannot send") from TLS
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await self._stream.receive_some(max_bytes)
+        raise TransportError("cannot receive") from TLS
+
+    async def aclose(self) -> None:
+        raise TransportError("cannot close")
+
+
+@pytest.mark.parametrize("sends", [False, True])
+async def test_whatever_a_stream_raises_is_a_lost_connection_of_its_peer(
+    sends: bool, autojump_clock: MockClock
+) -> None:
+    with new_database(some_pairs(200)) as source, new_database() as database:
+        behind, honest = FakeServer(source, "behind"), FakeServer(source, "honest")
+
+        async def open_strange() -> trio.abc.Stream:
+            return StrangeStream(await behind.open_stream(), sends=sends)
+
+        async with trio.open_nursery() as nursery:
+            behind.peer(nursery)
+            strange = Peer("strange", open_strange)
+            with pytest.raises(NoPeersLeft, match=r"the connection broke: .SSL: CERT"):
+                await sync_from([strange], source.root, database)
+            await sync_from([strange, honest], source.root, database)
+            nursery.cancel_scope.cancel()
+        assert_same(database, source)
 
 
 # Error codes.
@@ -501,7 +693,7 @@ async def test_an_overloaded_peer_is_asked_again_no_sooner_than_it_says(autojump
 
 @pytest.mark.parametrize(
     ("code", "detail"),
-    [(ErrorCode.OVERLOADED, 10), (ErrorCode.INTERNAL, None), (ErrorCode.SHUTTING_DOWN, None)],
+    [(ErrorCode.INTERNAL, None), (ErrorCode.SHUTTING_DOWN, None)],
 )
 async def test_a_peer_that_always_refuses_is_given_up(
     code: ErrorCode, detail: int | None, autojump_clock: MockClock
@@ -511,6 +703,18 @@ async def test_a_peer_that_always_refuses_is_given_up(
         with pytest.raises(NoPeersLeft):
             await sync_from([server], source.root, database)
         assert len(server.requests) <= 3 * Limits().max_failures
+
+
+async def test_a_peer_that_greets_and_is_then_overloaded_for_ever_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        server = ScriptedServer(source, fake_servers.refuse(ErrorCode.OVERLOADED, 10))
+        with pytest.raises(PeersOverloaded):
+            await sync_from([server], source.root, database)
+    limits = Limits()
+    assert trio.current_time() <= limits.overload_patience_seconds + 2 * limits.overload_backoff_seconds
+    assert len(server.requests) <= 3 * limits.overload_patience_seconds / limits.overload_backoff_seconds
 
 
 @pytest.mark.parametrize("code", [ErrorCode.BAD_REQUEST, ErrorCode.SCHEME_MISMATCH])

@@ -144,6 +144,32 @@ async def test_a_liar_about_changes_is_dropped_and_named_when_another_peer_can_s
     assert progress.keys == 0, "nothing had to be copied in full"
 
 
+async def test_a_peer_that_is_too_busy_to_show_that_nothing_has_changed_is_asked_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    refusals = 0
+
+    async def busy_at_first(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        nonlocal refusals
+        is_asked = isinstance(request, GetChanges) and request.old_root == request.new_root
+        if is_asked and refusals < 3:
+            refusals += 1
+            await conversation.send(Error(request.request_id, ErrorCode.OVERLOADED, "busy", 10))
+        else:
+            await fake_servers.after(0.3)(server, conversation, request)
+
+    with new_source(some_pairs(500)) as source, new_database() as copy:
+        await a_copy_behind(source, copy)
+        liar = ScriptedServer(source.database, fake_servers.tamper_changes(altered_value), "liar")
+        honest = ScriptedServer(source.database, busy_at_first, "honest")
+        progress = await sync_from([liar, honest], source.root, copy)
+        assert_same(copy, source.database)
+    assert refusals
+    assert_dropped_and_named(progress, caplog)
+    assert progress.keys == 0, "nothing had to be copied in full"
+
+
 @pytest.mark.parametrize(("script", "reason"), PLAIN.values(), ids=PLAIN)
 async def test_a_proof_that_could_hold_for_no_content_is_a_lie_by_itself(
     script: Answer, reason: Reason, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture

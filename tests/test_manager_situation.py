@@ -12,6 +12,8 @@ from manager import (
     PeerError,
     PeerFacts,
     PeerFailure,
+    PeerRefused,
+    PeersOverloaded,
     PeerUnreachable,
     ProofRejected,
     RequestTimeout,
@@ -65,6 +67,7 @@ IN_SYNC = Facts(
 BEHIND = IN_SYNC._replace(is_at_target=False, peers=[peer(NEWER, 6)])
 NEW = BEHIND._replace(head=None, revision=0, is_first=True, copies_in_full=True)
 UNTRIED, FAILED = away(has_failed=False), away(has_failed=True)
+FULL = FAILED._replace(is_overloaded=True)
 DENYING = peer(NEWER, 6, lacks_target=True)
 
 CASES: list[tuple[str, Facts, Situation]] = [
@@ -98,6 +101,9 @@ CASES: list[tuple[str, Facts, Situation]] = [
     ("in sync, and nobody is there", IN_SYNC._replace(peers=[FAILED, FAILED]), Situation.NO_PEER_REACHABLE),
     ("nobody is there", BEHIND._replace(peers=[FAILED]), Situation.NO_PEER_REACHABLE),
     ("nobody for a first copy", NEW._replace(peers=[FAILED]), Situation.NO_PEER_REACHABLE),
+    ("one is full", BEHIND._replace(peers=[FAILED, FULL]), Situation.PEERS_OVERLOADED),
+    ("in sync, and all are full", IN_SYNC._replace(peers=[FULL, FULL]), Situation.PEERS_OVERLOADED),
+    ("one is full, another is there", IN_SYNC._replace(peers=[FULL, peer()]), Situation.IN_SYNC),
     ("one not tried yet", BEHIND._replace(peers=[FAILED, UNTRIED]), Situation.CATCHING_UP),
     ("changes", BEHIND, Situation.CATCHING_UP),
     ("ranges", BEHIND._replace(copies_in_full=True), Situation.COPYING),
@@ -149,6 +155,7 @@ def test_a_head_that_is_not_above_what_was_reached_is_nothing_new(heads: list[Se
 
 LOST = ConnectionLost("gone")
 LACKING = RootLacking(NEWER, ErrorCode.HISTORY_GONE, "gone")
+OVERLOAD = PeerRefused(ErrorCode.OVERLOADED, "full", 500)
 LIE = ProofRejected(Reason.WRONG_ROOT, "")
 
 
@@ -160,6 +167,9 @@ LIE = ProofRejected(Reason.WRONG_ROOT, "")
         ([LACKING, PairRefused(9, 5)], PairTooLarge),
         ([LACKING, LIE, LOST], VerificationFailed),
         ([LOST, NothingToShow()], NoPeersLeft),
+        ([LOST, OVERLOAD], PeersOverloaded),
+        ([OVERLOAD, NothingToShow()], NoPeersLeft),
+        ([OVERLOAD, LACKING], TargetGone),
     ],
 )
 def test_the_error_is_of_the_kind_that_says_most(errors: list[PeerError], kind: type[NoPeersLeft]) -> None:

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from merkledb import CorruptDatabase, KeyTooLong, Scheme
 from server import Server, ServerLimits
-from server.limits import LINGER_SECONDS, MIN_SEND_BYTES_PER_SECOND
+from server.limits import LINGER_SECONDS, MIN_SEND_BYTES_PER_SECOND, SEND_BYTES
 from syncproto import (
     MAX_CONTROL_BYTES,
     Cancel,
@@ -21,6 +21,7 @@ from syncproto import (
     Goodbye,
     Head,
     Hello,
+    Message,
     Ping,
     Pong,
     Range,
@@ -403,11 +404,15 @@ async def test_refusing_is_itself_limited(database: FakeDatabase, autojump_clock
     server = Server(database, limits=ServerLimits(max_connections=1), workers=VirtualWorkers())
     async with running(server) as site:
         await site.greeted()
-        clients = [await site.client() for _ in range(3)]
-        received = [len(await client.receive_all()) for client in clients]
-        assert sorted(received) == [0, 0, 1]
-        await trio.sleep(2 * LINGER_SECONDS)
-        assert len(await (await site.client()).receive_all()) == 1
+        began = trio.current_time()
+        for _ in range(3):
+            client = await site.client()
+            await trio.testing.wait_all_tasks_blocked()
+            assert isinstance(await client.receive(), Error)
+        # Each was told why, and only the last is still waited for to close first.
+        assert trio.current_time() == began
+        assert await client.receive() is None
+        assert trio.current_time() - began <= LINGER_SECONDS
 
 
 async def test_what_a_refused_client_has_sent_is_read_before_the_connection_is_closed(
@@ -562,8 +567,30 @@ async def test_a_longer_message_has_longer_to_be_read(
     async with running(Server(database, limits=limits, workers=VirtualWorkers()), lockstep=True) as site:
         client = await site.greeted()
         await client.send(client.get_range(database.root, max_bytes=32 << 20))
-        await trio.sleep(20)
-        assert pairs_of(await client.receive()) == database.content
+        messages: list[Message] = []
+        while not messages:
+            await trio.sleep(0.9)
+            data = await client.stream.receive_some(MIN_SEND_BYTES_PER_SECOND)
+            assert data, "it was cut off"
+            messages = list(client.connection.receive_data(data))
+        assert pairs_of(messages[0]) == database.content
+
+
+@pytest.mark.parametrize(
+    ("value_bytes", "patience_seconds"),
+    [(900_000, ServerLimits().send_timeout_seconds), (20 << 20, ServerLimits().large_timeout_seconds)],
+)
+async def test_who_takes_nothing_of_an_answer_is_not_waited_for_however_long_it_is(
+    database: FakeDatabase, value_bytes: int, patience_seconds: float, autojump_clock: MockClock
+) -> None:
+    database.content = {b"a": bytes(value_bytes)}
+    server = Server(database, workers=VirtualWorkers())
+    async with running(server, lockstep=True) as site:
+        client = await site.greeted()
+        await client.send(client.get_range(database.root, max_bytes=32 << 20))
+        await client.stream.receive_some(SEND_BYTES)
+        await trio.sleep(patience_seconds + 1 + 2 * LINGER_SECONDS)
+        assert (server.counters.connections_open, server.counters.timeouts) == (0, 1)
 
 
 async def test_a_client_that_does_not_read_is_not_read_from(

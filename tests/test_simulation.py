@@ -50,6 +50,7 @@ EVENTS = {
     "network: parted",
     "network: stalled",
     "reached",
+    "refused: full",
     "retarget",
 }
 DIGESTS = """

@@ -279,6 +279,21 @@ def test_the_answer_to_a_cancelled_request_is_swallowed_once(answer: Message) ->
         received(one, answer)
 
 
+def test_no_more_cancels_are_ignored_than_answers_could_have_crossed() -> None:
+    """They end nowhere else, so a flood of them would be handled in one step."""
+    one, other = greeted_pair()
+    most = EXCESS_REQUESTS_FACTOR * SERVER_HELLO.max_requests
+    vain = encode(Cancel(77)).data
+    assert list(other.receive_data(vain * most)) == []
+    # With each answer one more may have crossed it, however often that happens.
+    for number in range(1, 3 * most):
+        assert list(other.receive_data(one.send(GetHead(number)))) == [GetHead(number)]
+        assert list(one.receive_data(other.send(Head(number, ROOT, 1, 1)))) != []
+        assert list(other.receive_data(encode(Cancel(number)).data)) == []
+    with pytest.raises(UnexpectedMessage, match="no answer is left that it could have crossed"):
+        list(other.receive_data(vain))
+
+
 def test_a_cancel_that_crossed_the_answer_is_left_out() -> None:
     one, other = greeted_pair()
     list(other.receive_data(one.send(get_range(1))))

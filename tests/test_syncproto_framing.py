@@ -125,3 +125,17 @@ def test_a_large_proof_in_small_pieces_arrives_whole() -> None:
     proof = bytes(range(256)) * 4000
     data = encode(Range(1, proof)).data
     assert fed([data[cut : cut + 1000] for cut in range(0, len(data), 1000)]) == [Range(1, proof)]
+
+
+@given(st.lists(strategies.messages, min_size=1), st.integers(1, 5000))
+def test_what_is_left_in_the_buffer_is_never_more_than_one_unfinished_frame(
+    messages: list[Message], piece_bytes: int
+) -> None:
+    frames = [encode(message).data for message in messages]
+    data, longest = b"".join(frames), max(map(len, frames))
+    buffer = FrameBuffer()
+    for at in range(0, len(data), piece_bytes):
+        buffer.feed(data[at : at + piece_bytes])
+        take_all(buffer)
+        assert len(buffer) < longest
+    assert len(buffer) == 0

@@ -1,0 +1,199 @@
+"""Who holds the places of a server, and who gives one up when a newcomer finds all of them taken.
+
+Places belong to networks, not to whoever is busy: one IPv4 address is a network, and so are the first 64 bits
+of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they take
+turns.
+
+::
+
+    a place is free, and the network is below its limit    the newcomer takes it
+    all are taken, and another network holds at least      that network gives one up, at once
+      two more than the newcomer's
+    all are taken, and some client asks nothing            that client gives its place up
+    all are taken, or the network is at its limit          who held a place for long enough gives it up, in
+                                                           the newcomer's network if it holds any
+    otherwise                                              the newcomer is told when to try again
+
+Who gives a place up is told why, and gets a moment for the answers under way.  A large pair needs longer, so
+nobody has to leave who is sent one; few are, and who takes nothing of one is not waited for.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+import trio
+
+from server.conversation import Conversation
+from server.counters import Counters
+from server.limits import MAX_LEAVING, ServerLimits
+
+# The network of streams that tell no address, such as those of a Unix socket.
+UNKNOWN_NETWORK: Final = ""
+_IPV6_NETWORK_BITS: Final = 64
+
+
+def network_of(stream: trio.abc.Stream) -> str:
+    """Return the network of a client: its IPv4 address, or the /64 of its IPv6 address."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return UNKNOWN_NETWORK
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        # The client has gone already.
+        return UNKNOWN_NETWORK
+    # The name of a Unix socket is a text, or bytes.
+    return network_at(name[0]) if isinstance(name, tuple) else UNKNOWN_NETWORK
+
+
+def network_at(host: str) -> str:
+    """Return the network that an address, as a socket tells it, belongs to."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, _IPV6_NETWORK_BITS), strict=False))
+
+
+class Place:
+    """One place of a server, and who holds it.
+
+    Attributes:
+        network: Of the client.
+        taken_at: When it was taken.
+        conversation: With the client; None before it has begun.
+    """
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.taken_at = trio.current_time()
+        self.conversation: Conversation | None = None
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether it cannot be given up at this moment."""
+        return self.conversation is None or self.conversation.has_large_proof
+
+
+class Places:
+    """The places of one server.
+
+    Args:
+        limits: How many there are, and for how long they are safe.
+        counters: Of the server.
+    """
+
+    def __init__(self, limits: ServerLimits, counters: Counters) -> None:
+        self._limits = limits
+        self._counters = counters
+        # In the order in which they were taken, so that a simulation does the same each time.
+        self._held: dict[Place, None] = {}
+        # Told to leave, and not gone yet; the first was told first.
+        self._leaving: deque[Place] = deque()
+
+    def take(self, network: str) -> Place | None:
+        """Return a place for a newcomer, for which another may have to leave; None where there is none."""
+        if not self._has_room(network) and not self._make_room(network):
+            return None
+        place = Place(network)
+        self._held[place] = None
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Note that the connection is closed that had a place."""
+        self._held.pop(place, None)
+        if place in self._leaving:
+            self._leaving.remove(place)
+
+    def _has_room(self, network: str) -> bool:
+        return len(self._held) < self._limits.max_connections and not self._is_at_limit(network)
+
+    def _is_at_limit(self, network: str) -> bool:
+        if network == UNKNOWN_NETWORK:
+            # It may be any number of machines.
+            return False
+        held = sum(place.network == network for place in self._held)
+        return held >= self._limits.max_connections_per_network
+
+    def _make_room(self, network: str) -> bool:
+        """Let somebody leave for a newcomer; return whether somebody does."""
+        found = self._who_leaves(network)
+        if found is None:
+            return False
+        if len(self._leaving) >= MAX_LEAVING:
+            # So many newcomers have a right to a place that nobody gets more time to leave.
+            first = self._leaving[0].conversation
+            if first is not None:
+                first.cut_off()
+            return False
+        place, reason = found
+        assert place.conversation is not None
+        del self._held[place]
+        self._leaving.append(place)
+        self._counters.connections_displaced += 1
+        place.conversation.displace(f"all places are taken, and {reason}: connect again")
+        return True
+
+    def _who_leaves(self, network: str) -> tuple[Place, str] | None:
+        """Return who gives a place up, and why; None where nobody has to."""
+        all_loose = [place for place in self._held if not place.is_firm]
+        own = [place for place in all_loose if place.network == network]
+        if self._is_at_limit(network):
+            return _idlest(own) or self._longest(own)
+        richest = self._richest(network)
+        if richest:
+            return _first_to_leave(richest), "your address holds more of them than another that needs one"
+        return _idlest(all_loose) or self._longest(own or all_loose)
+
+    def _richest(self, newcomer: str) -> list[Place]:
+        """Return the places of the networks that hold most, if they hold more than a fair share."""
+        counts = Counter(place.network for place in self._held)
+        most = max(counts.values(), default=0)
+        # With one more than the newcomer's network, both would only change their roles.
+        if most < counts[newcomer] + 2:
+            return []
+        return [place for place in self._held if counts[place.network] == most and not place.is_firm]
+
+    def _longest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
+        """Return who has held a place for long enough that it is another's turn."""
+        now, limits = trio.current_time(), self._limits
+        tired = [
+            place
+            for place in places
+            if (talk := place.conversation) is not None
+            and now - place.taken_at
+            >= (limits.subscriber_spared_seconds if talk.is_subscribed else limits.turn_seconds)
+        ]
+        if not tired:
+            return None
+        return _first_to_leave(tired), "others wait for their turn"
+
+
+def _idlest(places: Iterable[Place]) -> tuple[Place, str] | None:
+    """Return who has asked nothing for long; subscribers come last, and the longest silence first."""
+    idle = [
+        (not talk.is_subscribed, talk.idle_seconds, place)
+        for place in places
+        if (talk := place.conversation) is not None and not talk.is_spared
+    ]
+    if not idle:
+        return None
+    return max(idle, key=lambda each: each[:2])[2], "you asked nothing for a while"
+
+
+def _first_to_leave(places: Iterable[Place]) -> Place:
+    """Return who loses least: who waits for no answer, then who is no subscriber, then who came first."""
+
+    def loses_least(place: Place) -> tuple[bool, bool, float, float]:
+        talk = place.conversation
+        assert talk is not None
+        return not talk.is_busy, not talk.is_subscribed, talk.idle_seconds, -place.taken_at
+
+    return max(places, key=loses_least)
