@@ -57,6 +57,7 @@ class Goals:
         self._patience_seconds = patience_seconds
         self._since = 0.0
         self._answers = 0
+        self._proven_at: float | None = None
         self._revisions: dict[bytes, int | None] = {}
 
     @property
@@ -89,11 +90,26 @@ class Goals:
             self._set_goal(self.target)
         self._since = now
         self._answers = 0
+        self._proven_at = None
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
 
     def count_answer(self) -> None:
         """Note that something was fetched since the goal became the goal."""
         self._answers += 1
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether a part of the goal's own content was verified since it became the goal."""
+        return self._proven_at is not None
+
+    @property
+    def quiet_since(self) -> float:
+        """When a part of the goal's content was verified last, or else when it became the goal."""
+        return self._since if self._proven_at is None else self._proven_at
+
+    def note_proven(self, now: float) -> None:
+        """Note that a part of the goal's content was verified."""
+        self._proven_at = now
 
     def _set_goal(self, goal: Target) -> None:
         self.goal = goal

@@ -78,11 +78,17 @@ class Ledger:
 
     @property
     def is_done(self) -> bool:
-        """Whether the newest target is what the database shows, and nothing under way leads elsewhere."""
+        """Whether the database shows the newest target, its number too, and nothing leads elsewhere."""
         target, standing = self.goals.target, self.standing
-        return (
-            target is not None and standing.is_at_rest and standing.shows(target.root) and not self._applying
-        )
+        if target is None or self._applying or not standing.is_at_rest:
+            return False
+        return standing.shows(target.root) and not standing.lacks_number(target)
+
+    @property
+    def wants_number(self) -> bool:
+        """Whether the head is the goal, but for the number of its revision."""
+        goal = self.goals.goal
+        return goal is not None and not self._applying and self.standing.lacks_number(goal)
 
     @property
     def wants_roll_back(self) -> bool:
@@ -107,6 +113,8 @@ class Ledger:
         """Note the newest target; it becomes the goal at once when nothing else is under way."""
         self.goals.aim(target)
         if self.goals.is_newest:
+            # The goal may have come back under another number.
+            self.wake()
             return
         if self.standing.is_at_rest and self.standing.shows(target.root):
             self._advance(now)
@@ -259,6 +267,8 @@ class Ledger:
         piece = Piece(verified, before, proof_bytes, memory_bytes)
         self._verified.append(piece)
         self.goals.count_answer()
+        if self.goals.goal is not None and piece.root == self.goals.goal.root:
+            self.goals.note_proven(trio.current_time())
         self.wake()
         return piece
 
@@ -315,6 +325,12 @@ class Ledger:
             shares_of(kept, [(work.start, work.share) for work in self._everything()]),
         )
         return ranges, encode_saved(saved)
+
+    def postpone(self) -> None:
+        """Note that what was to be applied is not on disk, and waits for the writer again."""
+        self._verified = self._applying + self._verified
+        self._applying = []
+        self._call_off_what_leads_away()
 
     def settle(self, ranges: RangeMap, standing: Standing, now: float) -> None:
         """Note that what was to be applied is on disk.

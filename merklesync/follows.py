@@ -161,7 +161,8 @@ class _Teller(NamedTuple):
             return
         done = f" ({progress.share:.0%} is done)" if progress.situation in _WORK else ""
         reasons = "".join(f"; {peer.name}: {peer.reason}" for peer in progress.peers if peer.reason)
-        note(f"{sentence(progress.situation)}{done}{reasons}")
+        lack = f" ({progress.reason})" if progress.reason else ""
+        note(f"{sentence(progress.situation)}{done}{lack}{reasons}")
 
 
 def _describe(progress: Progress) -> dict[str, Any]:
@@ -173,6 +174,7 @@ def _describe(progress: Progress) -> dict[str, Any]:
         "synced_keys": progress.keys,
         "synced_changes": progress.changes,
         "share": progress.share,
+        "reason": progress.reason,
         "peers": [
             {
                 "name": peer.name,
@@ -218,6 +220,8 @@ class _Follower:
         self._following = trio.CancelScope()
         # Whether no target will be named after the present one.
         self._is_last = False
+        # The root and number that were told last, or that there were at the start.
+        self._told: tuple[bytes | None, int] | None = None
 
     async def run(self, address: Address | None) -> None:
         """Follow until a signal comes, or the last of the targets is reached."""
@@ -256,15 +260,16 @@ class _Follower:
     async def _read_targets(self, source: Path) -> None:
         await read_targets(source, self._aim, note)
         self._is_last = True
-        head = self._database.head
-        await self._end_at(None if head is None else head.root)
+        await self._end_at_last()
 
     def _aim(self, target: Target) -> None:
         self._manager.update_target(*target)
 
-    async def _end_at(self, root: bytes | None) -> None:
-        """End when the last target is what the database shows, and all is done that is to be done for it."""
-        if self._is_last and self._manager.target in (None, root):
+    async def _end_at_last(self) -> None:
+        """End when the database shows the last target, and all is done that is to be done for it."""
+        progress = self._manager.progress
+        is_told = self._told == (progress.root, progress.revision)
+        if self._is_last and (progress.target is None or (self._manager.is_at_target and is_told)):
             if self._hook is not None:
                 await self._hook.finished()
             self._following.cancel()
@@ -275,6 +280,7 @@ class _Follower:
         """Say, for each root, that the database shows it."""
         head = self._database.head
         first: Reached | None = None
+        self._told = (None, 0) if head is None else (head.root, head.number)
         if head is not None and head.number and not self._database.written_locally:
             first = Reached(head.root, head.number, head.keys)
             await self._tell_root(first)
@@ -288,7 +294,8 @@ class _Follower:
         if self._hook is not None:
             self._hook.offer(reached)
         await _aside(self._teller.root, reached)
-        await self._end_at(reached.root)
+        self._told = (reached.root, reached.revision)
+        await self._end_at_last()
 
     async def _tell_situations(self) -> None:
         """Say how the replica stands: when that changes for more than a moment, and while work goes on."""

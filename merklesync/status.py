@@ -155,14 +155,17 @@ def _show_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) ->
 
 
 def _look(database: Database) -> _Look:
-    saved = _saved(database)
+    saved, revisions = _saved(database), database.revisions()
     replica = Replica(
         database.scheme,
         database.head,
         is_local=database.written_locally,
         target=None if saved is None else saved.target.root,
+        known={}
+        if database.written_locally
+        else {revision.number: revision.root for revision in reversed(revisions)},
     )
-    return _Look(describe_head(database), replica, database.revisions(), database.catching_up, saved)
+    return _Look(describe_head(database), replica, revisions, database.catching_up, saved)
 
 
 def _saved(database: Database) -> Saved | None:
