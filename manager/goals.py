@@ -57,7 +57,8 @@ class Goals:
         self._patience_seconds = patience_seconds
         self._since = 0.0
         self._answers = 0
-        self._proven_at: float | None = None
+        self._is_proven = False
+        self._quiet_since = 0.0
         self._revisions: dict[bytes, int | None] = {}
 
     @property
@@ -90,7 +91,7 @@ class Goals:
             self._set_goal(self.target)
         self._since = now
         self._answers = 0
-        self._proven_at = None
+        self._is_proven = False
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
 
     def count_answer(self) -> None:
@@ -100,16 +101,26 @@ class Goals:
     @property
     def is_proven(self) -> bool:
         """Whether a part of the goal's own content was verified since it became the goal."""
-        return self._proven_at is not None
+        return self._is_proven
 
     @property
     def quiet_since(self) -> float:
-        """When a part of the goal's content was verified last, or else when it became the goal."""
-        return self._since if self._proven_at is None else self._proven_at
+        """Since when nothing was verified of any goal, though there was one to be reached."""
+        return self._quiet_since
 
     def note_proven(self, now: float) -> None:
         """Note that a part of the goal's content was verified."""
-        self._proven_at = now
+        self._is_proven = True
+        self._quiet_since = now
+
+    def doubt(self, now: float) -> None:
+        """Forget that a part of the goal's content was verified, for no further one is."""
+        self._is_proven = False
+        self._quiet_since = now
+
+    def excuse(self, now: float) -> None:
+        """Count from now on for how long nothing is verified."""
+        self._quiet_since = now
 
     def _set_goal(self, goal: Target) -> None:
         self.goal = goal

@@ -132,6 +132,16 @@ class Ledger:
         self._advance(now)
         self.wake()
 
+    def abandon_goal(self, now: float) -> None:
+        """Make the newest target the goal, and call off what is asked for at the present one.
+
+        Whoever announced it may never answer, and nobody else is to wait for that.
+        """
+        for out in list(self._out):
+            self._call_off(out)
+            self._shelves.put([out.work])
+        self.give_up_goal(now)
+
     def follow_time(self, now: float) -> None:
         """Let the goal give way when it is time to."""
         if self.goals.gives_way_at <= now:
@@ -140,6 +150,7 @@ class Ledger:
     def _advance(self, now: float, *, is_last_step: bool = False) -> None:
         if self._is_at_goal():
             self.tally.begin()
+            self.goals.excuse(now)
         self.goals.advance(now, more_patience=is_last_step)
         self._call_off_what_leads_away()
         assert self.goals.goal is not None

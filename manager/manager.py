@@ -44,10 +44,17 @@ from merkledb import Database, MerkleDBError, Revision
 
 
 class _Announced(NamedTuple):
-    """A head that a peer announced, and whether the peer is believed."""
+    """A head that peers announced.
+
+    Attributes:
+        target: Root and number.
+        is_believed: Whether a peer that is believed did so.
+        announcers: All of that kind that did.
+    """
 
     target: Target
     is_believed: bool
+    announcers: tuple[PeerSession, ...]
 
 
 class Manager:
@@ -88,6 +95,8 @@ class Manager:
         self.limits = limits or Limits()
         self._target: Target | None = None
         self._target_is_announced = False
+        # Who announced the target, and the goal.
+        self._announcers: dict[bytes, tuple[PeerSession, ...]] = {}
         # Whether whoever announced the target is believed; a target that was named always is.
         self._target_is_believed = True
         self._replace = replace
@@ -141,6 +150,10 @@ class Manager:
 
     def _follow_head(self, announced: _Announced) -> None:
         """Go to a head that a peer announced."""
+        goal = self._ledger.goals.goal if self._ledger is not None else None
+        # They may announce something else by the time that this turns out to be nowhere.
+        kept = {} if goal is None else {goal.root: self._announcers.get(goal.root, ())}
+        self._announcers = kept | {announced.target.root: announced.announcers}
         self._aim(announced.target, is_announced=True, is_believed=announced.is_believed)
 
     def _aim(self, target: Target, *, is_announced: bool = False, is_believed: bool = True) -> None:
@@ -152,7 +165,7 @@ class Manager:
             goals = self._ledger.goals
             if not was_believed and not goals.is_newest and not goals.is_proven:
                 # Nothing was fetched of what took its place only because there was nothing better to do.
-                self._ledger.give_up_goal(trio.current_time())
+                self._ledger.abandon_goal(trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -424,11 +437,15 @@ class Manager:
         best, target = self._best_announced(), self._target
         if best is None or target == best.target:
             return
-        is_believed = self._target_is_believed or self._ledger.goals.is_proven
-        is_open = target is not None and not self._ledger.is_done
-        revision = max(self._reached_revision, (target.revision if target is not None else None) or 0)
-        if (best.is_believed, best.target.revision or 0) > (is_believed and is_open, revision):
-            self._follow_head(best)
+        # A target of which nothing can be had gives way to whatever there is above what is here.
+        is_lost = not self._target_is_believed and not self._ledger.goals.is_proven
+        if target is not None and not is_lost:
+            may_lead = best.is_believed or self._ledger.is_done
+            if not may_lead or (best.target.revision or 0) <= max(
+                self._reached_revision, target.revision or 0
+            ):
+                return
+        self._follow_head(best)
 
     def _best_announced(self) -> _Announced | None:
         """Return the announced head with the highest revision above what is here, if peers are trusted.
@@ -440,7 +457,8 @@ class Manager:
             heads = [session.offered for session in sessions]
             newest = newest_announced([head for head in heads if head is not None], self._reached_revision)
             if newest is not None:
-                return _Announced(newest, is_believed)
+                announcers = [each for each in sessions if each.head and each.head.root == newest.root]
+                return _Announced(newest, is_believed, tuple(announcers))
         return None
 
     async def _watch_heads(self, ledger: Ledger) -> None:
@@ -449,29 +467,38 @@ class Manager:
             now = trio.current_time()
             quiet_at = ledger.goals.quiet_since + self.limits.unproven_seconds
             if not ledger.is_done and quiet_at <= now and not self._sync.writer.large_pairs.is_at_work:
-                self._doubt_target()
+                self._doubt_goal()
             self._consider_heads()
             times = [quiet_at, *(session.disbelieved_until for session in self._sessions)]
             await ledger.wait_until(min((time for time in times if time > now), default=float("inf")))
 
-    def _doubt_target(self) -> None:
+    def _doubt_goal(self) -> None:
         """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
         assert self._ledger is not None
-        goal, head = self._ledger.goals.goal, self._ledger.standing.head
-        if goal is None or self._target is None or goal.root != self._target.root:
+        ledger, now = self._ledger, trio.current_time()
+        goal, head = ledger.goals.goal, ledger.standing.head
+        ledger.goals.doubt(now)
+        if goal is None:
             return
         self._disbelieve(goal.root)
         best = self._best_announced()
-        if best is not None:
+        if best is not None and best.target.root != goal.root:
             self._follow_head(best)
-        elif head is not None and self._is_confirmed(head):
-            self._stay_at(head)
+        elif not (head is not None and self._is_confirmed(head) and self._stay_at(head)):
+            ledger.give_up_goal(now)
 
     def _disbelieve(self, root: bytes) -> None:
-        """Note that a head that was announced cannot be had."""
-        self._target_is_believed = False
+        """Note that a root that was announced cannot be had, whatever its announcers say by now."""
         for session in self._sessions:
-            session.disbelieve(root)
+            shows_it = session.head is not None and session.head.root == root
+            if shows_it or session in self._announcers.get(root, ()):
+                session.disbelieve(root)
+        target = self._target
+        if target is not None:
+            announcers = self._announcers.get(target.root, ())
+            self._target_is_believed = target.root != root and (
+                not announcers or any(session.is_believed for session in announcers)
+            )
 
     def _is_confirmed(self, head: Revision) -> bool:
         """Whether a peer that is believed shows what is here."""

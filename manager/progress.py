@@ -53,7 +53,7 @@ class PeerProgress:
         root: The root of its head, as it says; None when it has none, or is not connected.
         revision: The number of its head, as it says.
         is_followed: Whether it announces new heads, so that root and revision are those of the present one.
-        lacks_head: Whether nobody could show anything of that head when it was asked for.
+        lacks_head: Whether nobody could show anything of the last of its heads that was asked for.
     """
 
     name: str

@@ -117,7 +117,7 @@ class PeerSession:
             root=head.root,
             revision=head.revision,
             is_followed=head.is_followed,
-            lacks_head=self.head is not None and self._denied == (head.root, head.revision),
+            lacks_head=self.head is not None and not self.is_believed,
         )
 
     @property
@@ -148,14 +148,13 @@ class PeerSession:
         return self._disbelieved_until
 
     def disbelieve(self, root: bytes) -> None:
-        """Follow none of its heads for a while, where its head is this root, which nobody shows."""
-        if self.head is None or self.head.root != root:
-            return
-        denied, now = (root, self.head.revision), trio.current_time()
+        """Follow none of its heads for a while, for it announced a root that nobody shows."""
+        now, shows_it = trio.current_time(), self.head is not None and self.head.root == root
         # Several requests in flight may find out the same.
-        if denied != self._denied or self._disbelieved_until <= now:
+        if self._disbelieved_until <= now or (shows_it and self._denied is None):
             self._disbelieved_until = now + self._disbelief.failed()
-        self._denied = denied
+        if self.head is not None and shows_it:
+            self._denied = (root, self.head.revision)
 
     def believe(self, root: bytes) -> None:
         """Follow its heads as before, where its head is this root, all of which is here."""
@@ -389,7 +388,8 @@ class PeerSession:
         self._lacking_until = trio.current_time() + self._backoff.jittered(
             self._sync.limits.max_backoff_seconds
         )
-        self.disbelieve(lacking.root)
+        if self.head is not None and self.head.root == lacking.root:
+            self.disbelieve(lacking.root)
         if self._lacks_goal():
             self._reason = str(lacking)
             self._changed()

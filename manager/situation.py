@@ -64,7 +64,7 @@ class PeerFacts(NamedTuple):
         is_followed: Whether it announces its heads to us, so that what follows is true now.
         root: The root of its head; None when it has none, or is not connected.
         revision: The number of its head.
-        lacks_head: Whether it announced this head, and nobody could show anything of it.
+        lacks_head: Whether nobody could show anything of the last of its heads that was asked for.
     """
 
     is_connected: bool

@@ -121,7 +121,9 @@ def _target(replica: Replica, met: Sequence[MetPeer]) -> Target | None:
 
 def _leads_there(replica: Replica, peer: MetPeer) -> bool:
     """Return whether a peer can send changes from what the store shows."""
-    return replica.head is not None and bool(peer.retains.get(replica.head.root))
+    if replica.head is None:
+        return False
+    return peer.hello.root == replica.head.root or bool(peer.retains.get(replica.head.root))
 
 
 def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> PeerFacts:
