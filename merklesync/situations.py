@@ -157,9 +157,8 @@ def describe_standing(replica: Replica, peer: MetPeer | Silence) -> str:
             return f"shows the same root under a higher revision, {hello.revision:,}"
         return "shows the same root"
     if replica.known.get(hello.revision, hello.root) != hello.root:
-        return (
-            f"has diverged: revision {hello.revision:,} is another here: {_shown(hello.revision, hello.root)}"
-        )
+        shown = _shown(hello.revision, hello.root)
+        return f"has diverged: this revision has or had another content here: {shown}"
     if hello.revision < replica.followed_revision:
         return f"is behind, or has lost what it had: {_shown(hello.revision, hello.root)}"
     if hello.revision == replica.followed_revision:

@@ -43,13 +43,15 @@ def status(subject: str, *, addresses: tuple[Address, ...], as_json: bool) -> No
     somebody follows at the moment or not. What peers say is not proved.
 
     \b
-    in sync                   nothing newer is known
+    in sync                   the newest root that is to be had is here
     catching up               peers are ahead: changes bring STORE forward
     copying                   peers are ahead, and none has the root of STORE:
                               its content is copied in full
     first copy                STORE has never had a complete content
     peers behind              every peer is behind, or has lost what it had:
                               STORE stays as it is
+    diverged                  no peer shows what is here, and one shows another
+                              content under a revision that STORE has or had
     no peer knows the target  an unfinished sync needs a newer target
     no peer reachable         none answers; STORE stays as it is
     no target                 no peer has anything to show

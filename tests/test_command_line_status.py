@@ -95,8 +95,16 @@ def test_every_situation_has_a_sentence() -> None:
         (AT_A, peer(A, 5), "shows the same root"),
         (AT_A, peer(A, 7), "shows the same root under a higher revision, 7"),
         (replica(A, 5, is_local=True), peer(A, 7), "shows the same root"),
-        (AFTER_C, peer(B, 4), f"has diverged: revision 4 is another here: revision 4, root {B.hex()}"),
-        (AFTER_C, peer(B, 5), f"has diverged: revision 5 is another here: revision 5, root {B.hex()}"),
+        (
+            AFTER_C,
+            peer(B, 4),
+            f"has diverged: this revision has or had another content here: revision 4, root {B.hex()}",
+        ),
+        (
+            AFTER_C,
+            peer(B, 5),
+            f"has diverged: this revision has or had another content here: revision 5, root {B.hex()}",
+        ),
         (AT_A, peer(B, 4), f"is behind, or has lost what it had: revision 4, root {B.hex()}"),
         (AT_A, peer(B, 5), f"is not ahead, and shows another content: revision 5, root {B.hex()}"),
         (AT_A, peer(B, 6, A=True), f"is ahead, changes lead there: {B_AT_6}"),
