@@ -18,6 +18,7 @@ Invariants:
 """
 
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 from random import Random
 from typing import NamedTuple, NoReturn
 
@@ -41,6 +42,8 @@ from manager.survey import MAX_KNOWN_REVISIONS, known_revisions, require_replace
 from manager.work import Doubt
 from manager.writer import NO_ROOM, Writer
 from merkledb import Database, MerkleDBError, Revision
+
+_logger = getLogger(__name__)
 
 
 class _Announced(NamedTuple):
@@ -350,6 +353,8 @@ class Manager:
     def _note_room(self, lack: str) -> None:
         """Note why the machine has no room for what is to be written; empty when it has."""
         if lack != self._no_room:
+            if lack:
+                _logger.warning("%s: it is tried again", lack)
             self._no_room = lack
             self._publish()
 

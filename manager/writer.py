@@ -152,10 +152,8 @@ class Writer:
 
     async def _wait_for_room(self, error: Exception, tell: Callable[[str], None]) -> None:
         """Say why nothing can be written, and wait before the next attempt."""
-        seconds = self._pauses.failed()
-        _logger.warning("%s; trying again in %.1f seconds", error, seconds)
         tell(str(error))
-        await trio.sleep(seconds)
+        await trio.sleep(self._pauses.failed())
 
     def _note_room(self) -> None:
         """Note that there is room for what is written."""

@@ -51,6 +51,8 @@ class Plan:
         drops: How many connections are dropped.
         full_disks: How often a write finds no room.
         slowest_work_seconds: That blocking work takes, on either side of its moment.
+        misleads: Whether liars that are believed announce heads that can be proven and are not the newest, or
+            have other numbers.  Whoever believes them is to end at something true, and no more is promised.
     """
 
     scheme: Scheme
@@ -86,6 +88,7 @@ class Plan:
     drops: int
     full_disks: int
     slowest_work_seconds: float
+    misleads: bool
 
 
 def draw(random: Random) -> Plan:
@@ -127,4 +130,5 @@ def draw(random: Random) -> Plan:
         drops=0 if is_quiet else random.choice([0, 1, 5]),
         full_disks=0 if is_quiet else random.choice([0, 0, 0, 2]),
         slowest_work_seconds=random.choice([0.0, 0.001, 0.05]),
+        misleads=random.random() < 0.3,
     )
