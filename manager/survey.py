@@ -15,7 +15,7 @@ from manager.errors import InvalidProgress, LocalContent
 from manager.goals import Target
 from manager.saved import Saved, decode_saved
 from manager.standing import Standing, Start, all_at
-from merkledb import EMPTY_ROOT, Database
+from merkledb import EMPTY_ROOT, CorruptDatabase, Database
 
 _logger = getLogger(__name__)
 
@@ -68,8 +68,15 @@ def _read_progress(database: Database) -> Saved | None:
 
 
 def known_revisions(database: Database) -> Mapping[int, bytes]:
-    """Return which root is or was here under which number, as far as it is retained, older ones first."""
-    newest_first = database.revisions(limit=MAX_KNOWN_REVISIONS)
+    """Return which root is or was here under which number, as far as it is retained, older ones first.
+
+    It only tells how peers stand to what is here, so where the list is damaged a sync goes on without it.
+    """
+    try:
+        newest_first = database.revisions(limit=MAX_KNOWN_REVISIONS)
+    except CorruptDatabase as error:
+        _logger.warning("%s", error)
+        return {}
     return {revision.number: revision.root for revision in reversed(newest_first)}
 
 

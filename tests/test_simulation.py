@@ -156,7 +156,7 @@ def test_who_follows_outlasts_full_disks() -> None:
         outcome = Simulation(seed, plan=plan).run()
         assert outcome.violation is None, seed
         counts += outcome.counts
-    assert counts["tries again without room"] > SEEDS_FOR_A_DISK
+    assert counts["tries again without room"] >= SEEDS_FOR_A_DISK // 2
 
 
 def test_a_failing_seed_is_printed_with_the_way_to_replay_it(
