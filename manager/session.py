@@ -153,6 +153,8 @@ class PeerSession:
         # Several requests in flight may find out the same.
         if self._disbelieved_until <= now or (shows_it and self._denied is None):
             self._disbelieved_until = now + self._disbelief.failed()
+            # Whoever waits to follow its heads again has a time to wait for now.
+            self._sync.ledger.wake()
         if self.head is not None and shows_it:
             self._denied = (root, self.head.revision)
 

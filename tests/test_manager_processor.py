@@ -1,4 +1,4 @@
-"""Where blocking work runs: what the machine lacks for it is an error of its own, for it may have it later."""
+"""Where blocking work runs: what the machine lacks for it is an error of its own, and may be there later."""
 
 import subprocess
 import sys
