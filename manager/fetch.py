@@ -35,6 +35,7 @@ from manager.errors import (
     PeerRefused,
     ProofDoubted,
     RequestTimeout,
+    SyncError,
 )
 from manager.ledger import Ledger
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
@@ -85,7 +86,7 @@ class Sync:
     forgives: bool
     accuse: Callable[[Doubt], None]
     heard: Callable[[], None]
-    fail: Callable[[MerkleDBError], None]
+    fail: Callable[[SyncError | MerkleDBError], None]
 
     @property
     def is_crowded(self) -> bool:

@@ -57,6 +57,8 @@ class Goals:
         self._patience_seconds = patience_seconds
         self._since = 0.0
         self._answers = 0
+        self._is_proven = False
+        self._quiet_since = 0.0
         self._revisions: dict[bytes, int | None] = {}
 
     @property
@@ -89,11 +91,36 @@ class Goals:
             self._set_goal(self.target)
         self._since = now
         self._answers = 0
+        self._is_proven = False
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
 
     def count_answer(self) -> None:
         """Note that something was fetched since the goal became the goal."""
         self._answers += 1
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether a part of the goal's own content was verified since it became the goal."""
+        return self._is_proven
+
+    @property
+    def quiet_since(self) -> float:
+        """Since when nothing was verified of any goal, though there was one to be reached."""
+        return self._quiet_since
+
+    def note_proven(self, now: float) -> None:
+        """Note that a part of the goal's content was verified."""
+        self._is_proven = True
+        self._quiet_since = now
+
+    def doubt(self, now: float) -> None:
+        """Forget that a part of the goal's content was verified, for no further one is."""
+        self._is_proven = False
+        self._quiet_since = now
+
+    def excuse(self, now: float) -> None:
+        """Count from now on for how long nothing is verified."""
+        self._quiet_since = now
 
     def _set_goal(self, goal: Target) -> None:
         self.goal = goal

@@ -34,6 +34,11 @@ class LargePairs:
         self._starving = starving
         self._turn: trio.CancelScope | None = None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether somebody fetches a large pair at the moment, which may take long."""
+        return self._turn is not None
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Bound what is done inside, with memory reserved, once another peer waits for its turn.

@@ -78,11 +78,17 @@ class Ledger:
 
     @property
     def is_done(self) -> bool:
-        """Whether the newest target is what the database shows, and nothing under way leads elsewhere."""
+        """Whether the database shows the newest target, its number too, and nothing leads elsewhere."""
         target, standing = self.goals.target, self.standing
-        return (
-            target is not None and standing.is_at_rest and standing.shows(target.root) and not self._applying
-        )
+        if target is None or self._applying or not standing.is_at_rest:
+            return False
+        return standing.shows(target.root) and not standing.lacks_number(target)
+
+    @property
+    def wants_number(self) -> bool:
+        """Whether the head is the goal, but for the number of its revision."""
+        goal = self.goals.goal
+        return goal is not None and not self._applying and self.standing.lacks_number(goal)
 
     @property
     def wants_roll_back(self) -> bool:
@@ -107,6 +113,8 @@ class Ledger:
         """Note the newest target; it becomes the goal at once when nothing else is under way."""
         self.goals.aim(target)
         if self.goals.is_newest:
+            # The goal may have come back under another number.
+            self.wake()
             return
         if self.standing.is_at_rest and self.standing.shows(target.root):
             self._advance(now)
@@ -124,6 +132,16 @@ class Ledger:
         self._advance(now)
         self.wake()
 
+    def abandon_goal(self, now: float) -> None:
+        """Make the newest target the goal, and call off what is asked for at the present one.
+
+        Whoever announced it may never answer, and nobody else is to wait for that.
+        """
+        for out in list(self._out):
+            self._call_off(out)
+            self._shelves.put([out.work])
+        self.give_up_goal(now)
+
     def follow_time(self, now: float) -> None:
         """Let the goal give way when it is time to."""
         if self.goals.gives_way_at <= now:
@@ -132,6 +150,7 @@ class Ledger:
     def _advance(self, now: float, *, is_last_step: bool = False) -> None:
         if self._is_at_goal():
             self.tally.begin()
+            self.goals.excuse(now)
         self.goals.advance(now, more_patience=is_last_step)
         self._call_off_what_leads_away()
         assert self.goals.goal is not None
@@ -259,6 +278,8 @@ class Ledger:
         piece = Piece(verified, before, proof_bytes, memory_bytes)
         self._verified.append(piece)
         self.goals.count_answer()
+        if self.goals.goal is not None and piece.root == self.goals.goal.root:
+            self.goals.note_proven(trio.current_time())
         self.wake()
         return piece
 
@@ -315,6 +336,12 @@ class Ledger:
             shares_of(kept, [(work.start, work.share) for work in self._everything()]),
         )
         return ranges, encode_saved(saved)
+
+    def postpone(self) -> None:
+        """Note that what was to be applied is not on disk, and waits for the writer again."""
+        self._verified = self._applying + self._verified
+        self._applying = []
+        self._call_off_what_leads_away()
 
     def settle(self, ranges: RangeMap, standing: Standing, now: float) -> None:
         """Note that what was to be applied is on disk.

@@ -70,6 +70,10 @@ class Limits:
         forgive_seconds: The bound of the first time for which a peer stays dropped that is followed; each
             time it doubles.  A damaged answer of an honest peer is rare, and a liar's costs a request.
         max_forgive_seconds: The bound of every such time.
+        unproven_seconds: How long a head that a trusted peer announced is asked for without any further part
+            of it being verified, before another peer's head is followed instead.  Longer than an honest
+            answer takes on the slowest line: ``max_bytes`` at ``min_bytes_per_second``, and
+            ``request_timeout_seconds``.
         max_timeouts: Requests in a row that may time out before the connection is given up.
     """
 
@@ -98,6 +102,7 @@ class Limits:
     max_connect_failures: int = 4
     forgive_seconds: float = 1200.0
     max_forgive_seconds: float = 86_400.0
+    unproven_seconds: float = 60.0
     max_timeouts: int = 2
 
     def __post_init__(self) -> None:

@@ -17,12 +17,14 @@ Invariants:
 - ``run`` returns only when the database shows the newest target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from logging import getLogger
 from random import Random
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import trio
 
+from manager.backoff import Backoff
 from manager.errors import NothingToShow, PeerError, PeerFailure, SyncError
 from manager.fetch import Sync
 from manager.goals import Target
@@ -36,10 +38,26 @@ from manager.saved import ROOT_BYTES
 from manager.session import PeerSession
 from manager.situation import Facts, Situation, situation_of
 from manager.standing import Start, hello_of
-from manager.survey import require_replaceable, survey
+from manager.survey import MAX_KNOWN_REVISIONS, known_revisions, require_replaceable, survey
 from manager.work import Doubt
-from manager.writer import Writer
+from manager.writer import NO_ROOM, Writer
 from merkledb import Database, MerkleDBError, Revision
+
+_logger = getLogger(__name__)
+
+
+class _Announced(NamedTuple):
+    """A head that peers announced.
+
+    Attributes:
+        target: Root and number.
+        is_believed: Whether a peer that is believed did so.
+        announcers: All of that kind that did.
+    """
+
+    target: Target
+    is_believed: bool
+    announcers: tuple[PeerSession, ...]
 
 
 class Manager:
@@ -80,6 +98,10 @@ class Manager:
         self.limits = limits or Limits()
         self._target: Target | None = None
         self._target_is_announced = False
+        # Who announced the target, and the goal.
+        self._announcers: dict[bytes, tuple[PeerSession, ...]] = {}
+        # Whether whoever announced the target is believed; a target that was named always is.
+        self._target_is_believed = True
         self._replace = replace
         self._trust_peers = trust_peers
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
@@ -87,6 +109,10 @@ class Manager:
         self._ledger: Ledger | None = None
         self._sessions: list[PeerSession] = []
         self._reached_revision = 0
+        # What is or was here under which number of the source, the older ones first.
+        self._known: dict[int, bytes] = {}
+        # Why nothing can be written; empty while it can.
+        self._no_room = ""
         self._follows = False
         self._failure: SyncError | MerkleDBError | None = None
         self._scope = trio.CancelScope()
@@ -102,6 +128,11 @@ class Manager:
         """The newest target; None while nobody has named one."""
         return None if self._target is None else self._target.root
 
+    @property
+    def is_at_target(self) -> bool:
+        """Whether the database shows the newest target, under its number where that is known."""
+        return self._ledger is not None and self._ledger.is_done
+
     def update_target(self, root: bytes, revision: int | None = None) -> None:
         """Go to another root from now on, from the event loop of the sync, at any moment.
 
@@ -110,7 +141,8 @@ class Manager:
 
         Args:
             root: The root to reach, 32 bytes, from someone you trust.
-            revision: Its number at its source, if you know it; the database takes it over.
+            revision: Its number at its source, if you know it; the database takes it over, also where it
+                shows the root already under a lower one.
 
         Raises:
             ValueError: It is no root.
@@ -119,11 +151,24 @@ class Manager:
             raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
         self._aim(Target(root, revision))
 
-    def _aim(self, target: Target, *, is_announced: bool = False) -> None:
+    def _follow_head(self, announced: _Announced) -> None:
+        """Go to a head that a peer announced."""
+        goal = self._ledger.goals.goal if self._ledger is not None else None
+        # They may announce something else by the time that this turns out to be nowhere.
+        kept = {} if goal is None else {goal.root: self._announcers.get(goal.root, ())}
+        self._announcers = kept | {announced.target.root: announced.announcers}
+        self._aim(announced.target, is_announced=True, is_believed=announced.is_believed)
+
+    def _aim(self, target: Target, *, is_announced: bool = False, is_believed: bool = True) -> None:
         """Go to a target that the caller has named, or a peer announced."""
+        was_believed, self._target_is_believed = self._target_is_believed, is_believed
         self._target, self._target_is_announced = target, is_announced
         if self._ledger is not None:
             self._ledger.aim(target, trio.current_time())
+            goals = self._ledger.goals
+            if not was_believed and not goals.is_newest and not goals.is_proven:
+                # Nothing was fetched of what took its place only because there was nothing better to do.
+                self._ledger.abandon_goal(trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -134,8 +179,10 @@ class Manager:
         peers = tuple(session.progress for session in self._sessions) or self._idle_peers()
         if self._ledger is None:
             situation = Situation.NO_TARGET if self._target is None else Situation.CATCHING_UP
+            if self._no_room:
+                situation = Situation.NO_ROOM
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
-            return Progress(situation, self.target, None, 0, *counts, peers)
+            return Progress(situation, self.target, None, 0, *counts, peers, self._no_room)
         ledger, now = self._ledger, trio.current_time()
         tally, head = ledger.tally, ledger.standing.head
         keys_per_second, bytes_per_second = tally.rates(now)
@@ -154,6 +201,7 @@ class Manager:
             elapsed_seconds=tally.elapsed_seconds(now),
             seconds_left=tally.seconds_left(now),
             peers=peers,
+            reason=self._no_room,
         )
 
     def _idle_peers(self) -> tuple[PeerProgress, ...]:
@@ -166,10 +214,24 @@ class Manager:
             revision=self._reached_revision,
             is_first=head is None or head.number == 0,
             has_target=self._target is not None,
-            is_at_target=ledger.is_done,
+            is_at_target=ledger.is_done or self._is_only_tried(ledger),
             copies_in_full=ledger.copies_in_full,
             peers=[peer.facts for peer in peers],
+            follows_heads=self._trust_peers,
+            known=self._known_revisions(),
+            has_no_room=bool(self._no_room),
         )
+
+    def _is_only_tried(self, ledger: Ledger) -> bool:
+        """Whether the target is a head that could not be had before, while what is here is whole."""
+        has_head = not self._target_is_believed and ledger.standing.is_at_rest
+        return has_head and self._reached_revision > 0 and not ledger.goals.is_proven
+
+    def _known_revisions(self) -> Mapping[int, bytes]:
+        """Return the roots that were here by the numbers of the source; none where these are our own."""
+        target = self._target
+        has_numbers = self._trust_peers or (target is not None and target.revision is not None)
+        return self._known if has_numbers else {}
 
     def watch(self) -> ProgressStream:
         """Return an async iterator of the progress as it changes: the newest only; it ends with the run."""
@@ -184,6 +246,12 @@ class Manager:
         self._reached_streams.append(ReachedStream())
         return self._reached_streams[-1]
 
+    def _know(self, revisions: Mapping[int, bytes]) -> None:
+        """Note which root is here under which number."""
+        self._known.update(revisions)
+        while len(self._known) > MAX_KNOWN_REVISIONS:
+            del self._known[next(iter(self._known))]
+
     def _publish(self) -> None:
         if self._progress_streams:
             progress = self.progress
@@ -196,6 +264,9 @@ class Manager:
             assert self._ledger is not None
             revision = self._ledger.goals.revision_of(head.root)
             self._reached_revision = head.number if revision is None else revision
+            self._know({self._reached_revision: head.root})
+            for session in self._sessions:
+                session.believe(head.root)
             for stream in self._reached_streams:
                 stream.put(Reached(head.root, head.number, head.keys))
         self._publish()
@@ -214,6 +285,7 @@ class Manager:
                 VerificationFailed.
             WrongRoot: Somebody else wrote to the database meanwhile; the next run begins anew.
             MerkleDBError: The database cannot be written.
+            MachineExhausted: The machine has no memory or threads left.
         """
         try:
             ledger = await self._begin()
@@ -230,9 +302,11 @@ class Manager:
         With ``trust_peers``, what the peers announce becomes the target; else ``update_target`` names it.
         That no peer can be reached, or has the target, ends nothing: they are tried again, and ``progress``
         says so.  A peer that was dropped is tried again too, after a long time, as long as another is left.
+        A disk that is full, and whatever else the machine lacks for a while, ends nothing either: what is
+        here stays as it is and can be served, ``progress`` says what is wrong, and writing is tried again.
 
         Raises:
-            LocalContent, WrongRoot, MerkleDBError: As ``run``.
+            LocalContent, WrongRoot, MerkleDBError: As ``run``, but for DatabaseFull and TooManyReaders.
             NoPeersLeft: Every peer is dropped, for it lied, or cannot be talked to.
         """
         self._follows = True
@@ -251,7 +325,8 @@ class Manager:
 
     async def _begin(self) -> Ledger:
         """Look at the database, and open the books."""
-        start = await self._processor.run(self._prepare)
+        start, known = await self._prepare_somehow()
+        self._know(known)
         self._target = self._target or start.target
         self._reached_revision = self._revision_of(start)
         self._ledger = ledger = Ledger(start, self._target, self.limits, trio.current_time())
@@ -259,6 +334,29 @@ class Manager:
         self._sessions = [PeerSession(peer, self._sync, self._peer_changed) for peer in self.peers]
         self._publish()
         return ledger
+
+    async def _prepare_somehow(self) -> tuple[Start, Mapping[int, bytes]]:
+        """Look at the database; when following, as soon as the machine has room for that."""
+        pauses = Backoff(self.limits.backoff_seconds, self.limits.max_backoff_seconds, self._random)
+        while True:
+            try:
+                start = await self._processor.run(self._prepare)
+            except NO_ROOM as error:
+                if not self._follows:
+                    raise
+                self._note_room(str(error))
+                await trio.sleep(pauses.failed())
+            else:
+                self._note_room("")
+                return start
+
+    def _note_room(self, lack: str) -> None:
+        """Note why the machine has no room for what is to be written; empty when it has."""
+        if lack != self._no_room:
+            if lack:
+                _logger.warning("%s: it is tried again", lack)
+            self._no_room = lack
+            self._publish()
 
     def _make_sync(self, ledger: Ledger) -> Sync:
         writer = Writer(
@@ -268,6 +366,8 @@ class Manager:
             self._processor,
             replace=self._replace,
             applied=self._applied,
+            no_room=self._note_room if self._follows else None,
+            random=self._random,
         )
         return Sync(
             database=self.database,
@@ -287,7 +387,7 @@ class Manager:
     def _revision_of(self, start: Start) -> int:
         """Return below which revision no peer is followed; a number that was given here says nothing."""
         head = start.standing.head
-        return 0 if head is None or start.is_local else head.number
+        return 0 if head is None or start.standing.is_local else head.number
 
     async def _work(self, ledger: Ledger) -> None:
         """Run the sessions and the writer until the newest target is reached; when following, for ever."""
@@ -298,6 +398,8 @@ class Manager:
                 for session in self._sessions:
                     nursery.start_soon(session.run)
                 nursery.start_soon(self._write)
+                if self._trust_peers:
+                    nursery.start_soon(self._watch_heads, ledger)
                 while self._follows or not ledger.is_done:
                     await ledger.wait_until(float("inf"))
                 ledger.close()
@@ -327,20 +429,86 @@ class Manager:
 
     def _head_heard(self) -> None:
         """Look whether what peers announce is a new target."""
-        newest = self._newest_announced(self._newest_revision())
-        if newest is not None:
-            self._aim(newest, is_announced=True)
+        self._consider_heads()
         self._peer_changed()
 
-    def _newest_revision(self) -> int:
-        """Return the highest revision that was reached, or is on the way to be."""
-        revision = self._target.revision if self._target is not None else None
-        return max(self._reached_revision, revision or 0)
+    def _consider_heads(self) -> None:
+        """Go to the best of the announced heads, if it is better than the target.
 
-    def _newest_announced(self, above: int) -> Target | None:
-        """Return the announced head with the highest revision, if peers are trusted and it is ``above``."""
-        heads = [session.offered for session in self._sessions if session.offered is not None]
-        return newest_announced(heads, above) if self._trust_peers else None
+        Whoever announced a head that could not be had is believed less than every other peer, whatever the
+        number: its heads are followed only where nothing else is left to be done.
+        """
+        assert self._ledger is not None
+        best, target = self._best_announced(), self._target
+        if best is None or target == best.target:
+            return
+        # A target of which nothing can be had gives way to whatever there is above what is here.
+        is_lost = not self._target_is_believed and not self._ledger.goals.is_proven
+        if target is not None and not is_lost:
+            may_lead = best.is_believed or self._ledger.is_done
+            if not may_lead or (best.target.revision or 0) <= max(
+                self._reached_revision, target.revision or 0
+            ):
+                return
+        self._follow_head(best)
+
+    def _best_announced(self) -> _Announced | None:
+        """Return the announced head with the highest revision above what is here, if peers are trusted.
+
+        One that is not believed only where there is no other.
+        """
+        for is_believed in (True, False) if self._trust_peers else ():
+            sessions = [session for session in self._sessions if session.is_believed is is_believed]
+            heads = [session.offered for session in sessions]
+            newest = newest_announced([head for head in heads if head is not None], self._reached_revision)
+            if newest is not None:
+                announcers = [each for each in sessions if each.head and each.head.root == newest.root]
+                return _Announced(newest, is_believed, tuple(announcers))
+        return None
+
+    async def _watch_heads(self, ledger: Ledger) -> None:
+        """Follow another head where nobody shows anything of the present one, and try it again later."""
+        while not ledger.is_closed:
+            now = trio.current_time()
+            quiet_at = ledger.goals.quiet_since + self.limits.unproven_seconds
+            if not ledger.is_done and quiet_at <= now and not self._sync.writer.large_pairs.is_at_work:
+                self._doubt_goal()
+            self._consider_heads()
+            times = [quiet_at, *(session.disbelieved_until for session in self._sessions)]
+            await ledger.wait_until(min((time for time in times if time > now), default=float("inf")))
+
+    def _doubt_goal(self) -> None:
+        """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
+        assert self._ledger is not None
+        ledger, now = self._ledger, trio.current_time()
+        goal, head = ledger.goals.goal, ledger.standing.head
+        ledger.goals.doubt(now)
+        if goal is None:
+            return
+        self._disbelieve(goal.root)
+        best = self._best_announced()
+        if best is not None and best.target.root != goal.root:
+            self._follow_head(best)
+        elif not (head is not None and self._is_confirmed(head) and self._stay_at(head)):
+            ledger.give_up_goal(now)
+
+    def _disbelieve(self, root: bytes) -> None:
+        """Note that a root that was announced cannot be had, whatever its announcers say by now."""
+        for session in self._sessions:
+            shows_it = session.head is not None and session.head.root == root
+            if shows_it or session in self._announcers.get(root, ()):
+                session.disbelieve(root)
+        target = self._target
+        if target is not None:
+            announcers = self._announcers.get(target.root, ())
+            self._target_is_believed = target.root != root and (
+                not announcers or any(session.is_believed for session in announcers)
+            )
+
+    def _is_confirmed(self, head: Revision) -> bool:
+        """Whether a peer that is believed shows what is here."""
+        heads = [session.head for session in self._sessions if session.is_believed]
+        return any(shown is not None and shown.root == head.root for shown in heads)
 
     def _peer_changed(self) -> None:
         """Look whether anything can still be expected of any peer, on the way to the goal."""
@@ -363,27 +531,45 @@ class Manager:
             # Where nobody is left to ask, nobody will call this again.
             self._peer_changed()
             return
-        announced = self._newest_announced(self._reached_revision)
-        if announced is not None and announced.root != self.target:
-            self._aim(announced, is_announced=True)
-            return
-        head = ledger.standing.head
-        if self._target_is_announced and ledger.standing.is_at_rest and head is not None and head.number:
-            # It was never there, and nothing of it is here: what we have is the newest that there is.
-            self._aim(Target(head.root, self._reached_revision))
+        if self._trust_peers and self._target is not None and self._go_elsewhere(ledger, self._target.root):
             return
         if self._follows and not all(session.is_dropped for session in self._sessions):
             return
         failures = [(session.peer.name, self._hopeless(session)) for session in self._sessions]
         self._fail(no_peers_left(tuple(PeerFailure(name, error) for name, error in failures if error)))
 
+    def _go_elsewhere(self, ledger: Ledger, lost: bytes) -> bool:
+        """Go to the best head that may be had, or stay at what is here; return whether that could be done."""
+        self._disbelieve(lost)
+        best, head = self._best_announced(), ledger.standing.head
+        if best is not None and best.target.root != lost:
+            self._follow_head(best)
+            return True
+        # What is here is the newest that there is, but only a peer can say so, and a run that ends says that
+        # it has reached the newest.
+        if head is None or not (self._follows or self._is_confirmed(head)):
+            return False
+        return self._stay_at(head)
+
+    def _stay_at(self, head: Revision) -> bool:
+        """Make what is here the target, in place of an announced head of which nothing is here.
+
+        Returns:
+            Whether it could be done.
+        """
+        assert self._ledger is not None
+        if not (self._target_is_announced and self._ledger.standing.is_at_rest and head.number):
+            return False
+        self._aim(Target(head.root, self._reached_revision))
+        return True
+
     # In threads, for they touch the database.
 
-    def _prepare(self) -> Start:
-        """Return where the sync begins."""
+    def _prepare(self) -> tuple[Start, Mapping[int, bytes]]:
+        """Return where the sync begins, and which roots are known by their numbers."""
         start = survey(self.database)
         if self._target is not None:
             require_replaceable(self.database, self._target, replace=self._replace)
             if start.standing.is_at_rest and self.database.progress is not None:
                 self.database.set_progress(None)
-        return start
+        return start, {} if start.standing.is_local else known_revisions(self.database)

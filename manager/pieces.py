@@ -66,10 +66,17 @@ class Piece:
         return self.before._replace(root=self.root, doubt=None)
 
     def take(self) -> Verified:
-        """Return what to apply, and let go of it: who takes it is the last to hold it.  To be called once."""
+        """Return what to apply, and let go of it: who takes it is the last to hold it.
+
+        To be called once, unless it is put back.
+        """
         verified, self._verified = self._verified, None
         assert verified is not None
         return verified
+
+    def put_back(self, verified: Verified) -> None:
+        """Hold again what was taken, for it could not be applied yet."""
+        self._verified = verified
 
 
 def count(pieces: Sequence[Piece]) -> tuple[int, int, int]:

@@ -7,10 +7,13 @@ anyway.
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import trio
 
+from manager.errors import MachineExhausted
+
+_NO_THREAD: Final = "can't start new thread"
 Result = TypeVar("Result")
 
 
@@ -28,5 +31,17 @@ class OneThread:
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run the work in a thread; once begun it is waited for, also when cancelled."""
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        """Run the work in a thread; once begun it is waited for, also when cancelled.
+
+        Raises:
+            MachineExhausted: There is no memory for it, or no thread.
+        """
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        except MemoryError as error:
+            raise MachineExhausted("memory") from error
+        except RuntimeError as error:
+            # Python has no class of its own for a thread that the system refuses.
+            if str(error) != _NO_THREAD:
+                raise
+            raise MachineExhausted("thread") from error

@@ -54,6 +54,7 @@ class PeerProgress:
         root: The root of its head, as it says; None when it has none, or is not connected.
         revision: The number of its head, as it says.
         is_followed: Whether it announces new heads, so that root and revision are those of the present one.
+        lacks_head: Whether nobody could show anything of the last of its heads that was asked for.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PeerProgress:
     root: bytes | None = None
     revision: int = 0
     is_followed: bool = False
+    lacks_head: bool = False
 
     @property
     def facts(self) -> PeerFacts:
@@ -78,6 +80,7 @@ class PeerProgress:
             is_followed=self.is_followed,
             root=self.root,
             revision=self.revision,
+            lacks_head=self.lacks_head,
         )
 
 
@@ -121,6 +124,7 @@ class Progress:
         seconds_left: For the keys that are expected beyond those applied, at the smoothed rate; None while
             either is unknown, and while changes are fetched, for nobody says how many these are.
         peers: All peers, dropped ones included, in the caller's order.
+        reason: Why the last write failed, in the situation NO_ROOM; else empty.
     """
 
     situation: Situation
@@ -137,6 +141,7 @@ class Progress:
     elapsed_seconds: float
     seconds_left: float | None
     peers: tuple[PeerProgress, ...]
+    reason: str = ""
 
 
 ProgressStream: TypeAlias = NewestStream[Progress]

@@ -40,6 +40,7 @@ from manager.errors import (
     ClaimNotKept,
     ConnectionLost,
     GaveWay,
+    MachineExhausted,
     PairRefused,
     PeerError,
     PeerMisbehaved,
@@ -56,6 +57,7 @@ from manager.peer import Peer
 from manager.progress import PeerProgress, PeerState, SeenHead
 from manager.score import Score
 from manager.work import Doubt
+from manager.writer import NO_ROOM
 from merkledb import MerkleDBError
 from syncproto import ErrorCode, Head, Hello
 
@@ -98,8 +100,11 @@ class PeerSession:
         self._hopeless: PeerError | None = None
         self._lacking: RootLacking | None = None
         self._lacking_until = 0.0
-        # A root that it announced and did not have.
-        self._denied: bytes | None = None
+        # A head that it announced, root and number, and that nobody could show.
+        self._denied: tuple[bytes | None, int] | None = None
+        # How long none of its heads is followed after such a one.
+        self._disbelief = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
+        self._disbelieved_until = 0.0
         self._workers = 0
         self._timeouts = 0
         self._late_claims = 0
@@ -121,6 +126,7 @@ class PeerSession:
             root=head.root,
             revision=head.revision,
             is_followed=head.is_followed,
+            lacks_head=self.head is not None and not self.is_believed,
         )
 
     @property
@@ -136,9 +142,37 @@ class PeerSession:
 
     @property
     def offered(self) -> SeenHead | None:
-        """Its head, if it may have it: None where it did not have what it announced, or is of no use."""
-        is_offered = self._hopeless is None and (self.head is None or self.head.root != self._denied)
+        """Its head, if it may be had: None for a while after one that could not, or where it is of no use."""
+        is_offered = self._hopeless is None and self.disbelieved_until <= trio.current_time()
         return self.head if is_offered else None
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether the last of its heads that was followed could be had, or none was followed yet."""
+        return self._disbelief.failures == 0
+
+    @property
+    def disbelieved_until(self) -> float:
+        """Until when none of its heads is followed, in trio's seconds."""
+        return self._disbelieved_until
+
+    def disbelieve(self, root: bytes) -> None:
+        """Follow none of its heads for a while, for it announced a root that nobody shows."""
+        now, shows_it = trio.current_time(), self.head is not None and self.head.root == root
+        # Several requests in flight may find out the same.
+        if self._disbelieved_until <= now or (shows_it and self._denied is None):
+            self._disbelieved_until = now + self._disbelief.failed()
+            # Whoever waits to follow its heads again has a time to wait for now.
+            self._sync.ledger.wake()
+        if self.head is not None and shows_it:
+            self._denied = (root, self.head.revision)
+
+    def believe(self, root: bytes) -> None:
+        """Follow its heads as before, where its head is this root, all of which is here."""
+        if self.head is not None and self.head.root == root:
+            self._denied = None
+            self._disbelieved_until = 0.0
+            self._disbelief.succeeded()
 
     @property
     def is_dropped(self) -> bool:
@@ -262,7 +296,7 @@ class PeerSession:
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
         self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
-        if head.root != self._denied:
+        if (head.root, head.revision) != self._denied:
             # Should it come back to that root, it may have it then.
             self._denied = None
         if self._lacking is not None and self._lacking.root == head.root:
@@ -314,8 +348,11 @@ class PeerSession:
             doubt = Doubt(self, error.failure, error.end, trio.current_time())
         except PeerError as error:
             failure = error
-        except MerkleDBError as error:
-            self._sync.fail(error)
+        except (MerkleDBError, MachineExhausted) as error:
+            if not (self._sync.forgives and isinstance(error, NO_ROOM)):
+                self._sync.fail(error)
+            # The peer is not to blame, and what the machine lacks now it may have later.
+            self._pause(self._slowness.failed())
         else:
             self._request_succeeded(keys)
         finally:
@@ -366,7 +403,7 @@ class PeerSession:
             self._sync.limits.max_backoff_seconds
         )
         if self.head is not None and self.head.root == lacking.root:
-            self._denied = lacking.root
+            self.disbelieve(lacking.root)
         if self._lacks_goal():
             self._reason = str(lacking)
             self._changed()

@@ -3,9 +3,12 @@
 Pure: facts in, a ``Situation`` out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+_NOTHING_KNOWN: Final[Mapping[int, bytes]] = MappingProxyType({})
 
 
 class Situation(StrEnum):
@@ -13,9 +16,13 @@ class Situation(StrEnum):
 
     The database shows the newest target, so nothing is left to do:
 
-    - IN_SYNC: and a peer shows the same, or at least nothing newer is known.
+    - IN_SYNC: and a peer shows the same, or at least no peer that is followed shows anything newer.  (A newer
+      head that was announced and could not be had counts for nothing beside a peer that shows the same.)
     - PEERS_BEHIND: but every peer that is connected shows an older head, or none: it is behind, or has lost
       what it had.  Nothing here is touched by that; once a peer is ahead of us again, we follow it.
+    - DIVERGED: but no peer shows the same, and at least one shows another content under a number that our
+      content has or had: it lost what it had and began again, or two writers number their revisions alike.
+      Nothing here is touched by that, as long as its number is not above ours.
 
     The client is behind, and a peer helps it:
 
@@ -25,15 +32,20 @@ class Situation(StrEnum):
 
     Nobody helps it.  What it has is kept, and peers are tried again:
 
-    - NO_PEER_KNOWS_TARGET: the peers that are connected have pruned the target, or never had it.
+    - NO_PEER_KNOWS_TARGET: the peers that are connected have pruned the target, or never had it; or they
+      announce newer heads, and do not have them when they are asked.
     - PEERS_OVERLOADED: no peer is connected, and at least one has said that it has no place for us now.
     - NO_PEER_REACHABLE: no peer is connected, and all that were tried have failed.
 
     - NO_TARGET: no target has been named, and no peer has shown one.
+
+    - NO_ROOM: this machine has no disk, memory or other means left for what comes.  What is here stays as it
+      is, and writing is tried again.
     """
 
     IN_SYNC = "in sync"
     PEERS_BEHIND = "peers behind"
+    DIVERGED = "diverged"
     FIRST_COPY = "first copy"
     COPYING = "copying"
     CATCHING_UP = "catching up"
@@ -41,6 +53,7 @@ class Situation(StrEnum):
     PEERS_OVERLOADED = "peers overloaded"
     NO_PEER_REACHABLE = "no peer reachable"
     NO_TARGET = "no target"
+    NO_ROOM = "no room"
 
 
 class PeerFacts(NamedTuple):
@@ -53,6 +66,7 @@ class PeerFacts(NamedTuple):
         is_followed: Whether it announces its heads to us, so that what follows is true now.
         root: The root of its head; None when it has none, or is not connected.
         revision: The number of its head.
+        lacks_head: Whether nobody could show anything of the last of its heads that was asked for.
         is_overloaded: Whether it failed because it has no place for us now.
     """
 
@@ -62,6 +76,7 @@ class PeerFacts(NamedTuple):
     is_followed: bool
     root: bytes | None
     revision: int
+    lacks_head: bool = False
     is_overloaded: bool = False
 
 
@@ -76,6 +91,9 @@ class Facts(NamedTuple):
         is_at_target: Whether the database shows it.
         copies_in_full: Whether some content has to be copied in full.
         peers: All peers.
+        follows_heads: Whether what peers announce is followed, so that a newer head is a target.
+        known: The roots that the database has or had under the numbers of its source, as far as it knows.
+        has_no_room: Whether the last write failed, for the machine has no room for it.
     """
 
     head: bytes | None
@@ -85,10 +103,15 @@ class Facts(NamedTuple):
     is_at_target: bool
     copies_in_full: bool
     peers: Sequence[PeerFacts]
+    follows_heads: bool = False
+    known: Mapping[int, bytes] = _NOTHING_KNOWN
+    has_no_room: bool = False
 
 
 def situation_of(facts: Facts) -> Situation:
     """Return how the database stands."""
+    if facts.has_no_room:
+        return Situation.NO_ROOM
     connected = [peer for peer in facts.peers if peer.is_connected]
     if not connected and facts.peers and all(peer.has_failed for peer in facts.peers):
         is_overload = any(peer.is_overloaded for peer in facts.peers)
@@ -97,6 +120,11 @@ def situation_of(facts: Facts) -> Situation:
         return _without_work(facts, connected)
     if connected and all(peer.lacks_target for peer in connected):
         return Situation.NO_PEER_KNOWS_TARGET
+    return _on_the_way(facts)
+
+
+def _on_the_way(facts: Facts) -> Situation:
+    """Return how a database stands that peers bring forward."""
     if facts.is_first:
         return Situation.FIRST_COPY
     return Situation.COPYING if facts.copies_in_full else Situation.CATCHING_UP
@@ -104,12 +132,32 @@ def situation_of(facts: Facts) -> Situation:
 
 def _without_work(facts: Facts, connected: Sequence[PeerFacts]) -> Situation:
     """Return how a database stands that has nothing to do."""
-    if not facts.is_first and connected and all(_is_behind(peer, facts) for peer in connected):
-        return Situation.PEERS_BEHIND
+    ahead = [peer for peer in connected if _is_ahead(peer, facts)]
+    if not all(peer.lacks_head for peer in ahead):
+        return _on_the_way(facts)
+    if ahead and not any(peer.root == facts.head for peer in connected):
+        # What they announce cannot be had, and nobody says that what is here is the newest that can.
+        return Situation.NO_PEER_KNOWS_TARGET
+    if not facts.is_first and connected:
+        if all(_is_behind(peer, facts) for peer in connected):
+            return Situation.PEERS_BEHIND
+        if all(_is_behind(peer, facts) or _diverges(peer, facts) for peer in connected):
+            return Situation.DIVERGED
     return Situation.IN_SYNC if facts.is_at_target else Situation.NO_TARGET
 
 
+def _is_ahead(peer: PeerFacts, facts: Facts) -> bool:
+    return facts.follows_heads and peer.root not in (None, facts.head) and peer.revision > facts.revision
+
+
 def _is_behind(peer: PeerFacts, facts: Facts) -> bool:
-    if not peer.is_followed:
+    if not peer.is_followed or _diverges(peer, facts):
         return False
     return peer.root is None or (peer.root != facts.head and peer.revision < facts.revision)
+
+
+def _diverges(peer: PeerFacts, facts: Facts) -> bool:
+    """Return whether a peer shows another content under a number than was here under it."""
+    if not peer.is_followed or peer.root in (None, facts.head):
+        return False
+    return peer.revision <= facts.revision and facts.known.get(peer.revision, peer.root) != peer.root

@@ -26,15 +26,27 @@ class Standing(NamedTuple):
         head: Its newest complete revision; None while a first sync is unfinished.
         tip_root: The root of its content.
         is_at_rest: Whether its content is the head's; else it is on its way to a target.
+        is_local: Whether the content was written locally, so that its revision has a number of our own.
     """
 
     head: Revision | None
     tip_root: bytes
     is_at_rest: bool
+    is_local: bool = False
 
     def shows(self, root: bytes) -> bool:
         """Whether ``root`` is the head's."""
         return self.head is not None and self.head.root == root
+
+    def lacks_number(self, target: Target) -> bool:
+        """Whether the head has the target's root, and still the lower number of an earlier revision.
+
+        The same root can come back under a higher number.  A replica that kept the lower one would later take
+        a revision in between for a newer one.  Content that was written locally keeps the number it got here.
+        """
+        if self.head is None or not self.is_at_rest or self.is_local or target.revision is None:
+            return False
+        return self.head.root == target.root and self.head.number < target.revision
 
 
 class Start(NamedTuple):
@@ -44,13 +56,11 @@ class Start(NamedTuple):
         standing: What the database shows.
         saved: What an earlier run of the sync has saved, or what stands for it.
         target: What that run was on the way to; None when there was none.
-        is_local: Whether the content was written locally, so that its revision has a number of our own.
     """
 
     standing: Standing
     saved: Saved
     target: Target | None
-    is_local: bool
 
 
 def all_at(max_key_bytes: int, root: bytes | None) -> Saved:

@@ -9,19 +9,26 @@ A transaction begins when enough is collected, when the oldest range has waited 
 needs the memory that the ranges hold, or when nothing more will come.  Its thread is never abandoned:
 cancelled, the writer lets the transaction finish.
 
+Where the machine has no room for a write, a sync that follows keeps what waits, and tries again after a pause
+that grows: a full disk is emptied some day, and until then what is here can be read and served.
+
 Nobody else is to write meanwhile.  Before each transaction the root is compared with what the last one left;
 where it differs, nothing is applied, and the sync begins again from what is there.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from logging import getLogger
+from random import Random
+from typing import Final
 
 import trio
 
+from manager.backoff import Backoff
 from manager.budget import ByteBudget
-from manager.errors import Disturbed, LocalContent, WrongRoot
+from manager.errors import Disturbed, LocalContent, MachineExhausted, WrongRoot
 from manager.large import LargePairs
 from manager.ledger import Ledger
 from manager.limits import Limits
@@ -29,7 +36,10 @@ from manager.pieces import Piece, Verified
 from manager.processor import Processor
 from manager.standing import Standing, Start
 from manager.survey import require_replaceable, standing_of, survey
-from merkledb import Database, Revision, StaleChanges
+from merkledb import Database, DatabaseFull, Revision, StaleChanges, TooManyReaders
+
+# What the machine lacks today and may have tomorrow: disk, quota or map; a reader's place; memory; threads.
+NO_ROOM: Final = (DatabaseFull, TooManyReaders, MachineExhausted)
 
 _logger = getLogger(__name__)
 
@@ -44,6 +54,9 @@ class Writer:
         processor: Where transactions run.
         replace: Whether content that was written locally may be replaced.
         applied: Called after every transaction, with the head if it is new.
+        no_room: Called with why the machine has no room for a write, which is then tried again, and with an
+            empty sentence when it was done; None where that ends the sync.
+        random: Where the jitter of these pauses comes from.
 
     Attributes:
         budget: The memory for all that is fetched and not on disk yet, but for large pairs.
@@ -60,6 +73,8 @@ class Writer:
         *,
         replace: bool,
         applied: Callable[[Revision | None], None],
+        no_room: Callable[[str], None] | None,
+        random: Random,
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -70,6 +85,8 @@ class Writer:
         self._processor = processor
         self._replace = replace
         self._applied = applied
+        self._no_room = no_room
+        self._pauses = Backoff(limits.backoff_seconds, limits.max_backoff_seconds, random)
         # Each piece with the budget that its memory is reserved in.
         self._pieces: list[tuple[Piece, ByteBudget]] = []
         self._applying: list[tuple[Piece, ByteBudget]] = []
@@ -108,16 +125,41 @@ class Writer:
         """
         while not self._ledger.is_closed:
             self._drop_unwanted()
-            if self._is_disturbed:
-                await self._look_again()
-            elif self._ledger.wants_roll_back:
-                await self._roll_back()
-            elif self._ledger.is_untrue:
-                await self._begin_anew()
-            elif self._is_due():
-                await self._apply()
-            else:
+            step = self._next_step()
+            if step is None:
                 await self._ledger.wait_until(self._deadline())
+                continue
+            try:
+                await step()
+            except NO_ROOM as error:
+                if self._no_room is None:
+                    raise
+                await self._wait_for_room(error, self._no_room)
+            else:
+                self._note_room()
+
+    def _next_step(self) -> Callable[[], Awaitable[None]] | None:
+        """Return what is to be written now; None while there is nothing."""
+        if self._is_disturbed:
+            return self._look_again
+        if self._ledger.wants_roll_back:
+            return self._roll_back
+        if self._ledger.is_untrue:
+            return self._begin_anew
+        if self._ledger.wants_number:
+            return self._take_number
+        return self._apply if self._is_due() else None
+
+    async def _wait_for_room(self, error: Exception, tell: Callable[[str], None]) -> None:
+        """Say why nothing can be written, and wait before the next attempt."""
+        tell(str(error))
+        await trio.sleep(self._pauses.failed())
+
+    def _note_room(self) -> None:
+        """Note that there is room for what is written."""
+        if self._pauses.failures and self._no_room is not None:
+            self._no_room("")
+        self._pauses.succeeded()
 
     def _drop_unwanted(self) -> None:
         """Let go of pieces that lead away from the goal by now."""
@@ -183,6 +225,11 @@ class Writer:
         except StaleChanges as error:
             _logger.warning("%s: %s", self._database.path, error)
             await self._begin_anew()
+        except NO_ROOM:
+            # The transaction was undone, so the pieces wait as before, and so does their memory.
+            self._pieces, held = held + self._pieces, []
+            self._ledger.postpone()
+            raise
         else:
             self._ledger.settle(ranges, standing, trio.current_time())
             self._note(before, standing)
@@ -203,10 +250,26 @@ class Writer:
         self._ledger.reach(standing, trio.current_time())
         self._applied(None)
 
+    async def _take_number(self) -> None:
+        """Let the head have the number under which its root is the goal."""
+        goal, before = self._ledger.goals.goal, self._ledger.standing
+        assert goal is not None
+        assert goal.revision is not None
+        try:
+            standing = await self._processor.run(partial(self._renumber, goal.revision))
+        except Disturbed as error:
+            _logger.warning("%s: %s", self._database.path, error)
+            await self._look_again()
+        else:
+            self._ledger.reach(standing, trio.current_time())
+            self._note(before, standing)
+
     async def _look_again(self) -> None:
         """Begin again with what the database holds, for it is not what we left there."""
+        self._is_disturbed = True
+        start = await self._processor.run(self._survey)
         self._is_disturbed = False
-        self._ledger.begin_again(await self._processor.run(self._survey))
+        self._ledger.begin_again(start)
         self._drop_unwanted()
         self._applied(None)
 
@@ -218,8 +281,9 @@ class Writer:
         if self._began_anew:
             raise error
         _logger.warning("%s: %s", self._database.path, error)
+        start = await self._processor.run(self._survey_anew)
         self._began_anew = True
-        self._ledger.begin_again(await self._processor.run(self._survey_anew))
+        self._ledger.begin_again(start)
         self._drop_unwanted()
 
     # In a thread, for it touches the database.
@@ -237,12 +301,25 @@ class Writer:
             if self._database.tip_root != self.tip_root:
                 raise Disturbed from None
             raise
+        except (*NO_ROOM, MemoryError):
+            for piece, each in zip(pieces, verified, strict=True):
+                piece.put_back(each)
+            raise
         finally:
             _free(verified)
         standing = standing_of(self._database)
         if standing.is_at_rest and progress is not None:
-            self._database.set_progress(None)
+            # What was applied stands.  At rest nobody reads the progress, and the next write replaces it.
+            with suppress(DatabaseFull):
+                self._database.set_progress(None)
         return standing
+
+    def _renumber(self, revision: int) -> Standing:
+        if self._database.tip_root != self.tip_root:
+            raise Disturbed
+        if not self._database.written_locally:
+            self._database.renumber(revision)
+        return standing_of(self._database)
 
     def _roll_back_now(self) -> Standing:
         self._database.roll_back()

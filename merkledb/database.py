@@ -182,13 +182,17 @@ class Database(Content):
 
     # Reading history.
 
-    def revisions(self) -> list[Revision]:
-        """Return the retained revisions, newest first; none while the first sync is unfinished."""
+    def revisions(self, *, limit: int | None = None) -> list[Revision]:
+        """Return the retained revisions, newest first; none while the first sync is unfinished.
+
+        Args:
+            limit: How many at most; None for all.
+        """
         with self._store.read() as transaction:
             tip = read_tip(self._store, transaction)
             if not tip.has_head:
                 return []
-            sequences = range(tip.newest, tip.oldest - 1, -1)
+            sequences = range(tip.newest, tip.oldest - 1, -1)[:limit]
             return [read_revision(self._store, transaction, sequence)[0] for sequence in sequences]
 
     def at(self, root: bytes) -> Snapshot:
@@ -417,6 +421,23 @@ class Database(Content):
                 write.apply(ranges, revision)
             self._put_progress(write.transaction, progress)
             return write.tip.root
+
+    def renumber(self, revision: int) -> None:
+        """Make a revision with the head's content and a higher number, for its source came back to its root.
+
+        Where the number is not above the head's, nothing is changed.  Whether the content counts as a copy or
+        as written locally stays as it is.
+
+        Args:
+            revision: The number that the source gives its head.
+
+        Raises:
+            SyncUnfinished: A sync is under way, so the head is about to be another one.
+            DatabaseFull: And nothing is changed.
+            ReadonlyDatabase: It was opened for reading.
+        """
+        with self._write() as write:
+            write.renumber(revision)
 
     def roll_back(self) -> None:
         """Give up an unfinished sync: the tables hold the head again, or nothing if there was none.

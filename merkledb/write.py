@@ -2,6 +2,7 @@
 
     commit       the tables hold the head; afterwards they hold a new one
     apply        the tables hold the head or a mixture; afterwards a mixture, or a new head
+    renumber     the tables hold the head; afterwards the same content is a newer one
     roll_back    the tables hold a mixture; afterwards less of one, or the head
 
 Whoever commits it writes history, except for a first sync: before its end there is no head to be read.
@@ -109,6 +110,20 @@ class Write:
             self._put_tip(self.tip._replace(root=root, unfinished=False, written_locally=False))
         else:
             self._make_revision(root, number or 0, history, written_locally=False)
+
+    def renumber(self, number: int) -> None:
+        """Make a revision with the head's content and a higher number; a lower one changes nothing.
+
+        Raises:
+            SyncUnfinished: The tables do not hold the head.
+        """
+        if self.tip.unfinished:
+            raise SyncUnfinished(str(self._store.path))
+        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        if number > head.number:
+            # No row was overwritten, so its history is empty, and older revisions can be read as before.
+            history = self._history(unfinished=False)
+            self._make_revision(head.root, number, history, written_locally=self.tip.written_locally)
 
     def roll_back(self, low: bytes) -> bytes | None:
         """Undo a part of an unfinished sync.

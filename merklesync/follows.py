@@ -95,10 +95,11 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     """Keep STORE a verified copy of the newest root, until SIGINT (Ctrl-C) or SIGTERM.
 
     The newest root is the one that a peer announces with the highest revision (--trust-peer), or the last
-    line of --roots: a root in hex and, if it is known, its revision. Every pair and every change is verified
-    against it. STORE goes on showing its last complete root meanwhile; the next appears all at once. A line
-    is printed for the root that STORE is a copy of at the start, and for each that it reaches: the root and
-    its revision, which another follow can read as its --roots.
+    line of --roots: a root in hex and, if it is known, its revision. A root that comes back under a higher
+    revision is a newer one. Every pair and every change is verified against it. STORE goes on showing its
+    last complete root meanwhile; the next appears all at once. A line is printed for the root that STORE is a
+    copy of at the start, and for each that it reaches: the root and its revision, which another follow can
+    read as its --roots.
 
     \b
     STORE is behind        it is brought forward by changes; where no peer has
@@ -106,20 +107,26 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     A peer is behind, or   STORE stays as it is, other peers are tried, and the
     does not know a root   peer is followed again as soon as it is ahead.
     A peer lost everything STORE stays as it is, and so does all that it serves.
+    A peer began again     STORE stays as it is until the peer's revision is
+                           higher; with --trust-peer it is followed then.
+    The disk is full       STORE stays as it is and is served, and writing is
+                           tried again, until there is room.
     STORE lost everything  it is copied in full; a new STORE needs a peer that
                            answers at the start.
 
     Which of these holds is noted on standard error; status STORE --from HOST:PORT shows it at any time, also
     while nobody follows.
 
-    A FILE that grows is followed as it grows, a FIFO for ever; when standard input has ended, follow ends as
+    A FILE is followed for ever, whether it grows, is written anew in place, or is replaced; the last line
+    that names a root counts. A FIFO is followed for ever, too; when standard input has ended, follow ends as
     soon as its last root is reached. The COMMAND is run by sh, once at a time, for the newest root when it is
     slow; its output goes to standard error, and when it fails, that is noted. It is run for the root that
     STORE is a copy of at the start, too, so that none is missed. At the end it is told to end, and killed
     after 5 seconds.
 
     JSON, a line each: {"event": "root", root, revision, keys}; {"event": "serving", address, addresses};
-    {"event": "situation", situation, target, root, revision, synced_keys, synced_changes, share, peers}.
+    {"event": "situation", situation, target, root, revision, synced_keys, synced_changes, share, reason,
+    peers}.
     """  # noqa: D301 - click wants the backspace itself
     if (roots is None) != trust_peer:
         raise click.UsageError("give either --roots FILE or --trust-peer", click.get_current_context())
@@ -161,7 +168,8 @@ class _Teller(NamedTuple):
             return
         done = f" ({progress.share:.0%} is done)" if progress.situation in _WORK else ""
         reasons = "".join(f"; {peer.name}: {peer.reason}" for peer in progress.peers if peer.reason)
-        note(f"{sentence(progress.situation)}{done}{reasons}")
+        lack = f" ({progress.reason})" if progress.reason else ""
+        note(f"{sentence(progress.situation)}{done}{lack}{reasons}")
 
 
 def _describe(progress: Progress) -> dict[str, Any]:
@@ -173,6 +181,7 @@ def _describe(progress: Progress) -> dict[str, Any]:
         "synced_keys": progress.keys,
         "synced_changes": progress.changes,
         "share": progress.share,
+        "reason": progress.reason,
         "peers": [
             {
                 "name": peer.name,
@@ -218,6 +227,8 @@ class _Follower:
         self._following = trio.CancelScope()
         # Whether no target will be named after the present one.
         self._is_last = False
+        # The root and number that were told last, or that there were at the start.
+        self._told: tuple[bytes | None, int] | None = None
 
     async def run(self, address: Address | None) -> None:
         """Follow until a signal comes, or the last of the targets is reached."""
@@ -256,15 +267,16 @@ class _Follower:
     async def _read_targets(self, source: Path) -> None:
         await read_targets(source, self._aim, note)
         self._is_last = True
-        head = self._database.head
-        await self._end_at(None if head is None else head.root)
+        await self._end_at_last()
 
     def _aim(self, target: Target) -> None:
         self._manager.update_target(*target)
 
-    async def _end_at(self, root: bytes | None) -> None:
-        """End when the last target is what the database shows, and all is done that is to be done for it."""
-        if self._is_last and self._manager.target in (None, root):
+    async def _end_at_last(self) -> None:
+        """End when the database shows the last target, and all is done that is to be done for it."""
+        progress = self._manager.progress
+        is_told = self._told == (progress.root, progress.revision)
+        if self._is_last and (progress.target is None or (self._manager.is_at_target and is_told)):
             if self._hook is not None:
                 await self._hook.finished()
             self._following.cancel()
@@ -275,6 +287,7 @@ class _Follower:
         """Say, for each root, that the database shows it."""
         head = self._database.head
         first: Reached | None = None
+        self._told = (None, 0) if head is None else (head.root, head.number)
         if head is not None and head.number and not self._database.written_locally:
             first = Reached(head.root, head.number, head.keys)
             await self._tell_root(first)
@@ -288,19 +301,24 @@ class _Follower:
         if self._hook is not None:
             self._hook.offer(reached)
         await _aside(self._teller.root, reached)
-        await self._end_at(reached.root)
+        self._told = (reached.root, reached.revision)
+        await self._end_at_last()
 
     async def _tell_situations(self) -> None:
-        """Say how the replica stands: when that changes for more than a moment, and while work goes on."""
+        """Say how the replica stands: when what was said is over for good, and while work goes on.
+
+        It is over when no look shows it for a while, so a replica that changes between two other situations
+        all the time is not taken for what it was before.
+        """
         told: Situation | None = None
-        seen, since, told_at = self._manager.progress.situation, trio.current_time(), 0.0
+        told_at, true_at = 0.0, trio.current_time()
         while True:
             progress, now = self._manager.progress, trio.current_time()
-            if progress.situation is not seen:
-                seen, since = progress.situation, now
-            is_settled = now - since >= SETTLED_SECONDS
-            is_due = seen is not told or (seen in _WORK and now - told_at >= REPEAT_SECONDS)
-            if is_settled and is_due:
+            if progress.situation is told:
+                true_at = now
+            is_over = now - true_at >= SETTLED_SECONDS
+            is_due = progress.situation is told and told in _WORK and now - told_at >= REPEAT_SECONDS
+            if is_over or is_due:
                 await _aside(self._teller.situation, progress)
-                told, told_at = seen, now
+                told, told_at, true_at = progress.situation, now, now
             await trio.sleep(SETTLED_SECONDS / 2)

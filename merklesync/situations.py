@@ -5,26 +5,33 @@ person wants to know first when the other side is not what it was.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from manager import Facts, PeerFacts, Situation, situation_of
+from manager.goals import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
 from merklesync.peers import MetPeer, Silence
 
 SENTENCES: Final[Mapping[Situation, str]] = {
-    Situation.IN_SYNC: "nothing newer is known",
+    Situation.IN_SYNC: "the newest root that is followed is here",
     Situation.PEERS_BEHIND: "no peer shows anything newer: each is behind, or has lost what it had; "
     "what is here stays, and is brought forward once a peer is ahead",
+    Situation.DIVERGED: "no peer shows what is here, and at least one shows another content under a "
+    "revision that is or was here: it lost what it had and began again, or somebody else writes too; "
+    "what is here stays, and is replaced if such a peer is followed and gets ahead",
     Situation.FIRST_COPY: "all is copied for the first time; nothing can be read here until it is complete",
     Situation.COPYING: "changes alone do not lead to the target, so content is copied in full; "
     "until that is done, the last complete root is shown",
     Situation.CATCHING_UP: "changes lead to the target; until they are here, the last complete root is shown",
-    Situation.NO_PEER_KNOWS_TARGET: "the peers that answer have pruned the target, or never had it; "
+    Situation.NO_PEER_KNOWS_TARGET: "the peers that answer have pruned the newest root, or never had it; "
     "what is here stays, and peers are asked again, or for a newer target",
     Situation.PEERS_OVERLOADED: "every peer that answers is overloaded; what is here stays, "
     "and peers are tried again when they say",
     Situation.NO_PEER_REACHABLE: "no peer answers; what is here stays, and peers are tried again",
     Situation.NO_TARGET: "no peer shows a root to follow, and nobody has named one",
+    Situation.NO_ROOM: "nothing can be written here; what is here stays, and writing is tried again once "
+    "there is room: free some",
 }
 
 
@@ -45,12 +52,14 @@ class Replica(NamedTuple):
         head: What it shows; None while a first sync is unfinished.
         is_local: Whether its content was written here, so that its revision means nothing elsewhere.
         target: What an unfinished sync is on the way to; None where there is none, or it is not known.
+        known: The roots of the revisions that it retains, by their numbers; none where it gave these itself.
     """
 
     scheme: Scheme
     head: Revision | None
     is_local: bool
     target: bytes | None
+    known: Mapping[int, bytes] = MappingProxyType({})
 
     @property
     def followed_revision(self) -> int:
@@ -79,32 +88,44 @@ def replica_situation(replica: Replica, peers: Sequence[MetPeer | Silence]) -> S
             revision=replica.followed_revision,
             is_first=replica.is_first,
             has_target=target is not None,
-            is_at_target=replica.target is None and target is not None and _shows(replica, target),
+            follows_heads=True,
+            known=replica.known,
+            is_at_target=replica.target is None and target is not None and _is_at(replica, target),
             copies_in_full=not any(_leads_there(replica, peer) for peer in met),
-            peers=[_facts(replica, peer, target) for peer in peers],
+            peers=[_facts(replica, peer, None if target is None else target.root) for peer in peers],
         )
     )
+
+
+def _is_at(replica: Replica, target: Target) -> bool:
+    """Return whether a store shows a root, under a number that is not lower; its own numbers say nothing."""
+    has_number = replica.is_local or replica.followed_revision >= (target.revision or 0)
+    return has_number and _shows(replica, target.root)
 
 
 def _shows(replica: Replica, root: bytes) -> bool:
     return replica.head is not None and replica.head.root == root
 
 
-def _target(replica: Replica, met: Sequence[MetPeer]) -> bytes | None:
+def _target(replica: Replica, met: Sequence[MetPeer]) -> Target | None:
     """Return where the store would go: to what is newer, or on to what it was on the way to, or nowhere."""
     newer = [
-        peer.hello for peer in met if peer.hello.root and peer.hello.revision > replica.followed_revision
+        Target(peer.hello.root, peer.hello.revision)
+        for peer in met
+        if peer.hello.root and peer.hello.revision > replica.followed_revision
     ]
     if newer:
-        return max(newer, key=lambda hello: hello.revision).root
+        return max(newer, key=lambda target: target.revision or 0)
     if replica.target is not None:
-        return replica.target
-    return None if replica.is_first or replica.head is None else replica.head.root
+        return Target(replica.target)
+    return None if replica.is_first or replica.head is None else Target(replica.head.root)
 
 
 def _leads_there(replica: Replica, peer: MetPeer) -> bool:
     """Return whether a peer can send changes from what the store shows."""
-    return replica.head is not None and bool(peer.retains.get(replica.head.root))
+    if replica.head is None:
+        return False
+    return peer.hello.root == replica.head.root or bool(peer.retains.get(replica.head.root))
 
 
 def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> PeerFacts:
@@ -140,7 +161,12 @@ def describe_standing(replica: Replica, peer: MetPeer | Silence) -> str:
     if hello.root is None:
         return "has no complete root to show"
     if _shows(replica, hello.root):
+        if hello.revision > replica.followed_revision and not replica.is_local:
+            return f"shows the same root under a higher revision, {hello.revision:,}"
         return "shows the same root"
+    if replica.known.get(hello.revision, hello.root) != hello.root:
+        shown = _shown(hello.revision, hello.root)
+        return f"has diverged: this revision has or had another content here: {shown}"
     if hello.revision < replica.followed_revision:
         return f"is behind, or has lost what it had: {_shown(hello.revision, hello.root)}"
     if hello.revision == replica.followed_revision:

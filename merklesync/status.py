@@ -44,13 +44,15 @@ def status(subject: Path, *, addresses: tuple[Address, ...], as_json: bool) -> N
     somebody follows at the moment or not. What peers say is not proved.
 
     \b
-    in sync                   nothing newer is known
+    in sync                   the newest root that is to be had is here
     catching up               peers are ahead: changes bring STORE forward
     copying                   peers are ahead, and none has the root of STORE:
                               its content is copied in full
     first copy                STORE has never had a complete content
     peers behind              every peer is behind, or has lost what it had:
                               STORE stays as it is
+    diverged                  no peer shows what is here, and one shows another
+                              content under a revision that STORE has or had
     no peer knows the target  an unfinished sync needs a newer target
     peers overloaded          none has a place for a client now; STORE stays
     no peer reachable         none answers; STORE stays as it is
@@ -157,14 +159,17 @@ def _show_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) ->
 
 
 def _look(database: Database) -> _Look:
-    saved = _saved(database)
+    saved, revisions = _saved(database), database.revisions()
     replica = Replica(
         database.scheme,
         database.head,
         is_local=database.written_locally,
         target=None if saved is None else saved.target.root,
+        known={}
+        if database.written_locally
+        else {revision.number: revision.root for revision in reversed(revisions)},
     )
-    return _Look(describe_head(database), replica, database.revisions(), database.catching_up, saved)
+    return _Look(describe_head(database), replica, revisions, database.catching_up, saved)
 
 
 def _saved(database: Database) -> Saved | None:

@@ -6,9 +6,12 @@ the middle of something, and a follower is to go on.
 
     standard input    read until it ends
     a FIFO            read for ever, whoever opens it for writing, one after the other
-    a file            read for ever, as it grows; from its start again when it was cut off or replaced
+    a file            read for ever, as it grows; from its start again when it was cut off, replaced, or
+                      written anew in place, whatever its length is then
+    another thing     in the place of a file or a FIFO is read as what it is; nothing in their place is
+                      said, and waited for
 
-Memory holds one line, of a bounded length.
+Memory holds one line, of a bounded length, and the end of what was read of a file.
 """
 
 import errno
@@ -18,7 +21,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import trio
 
@@ -32,6 +35,11 @@ from merklesync.options import parse_root
 MAX_LINE_BYTES: Final = 128
 # How long a line of a file may wait to be seen: people who append to one by hand do not wait longer.
 FILE_INTERVAL_SECONDS: Final = 0.25
+# So much of what was read of a file last is compared at each look: dozens of lines, in one read.
+TAIL_BYTES: Final = 4096
+# Who replaces a file may remove it first, and takes less long; after so many looks without it, that is said.
+_MISSING_LOOKS: Final = 8
+UNREADABLE: Final = "the roots cannot be read: {}; the last one is followed until they can be"
 _READ_BYTES: Final = 65_536
 _MAX_REVISION: Final = 2**64 - 1
 
@@ -76,6 +84,13 @@ class TargetLines:
             newest = self._end_line(part) or newest
         self._add(rest)
         return newest
+
+    def unended(self) -> Target | None:
+        """Return the target that the last line names, though its end was not written yet, if it names one."""
+        try:
+            return None if self._is_too_long else parse_target(self._line.decode("utf-8", "replace"))
+        except ValueError:
+            return None
 
     def end(self) -> Target | None:
         """Return the target of a last line without an end."""
@@ -123,27 +138,75 @@ async def read_targets(source: Path, aim: Aim, complain: Complain) -> None:
             raise Failure("standard input is closed: name a file of roots")
         await _read_stream(0, lines, aim)
         return
+    # Whatever is missing or cannot be read at the start is the caller's mistake.
+    goes_on = await _read_named(source, lines, aim, complain)
+    failure = ""
+    while goes_on:
+        lines.forget()
+        await _wait_for(source, complain)
+        try:
+            goes_on = await _read_named(source, lines, aim, complain)
+        except OSError as error:
+            if failure != str(error):
+                complain(UNREADABLE.format(error))
+            failure = str(error)
+            await trio.sleep(FILE_INTERVAL_SECONDS)
+
+
+async def _read_named(source: Path, lines: TargetLines, aim: Aim, complain: Complain) -> bool:
+    """Read what is at a path as long as it is there; return whether something else may come in its place."""
     mode = (await trio.Path(source).stat()).st_mode
     if stat.S_ISREG(mode):
-        await _read_growing(source, lines, aim)
+        await _FileReader(source, lines, aim, complain).run()
+        return True
+    is_fifo = stat.S_ISFIFO(mode)
     # A FIFO that is open for writing here as well never ends, whoever else closes it.
-    access = os.O_RDWR | os.O_NONBLOCK if stat.S_ISFIFO(mode) else os.O_RDONLY
+    access = os.O_RDWR | os.O_NONBLOCK if is_fifo else os.O_RDONLY
     descriptor = os.open(source, access | os.O_CLOEXEC)
     try:
-        await _read_stream(descriptor, lines, aim)
+        await _read_stream(descriptor, lines, aim, source if is_fifo else None)
     finally:
         os.close(descriptor)
+    return is_fifo
 
 
-async def _read_stream(descriptor: int, lines: TargetLines, aim: Aim) -> None:
+async def _wait_for(source: Path, complain: Complain) -> None:
+    """Wait until something is at a path again, and say so where that takes long."""
+    looks = 0
     while True:
-        await _wait_readable(descriptor)
+        with suppress(OSError):
+            await trio.Path(source).stat()
+            return
+        looks += 1
+        if looks == _MISSING_LOOKS:
+            complain(f"{source} is missing: the last root that it named is followed until it is there again")
+        await trio.sleep(FILE_INTERVAL_SECONDS)
+
+
+async def _read_stream(descriptor: int, lines: TargetLines, aim: Aim, place: Path | None = None) -> None:
+    """Read a stream to its end, or until something else is at its place, where it has one."""
+    interval = float("inf") if place is None else FILE_INTERVAL_SECONDS
+    while True:
+        with trio.move_on_after(interval) as patience:
+            await _wait_readable(descriptor)
+        if patience.cancelled_caught:
+            if place is not None and not _is_at(place, descriptor):
+                return
+            continue
         data = os.read(descriptor, _READ_BYTES)
         target = lines.feed(data) if data else lines.end()
         if target is not None:
             aim(target)
         if not data:
             return
+
+
+def _is_at(place: Path, descriptor: int) -> bool:
+    """Return whether what is open is still what is at a path."""
+    try:
+        return os.path.samestat(place.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 async def _wait_readable(descriptor: int) -> None:
@@ -156,35 +219,114 @@ async def _wait_readable(descriptor: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def _read_growing(source: Path, lines: TargetLines, aim: Aim) -> None:
-    """Read a file as it grows, for ever; one that is missing for a moment is being replaced."""
-    place = _Place(0, 0, 0)
-    while True:
-        with suppress(FileNotFoundError):
-            place = await _read_rest(source, place, lines, aim)
-        await trio.sleep(FILE_INTERVAL_SECONDS)
+class _Look(NamedTuple):
+    """What a look at a file shows of it, to be compared with the next.
 
-
-class _Place(NamedTuple):
-    """How far a file was read: which one it was, by its device and inode, and the bytes."""
+    Attributes:
+        device: Where it is.
+        inode: Which one it is.
+        size: How long it is.
+        changed: When it was changed last, in nanoseconds, as far as the system tells them apart.
+    """
 
     device: int
     inode: int
-    position: int
+    size: int
+    changed: int
 
 
-async def _read_rest(source: Path, place: _Place, lines: TargetLines, aim: Aim) -> _Place:
-    newest: Target | None = None
-    with source.open("rb") as file:
+class _FileReader:
+    """Reads a file as it grows, and anew whenever it is another than what was read.
+
+    The end of what was read is compared at each look, for the time of a change is not told exactly enough: a
+    file that is written anew within the same tick of the system's clock has the same time and may have the
+    same length.
+
+    Args:
+        source: The file.
+        lines: Where its bytes go.
+        aim: Called in the event loop.
+        complain: Called with a sentence where it cannot be read for a while.
+    """
+
+    def __init__(self, source: Path, lines: TargetLines, aim: Aim, complain: Complain) -> None:
+        self._source = source
+        self._lines = lines
+        self._aim = aim
+        self._complain = complain
+        self._position = 0
+        self._tail = b""
+        self._look: _Look | None = None
+        # What the last line named, which had no end yet.
+        self._unended: Target | None = None
+        self._failure = ""
+
+    async def run(self) -> None:
+        """Read until nothing is at the path, or no file.
+
+        Raises:
+            OSError: It could not be read at the first look.
+        """
+        while True:
+            try:
+                with _opened(self._source) as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        return
+                    await self._read(file)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                self._note_failure(error)
+            else:
+                self._failure = ""
+            await trio.sleep(FILE_INTERVAL_SECONDS)
+
+    def _note_failure(self, error: OSError) -> None:
+        """Say once that the file cannot be read any more."""
+        if self._look is None:
+            raise error
+        if self._failure != str(error):
+            self._complain(UNREADABLE.format(error))
+        self._failure = str(error)
+
+    async def _read(self, file: BinaryIO) -> None:
+        """Read what is new."""
         status = os.fstat(file.fileno())
-        if place[:2] != (status.st_dev, status.st_ino) or status.st_size < place.position:
-            place = _Place(status.st_dev, status.st_ino, 0)
-            lines.forget()
-        file.seek(place.position)
+        look = _Look(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if not self._has_only_grown(file, look):
+            self._position, self._tail, self._unended = 0, b"", None
+            self._lines.forget()
+        is_same, self._look = look == self._look, look
+        newest: Target | None = None
+        file.seek(self._position)
         while data := file.read(_READ_BYTES):
-            newest = lines.feed(data) or newest
+            newest = self._lines.feed(data) or newest
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+            self._position += len(data)
             await trio.lowlevel.checkpoint()
-        place = place._replace(position=file.tell())
-    if newest is not None:
-        aim(newest)
-    return place
+        if newest is not None:
+            self._aim(newest)
+        elif is_same:
+            self._take_unended()
+
+    def _has_only_grown(self, file: BinaryIO, look: _Look) -> bool:
+        """Return whether what was read before is still there, so that it is enough to read on."""
+        last = self._look
+        if last is None or look[:2] != last[:2] or look.size < self._position:
+            return False
+        if look.size == last.size and look.changed != last.changed:
+            return False
+        file.seek(self._position - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+    def _take_unended(self) -> None:
+        """Take a last line without an end, where nobody has gone on with it since the last look."""
+        target = self._lines.unended()
+        if target is not None and target != self._unended:
+            self._aim(target)
+        self._unended = target
+
+
+def _opened(source: Path) -> BinaryIO:
+    """Open what is at a path, which may be a FIFO by now, without waiting for anybody."""
+    return os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

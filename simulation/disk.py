@@ -13,6 +13,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+import trio
+
 import merkledb
 from merkledb import Database, DatabaseFull, Scheme
 
@@ -44,6 +46,9 @@ class Disk:
         written: Called after each write.
         applied: Called with each piece that is about to be applied.
         crashed: Called when a trap has sprung; the node has to stop, and nothing that it still writes counts.
+
+    Attributes:
+        full_until: Until when no write finds room, in trio's seconds.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Disk:
         self._generation = 0
         # How many writes still pass, and when in the write after them something goes wrong.
         self._trap: tuple[int, Moment] | None = None
+        self.full_until = 0.0
 
     @property
     def _store(self) -> Path:
@@ -111,7 +117,7 @@ class Disk:
                 self._crash(trap)
             with write() as transaction:
                 yield transaction
-                if trap is Moment.FULL:
+                if trap is Moment.FULL or trio.current_time() < self.full_until:
                     raise DatabaseFull(str(self._store), "the simulated disk is full")
                 if trap is Moment.INSIDE:
                     self._crash(trap)

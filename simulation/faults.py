@@ -68,4 +68,7 @@ class Faults:
 
     def _fill_disk(self) -> None:
         node = self._random.choice(self._nodes)
-        node.die_at_write(self._random.randrange(4), Moment.FULL)
+        if self._random.random() < 0.5:
+            node.die_at_write(self._random.randrange(4), Moment.FULL)
+        else:
+            node.fill_disk(self._random.choice([0.5, 5.0, 40.0]))

@@ -61,6 +61,7 @@ class Liar:
         repertoire: The names of the lies that it tells.
         share: The share of its frames that it lies about, 0 to 1.
         trace: Where lies are noted.
+        is_believed: Whether anybody believes its heads.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Liar:
     repertoire: tuple[str, ...]
     share: float
     trace: Trace
+    is_believed: bool = False
 
     def lie(self, lies: "dict[str, Callable[..., Told | None]]", *facts: object) -> Told | None:
         """Return what a lie makes of a frame; None where it tells the truth."""
@@ -231,7 +233,15 @@ def _false_root(liar: Liar, message: Hello | Head) -> Told:
 
 
 def _false_revision(liar: Liar, message: Hello | Head) -> Told:
-    return [_with(message, revision=liar.random.choice([0, 1, 10**6, 2**64 - 1]))]
+    # Whoever believes the highest number there can be has no number left for whatever comes next.
+    highest = 2**40 if liar.is_believed else 2**64 - 1
+    return [_with(message, revision=liar.random.choice([0, 1, 10**6, highest]))]
+
+
+def _unheard_of(liar: Liar, message: Hello | Head) -> Told:
+    """Announce a head that nobody has, and another one each time."""
+    revision = liar.random.choice([liar.model.newest.number + 1, 10**6, 2**40])
+    return [_with(message, root=liar.random.randbytes(32), revision=revision + liar.random.randrange(100))]
 
 
 def _false_keys(liar: Liar, message: Hello | Head) -> Told:
@@ -262,11 +272,12 @@ def _false_scheme(liar: Liar, message: Hello | Head) -> Told | None:
     return [_with(message, **changes)]
 
 
-# What a peer that is believed in these may not lie about.
+# Heads that can be proven, and are not the newest: whoever believes them may end there.
 FALSE_HEADS: Final = ("a false root", "a false revision")
 INTRODUCTIONS: Final[dict[str, Callable[..., Told | None]]] = {
     "a false root": _false_root,
     "a false revision": _false_revision,
+    "an unheard-of head": _unheard_of,
     "a false number of keys": _false_keys,
     "false limits": _false_limits,
     "a false scheme": _false_scheme,

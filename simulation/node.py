@@ -183,6 +183,11 @@ class Node(ABC):
         """Die at one of the next writes, or find no room there."""
         self._disk.set_trap(writes, moment)
 
+    def fill_disk(self, seconds: float) -> None:
+        """Let no write find room for so long."""
+        self.world.trace.note("disk filled", self.name, f"for {seconds:.1f} seconds")
+        self._disk.full_until = trio.current_time() + seconds
+
     def _crashed(self, moment: Moment) -> None:
         self.world.trace.note(f"death: at a write, {moment.name.lower()}", self.name)
         self._end(Death.AT_WRITE, self._random.choice([0.0, 0.1, 3.0]))
@@ -197,6 +202,7 @@ class Node(ABC):
     def calm_down(self) -> None:
         """Live again, if dead, and die no more."""
         self._disk.set_trap(0, None)
+        self._disk.full_until = 0.0
         self._dead_until = 0.0
         self._reborn.set()
 

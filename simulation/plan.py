@@ -53,6 +53,8 @@ class Plan:
         slowest_work_seconds: That blocking work takes, on either side of its moment.
         full_seconds: For which each honest server of the origin has no place, whenever it has begun.
         always_full: Servers that have no place for anybody, ever.
+        misleads: Whether liars that are believed announce heads that can be proven and are not the newest, or
+            have other numbers.  Whoever believes them is to end at something true, and no more is promised.
     """
 
     scheme: Scheme
@@ -90,6 +92,7 @@ class Plan:
     slowest_work_seconds: float
     full_seconds: float
     always_full: int
+    misleads: bool
 
 
 def draw(random: Random) -> Plan:
@@ -133,4 +136,5 @@ def draw(random: Random) -> Plan:
         slowest_work_seconds=random.choice([0.0, 0.001, 0.05]),
         full_seconds=random.choice([0.0, 0.0, 0.0, 2.0, 20.0]),
         always_full=random.choice([0, 0, 1]),
+        misleads=random.random() < 0.3,
     )

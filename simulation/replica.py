@@ -8,7 +8,7 @@ from typing import Final
 import trio
 from outcome import acapture
 
-from manager import ClaimNotKept, Limits, LocalContent, Manager, Peer, SyncError, WrongRoot
+from manager import ClaimNotKept, Limits, LocalContent, Manager, Peer, Situation, SyncError, WrongRoot
 from merkledb import Database, DatabaseFull
 from server import Server
 from simulation.inline import Inline
@@ -57,9 +57,13 @@ class Replica(Node):
 
     @property
     def is_current(self) -> bool:
-        """Whether it shows the newest root."""
-        head = None if self.database is None else self.database.head
-        return head is not None and head.root == self.world.model.newest.root
+        """Whether it shows the newest root under its number; or a higher number, as liars have it say."""
+        database, newest = self.database, self.world.model.newest
+        head = None if database is None else database.head
+        if database is None or head is None or head.number < newest.number:
+            return False
+        is_misled = self.is_trusting and self.world.plan.misleads and bool(self.world.plan.liars)
+        return head.root == newest.root or (is_misled and not database.catching_up)
 
     def tell(self, made: Made) -> None:
         """Tell it which root to be at."""
@@ -91,8 +95,10 @@ class Replica(Node):
             await self._watched(manager, server)
         except SyncError as error:
             self._judge(error)
-        except DatabaseFull:
+        except DatabaseFull as error:
             self.world.trace.note("full disk", self.name)
+            if self._manner is not Manner.CALLED:
+                self.world.violate(Unexpected(f"{self.name} does not follow any more", error))
         else:
             return True
         finally:
@@ -129,6 +135,7 @@ class Replica(Node):
         """Run the manager, and announce what it reaches."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, manager, server)
+            nursery.start_soon(self._watch, manager)
             # An error must leave the nursery alone, not in a group.
             sync = partial(self._run, manager) if self._manner is Manner.CALLED else manager.follow
             outcome = await acapture(sync)
@@ -147,6 +154,13 @@ class Replica(Node):
         async for reached in manager.roots():
             self.world.trace.note("reached", self.name, f"{reached.revision} {reached.root.hex()[:8]}")
             server.announce()
+
+    async def _watch(self, manager: Manager) -> None:
+        was: Situation | None = None
+        async for progress in manager.watch():
+            if progress.situation is Situation.NO_ROOM is not was:
+                self.world.trace.note("tries again without room", self.name, progress.reason)
+            was = progress.situation
 
     def _judge(self, error: SyncError) -> None:
         """Say whether a sync may end so."""

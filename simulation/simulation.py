@@ -2,7 +2,8 @@
 
 Safety is looked at after each write (see ``safety``), and closely at each start of a node and at the end.
 Liveness: when the faults are over and the writer has finished, every replica reaches the newest root within
-``LIVENESS_SECONDS`` of virtual time, liars or not.
+``LIVENESS_SECONDS`` of virtual time, liars or not.  Only a replica that believes liars which announce heads
+that can be proven may end at one of these, under a number that is not below the newest.
 """
 
 from collections import Counter
@@ -116,7 +117,8 @@ class _Course:
             # Who lies in one way only is not found out before that way was tried.
             choice, count = list(lies.FORGERIES), self._random.choice([1, 1, 2])
         else:
-            choice = [name for name in lies.ALL if not (believed and name in lies.FALSE_HEADS)]
+            may_mislead = self._world.plan.misleads or not believed
+            choice = [name for name in lies.ALL if may_mislead or name not in lies.FALSE_HEADS]
             count = self._random.choice([1, 2, 5, len(choice)])
         return Liar(
             f"liar-{number}",
@@ -125,6 +127,7 @@ class _Course:
             self._world.plan.repertoire or tuple(self._random.sample(choice, count)),
             self._random.choice([0.05, 0.3, 1.0]),
             self._world.trace,
+            is_believed=believed,
         )
 
     def _replica(self, number: int, *, is_trusting: bool) -> Replica:

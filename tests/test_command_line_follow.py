@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -447,6 +448,90 @@ def test_people_read_notes(source: Path, tmp_path: Path) -> None:
     assert "Note: stopped: 0 answers, 0 bytes sent\n" in result.stderr
 
 
+def test_a_root_that_came_back_is_followed_under_its_new_revision(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    first = fill(source, {b"a": b"1"})
+    with serving(source) as address, following(copy, address) as follower:
+        follower.reach(first)
+    commit(source, {b"a": b"2"})
+    assert commit(source, {b"a": b"1"}) == first
+    hooked = tmp_path / "hooked"
+    with serving(source) as address:
+        assert situation(copy, address) == "catching up"
+        hook = f"echo $MERKLESYNC_ROOT $MERKLESYNC_REVISION >> {hooked}"
+        with following(copy, address, options=("--trust-peer", "--on-root", hook)) as follower:
+            while (first, 3) not in follower.roots:
+                follower._next()
+        assert situation(copy, address) == "in sync"
+    assert [(each["revision"], each["root"]) for each in succeed_json("log", copy)["revisions"]] == [
+        (3, first),
+        (1, first),
+    ]
+    # As the last line of a stream that ends, it is waited for.
+    with serving(source) as address, standard_input(f"{first}\n".encode()):
+        assert succeed("follow", tmp_path / "told", "--roots", "-", "--from", address) == f"{first} 1\n"
+    with serving(source) as address, standard_input(f"{first} 3\n".encode()):
+        shown = succeed("follow", tmp_path / "told", "--roots", "-", "--from", address)
+    assert shown == f"{first} 1\n{first} 3\n"
+
+
+def test_a_source_that_began_again_has_diverged(source: Path, tmp_path: Path) -> None:
+    copy, port = tmp_path / "copy", free_port()
+    root = put(source, 2)
+    with serving(source, port) as address, following(copy, address) as follower:
+        follower.reach(root)
+    shutil.rmtree(source)
+    fill(source, {b"new": b"1"})
+    commit(source, {b"new": b"2"})
+    with serving(source, port) as address, following(copy, address) as follower:
+        event = follower.fall_into("diverged")
+        shown = succeed("status", copy, "--from", address)
+    assert event["root"] == root
+    assert "has diverged: this revision has or had another content here: revision 2" in shown
+    assert "situation diverged: no peer shows what is here" in " ".join(shown.split())
+    assert succeed("root", copy).strip() == root
+
+
+def test_roots_that_are_written_anew_in_place_are_followed(source: Path, tmp_path: Path) -> None:
+    roots, copy = tmp_path / "roots", tmp_path / "copy"
+    first = succeed("root", source).strip()
+    second = put(source, 5)
+    roots.write_text(f"{first} 1\n")
+    with serving(source) as address, following(copy, address, options=("--roots", roots)) as follower:
+        follower.reach(first)
+        roots.write_text(f"{second} 2\n")
+        follower.reach(second)
+    assert follower.roots == [(first, 1), (second, 2)]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="no other process's limits can be set here")
+def test_a_follower_serves_on_while_its_disk_is_full_and_goes_on_when_it_is_not(
+    source: Path, tmp_path: Path
+) -> None:
+    copy, root = tmp_path / "copy", succeed("root", source).strip()
+    with (
+        serving(source) as address,
+        following(copy, address, options=serving_options()) as follower,
+    ):
+        served_at = follower.address()
+        follower.reach(root)
+        # No file may grow any more, as on a full disk.
+        size = (copy / "data.mdb").stat().st_size
+        _, hard = resource.prlimit(follower.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(follower.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+        newest = commit(source, {b"large %d" % number: bytes(500_000) for number in range(8)})
+        event = follower.fall_into("no room")
+        assert "is full" in event["reason"]
+        assert event["root"] == root
+        assert succeed_json("status", served_at)["root"] == root
+        third = tmp_path / "third"
+        assert succeed_json("sync", third, "--from", served_at, "--root", root)["root"] == root
+        resource.prlimit(follower.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        follower.reach(newest)
+        assert follower.fall_into("in sync")["reason"] == ""
+    assert content(copy) == content(source)
+
+
 class FakeManager:
     """A manager that is in one situation after the other, by the second."""
 
@@ -473,6 +558,10 @@ async def tell_at_once(tell: Callable[[Progress], None], progress: Progress) -> 
         (
             [Situation.IN_SYNC] * 5 + [Situation.PEERS_BEHIND] * 100 + [Situation.IN_SYNC],
             ["in sync", "peers behind", "in sync"],
+        ),
+        (
+            [Situation.IN_SYNC] * 5 + [Situation.CATCHING_UP, Situation.NO_PEER_KNOWS_TARGET] * 9,
+            ["in sync", "no peer knows the target"],
         ),
         ([Situation.FIRST_COPY] * 80 + [Situation.IN_SYNC], ["first copy"] * 3 + ["in sync"]),
     ],

@@ -39,6 +39,7 @@ def replica(
 
 NEW = replica(EMPTY_ROOT, 0)
 AT_A = replica(A, 5)
+AFTER_C = AT_A._replace(known={4: C, 5: A})
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,12 @@ AT_A = replica(A, 5)
         (AT_A, [peer(B, 6, A=False)], Situation.COPYING),
         (AT_A, [peer(B, 6, A=False), peer(A, 5, A=True)], Situation.CATCHING_UP),
         (AT_A, [peer(B, 4)], Situation.PEERS_BEHIND),
+        (AT_A, [peer(A, 7)], Situation.CATCHING_UP),
+        (AT_A, [peer(A, 3)], Situation.IN_SYNC),
+        (AFTER_C, [peer(B, 5)], Situation.DIVERGED),
+        (AFTER_C, [peer(B, 4)], Situation.DIVERGED),
+        (AFTER_C, [peer(C, 4)], Situation.PEERS_BEHIND),
+        (replica(A, 5, is_local=True), [peer(A, 7)], Situation.IN_SYNC),
         (AT_A, [peer(EMPTY_ROOT, 0), peer(None)], Situation.PEERS_BEHIND),
         (AT_A, [SILENCE, peer(B, 4)], Situation.PEERS_BEHIND),
         (AT_A, [SILENCE, SILENCE], Situation.NO_PEER_REACHABLE),
@@ -89,6 +96,18 @@ def test_every_situation_has_a_sentence() -> None:
         ),
         (AT_A, peer(None), "has no complete root to show"),
         (AT_A, peer(A, 5), "shows the same root"),
+        (AT_A, peer(A, 7), "shows the same root under a higher revision, 7"),
+        (replica(A, 5, is_local=True), peer(A, 7), "shows the same root"),
+        (
+            AFTER_C,
+            peer(B, 4),
+            f"has diverged: this revision has or had another content here: revision 4, root {B.hex()}",
+        ),
+        (
+            AFTER_C,
+            peer(B, 5),
+            f"has diverged: this revision has or had another content here: revision 5, root {B.hex()}",
+        ),
         (AT_A, peer(B, 4), f"is behind, or has lost what it had: revision 4, root {B.hex()}"),
         (AT_A, peer(B, 5), f"is not ahead, and shows another content: revision 5, root {B.hex()}"),
         (AT_A, peer(B, 6, A=True), f"is ahead, changes lead there: {B_AT_6}"),

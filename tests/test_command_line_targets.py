@@ -94,8 +94,8 @@ class Aims:
         self.targets.append(target)
         self._changed.set()
 
-    async def reach(self, number: int) -> None:
-        while Target(ROOTS[number]) not in self.targets[-1:]:
+    async def reach(self, number: int, revision: int | None = None) -> None:
+        while Target(ROOTS[number], revision) not in self.targets[-1:]:
             self._changed = trio.Event()
             await self._changed.wait()
 
@@ -134,11 +134,112 @@ async def test_a_file_that_was_cut_off_or_replaced_is_read_from_its_start(
         await aims.reach(3)
         (tmp_path / "new").write_bytes(line(4) + line(5) + line(6))
         file.unlink()
-        await trio.sleep(10)
+        await trio.sleep(1)
         (tmp_path / "new").rename(file)
         await aims.reach(6)
         nursery.cancel_scope.cancel()
     assert aims.complaints == []
+
+
+async def test_a_file_that_is_written_anew_in_place_is_read_from_its_start(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    file, aims = tmp_path / "roots", Aims()
+    file.write_bytes(line(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(aims.read, file)
+        await aims.reach(1)
+        # As long as before, and within the same tick of the clock: not even the time of the change differs.
+        before = file.stat()
+        file.write_bytes(line(2))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        await aims.reach(2)
+        file.write_bytes(line(3, 17))
+        await aims.reach(3, 17)
+        # Longer than before, and other bytes where the old ones were.
+        file.write_bytes(line(5) + b"nonsense\n" + line(4))
+        await aims.reach(4)
+        # Only the number is another.
+        file.write_bytes(line(5) + b"nonsense\n" + line(4, 8))
+        await aims.reach(4, 8)
+        # Behind a newest line that stays, and far before the end.
+        file.write_bytes(line(1) + b"#\n" * 4_000)
+        await aims.reach(1)
+        file.write_bytes(line(6) + b"#\n" * 4_000)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+        await aims.reach(6)
+        file.write_bytes(b"")
+        await trio.sleep(10)
+        assert aims.targets[-1] == Target(ROOTS[6])
+        file.write_bytes(line(7))
+        await aims.reach(7)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_last_line_without_an_end_counts_once_nobody_goes_on_with_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    file, aims = tmp_path / "roots", Aims()
+    file.write_bytes(line(1)[:-1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(aims.read, file)
+        await aims.reach(1)
+        file.write_bytes(line(2, 12)[:-1])
+        await aims.reach(2, 12)
+        with file.open("ab") as growing:
+            growing.write(b"3\n" + line(3)[:40])
+        await aims.reach(2, 123)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert aims.targets[-1] == Target(ROOTS[2], 123)
+    assert aims.complaints == []
+
+
+async def test_roots_that_cannot_be_read_for_a_while_are_named_once_and_read_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    file, aims = tmp_path / "roots", Aims()
+    file.write_bytes(line(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(aims.read, file)
+        await aims.reach(1)
+        file.unlink()
+        await trio.sleep(10)
+        # A link to itself cannot be read by anybody, root included.
+        file.symlink_to(file)
+        await trio.sleep(10)
+        file.unlink()
+        file.write_bytes(line(2))
+        await aims.reach(2)
+        nursery.cancel_scope.cancel()
+    assert [complaint.removeprefix(f"{file} ") for complaint in aims.complaints] == [
+        "is missing: the last root that it named is followed until it is there again"
+    ]
+
+
+async def test_whatever_comes_in_the_place_of_a_fifo_or_a_file_is_read_as_what_it_is(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    source, aims = tmp_path / "roots", Aims()
+    os.mkfifo(source)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(aims.read, source)
+        await trio.to_thread.run_sync(source.write_bytes, line(1))
+        await aims.reach(1)
+        source.unlink()
+        os.mkfifo(source)
+        await trio.to_thread.run_sync(source.write_bytes, line(2))
+        await aims.reach(2)
+        source.unlink()
+        source.write_bytes(line(3))
+        await aims.reach(3)
+        source.unlink()
+        os.mkfifo(source)
+        # Nobody writes to it yet, and nobody waits for that.
+        await trio.sleep(10)
+        await trio.to_thread.run_sync(source.write_bytes, line(4))
+        await aims.reach(4)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_fifo_outlives_its_writers(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

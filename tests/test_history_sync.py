@@ -506,3 +506,54 @@ def test_a_large_sync_that_is_given_up_half_way_leaves_the_head() -> None:
             database.roll_back()
             database.check()
             assert dict(database.items()) == old
+
+
+# A head whose root comes back under a higher number.
+
+
+@pytest.mark.parametrize("history", [1, 2, 256])
+def test_a_higher_number_makes_a_revision_with_the_same_content(history: int, tmp_path: Path) -> None:
+    with merkledb.open(tmp_path, history=history) as database:
+        database.commit(A)
+        database.commit({b"\x11": b"f"})
+        before = database.revisions()
+        database.renumber(before[0].number)
+        assert database.revisions() == before, "no number that is not higher changes anything"
+        content = dict(database.items())
+        database.renumber(17)
+        assert [revision.number for revision in database.revisions()] == [17, 2, 1, 0][:history]
+        assert_shows(database, content, catching_up=False)
+        assert database.written_locally
+        for revision in database.revisions():
+            with database.at(revision.root) as snapshot:
+                assert merkledb.root_of(dict(snapshot.items())) == revision.root
+        database.commit({b"after": b"all"})
+        assert database.revision == 18
+        assert database.revisions(limit=1)[0].number == 18
+        database.check()
+
+
+def test_a_copy_that_takes_a_higher_number_remains_a_copy() -> None:
+    with new_database() as database:
+        database.apply(pieces(A), revision=3)
+        database.renumber(5)
+        assert (database.revision, database.written_locally) == (5, False)
+        database.apply(changed_pieces(database, A, B), revision=6)
+        assert [revision.number for revision in database.revisions()] == [6, 5, 3]
+        assert_shows(database, B, catching_up=False)
+
+
+def test_what_a_sync_rolled_back_left_in_history_is_true_of_a_head_with_a_higher_number() -> None:
+    with new_database() as database:
+        database.apply(pieces(A), revision=3)
+        database.apply(changed_pieces(database, A, B)[:2])
+        with pytest.raises(merkledb.SyncUnfinished):
+            database.renumber(5)
+        database.roll_back()
+        database.renumber(5)
+        assert_shows(database, A, catching_up=False)
+        database.apply(changed_pieces(database, A, B), revision=6)
+        assert_shows(database, B, catching_up=False)
+        with database.at(merkledb.root_of(A)) as snapshot:
+            assert_reads_as(snapshot, A, SCHEME)
+        assert [revision.number for revision in database.revisions()] == [6, 5, 3]

@@ -1,8 +1,9 @@
 """Following: each new target, the heads of trusted peers, peers that come, go, lag, or lose everything."""
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -21,9 +22,10 @@ from manager import (
     Progress,
     Reached,
     Situation,
+    TargetGone,
     VerificationFailed,
 )
-from merkledb import EMPTY_ROOT, Database
+from merkledb import EMPTY_ROOT, Database, DatabaseFull
 from syncproto import ErrorCode, Head
 from tests import fake_servers
 from tests.fake_servers import FakeServer, InEventLoop, ScriptedServer
@@ -350,6 +352,312 @@ async def test_a_source_that_was_set_back_while_we_were_on_the_way_to_its_head_i
         assert_same(copy, restored.database)
 
 
+# A head is a root and a number.
+
+
+async def test_a_root_that_comes_back_under_a_higher_number_is_taken_over_with_it(
+    autojump_clock: MockClock,
+) -> None:
+    """A, B, A at the source, of which the replica hears the first and the last."""
+    with new_source({b"a": b"1"}) as source, new_database() as copy, new_source({b"a": b"1"}) as older:
+        older.commit({b"a": b"2"})
+        async with follow(copy, [FakeServer(source.database)], trust_peers=True):
+            await trio.sleep(1)
+        source.commit({b"a": b"2"})
+        source.commit({b"a": b"1"})
+        async with follow(copy, [FakeServer(source.database)], trust_peers=True) as following:
+            await trio.sleep(1)
+            assert following.reached == [Reached(source.root, 3, 1)]
+            assert following.situation() is Situation.IN_SYNC
+        revisions = [(each.number, each.root) for each in copy.revisions()]
+        assert revisions == [(3, source.root), (1, source.root)]
+        # Another life, and a peer at the revision in between.
+        async with follow(copy, [FakeServer(older.database)], trust_peers=True) as following:
+            await trio.sleep(60)
+            assert following.situation() is Situation.PEERS_BEHIND
+        assert (copy.root, copy.revision) == (source.root, 3)
+        copy.check()
+
+
+async def test_a_replica_of_a_replica_hears_of_a_root_that_came_back(autojump_clock: MockClock) -> None:
+    with new_source({b"a": b"1"}) as source, new_database() as middle, new_database() as last:
+        server, relay = FakeServer(source.database), FakeServer(middle)
+        async with (
+            follow(middle, [server], trust_peers=True) as first,
+            follow(last, [relay], trust_peers=True) as second,
+        ):
+            await trio.sleep(1)
+            await relay.announce()
+            await trio.sleep(1)
+            source.commit({b"a": b"2"})
+            source.commit({b"a": b"1"})
+            await server.announce()
+            await trio.sleep(1)
+            await relay.announce()
+            await trio.sleep(1)
+        assert first.reached[-1] == second.reached[-1] == Reached(source.root, 3, 1)
+        assert (last.root, last.revision) == (middle.root, middle.revision) == (source.root, 3)
+
+
+@pytest.mark.parametrize("revision", [None, 1, 3, 9])
+async def test_a_named_target_that_is_here_already_takes_its_number_over(
+    revision: int | None, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(5)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        async with trio.open_nursery() as nursery:
+            manager = Manager(copy, [FakeServer(source.database).peer(nursery)], processor=InEventLoop())
+            manager.update_target(source.root, revision)
+            progress = await manager.run()
+            assert manager.is_at_target
+            nursery.cancel_scope.cancel()
+        assert (progress.root, progress.revision) == (source.root, max(revision or 0, 1))
+        assert copy.revision == progress.revision
+
+
+async def test_content_that_was_written_here_keeps_its_own_number(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(5)) as source, new_database(some_pairs(5)) as copy:
+        async with trio.open_nursery() as nursery:
+            manager = Manager(copy, [FakeServer(source.database).peer(nursery)], processor=InEventLoop())
+            manager.update_target(source.root, 9)
+            await manager.run()
+            nursery.cancel_scope.cancel()
+        assert (copy.root, copy.revision, copy.written_locally) == (source.root, 1, True)
+
+
+async def test_the_head_goes_back_to_a_root_that_came_back_while_another_is_fetched(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        head = source.root
+        await sync_from([FakeServer(source.database)], head, copy)
+        source.change(200, random.Random(1))
+        slow = ScriptedServer(source.database, fake_servers.after(1.0))
+        limits = Limits(max_keys=16, max_changes=16, transaction_seconds=0.1)
+        async with follow(copy, [slow], source.root, limits=limits) as following:
+            await trio.sleep(5)
+            assert copy.catching_up
+            following.manager.update_target(head, 3)
+            await trio.sleep(600)
+            assert following.manager.is_at_target
+        assert (copy.root, copy.revision) == (head, 3)
+        copy.check()
+
+
+# What the situation is said to be follows from what peers announce.
+
+
+class PruningAhead(FakeServer):
+    """Announces heads that it has pruned before anybody can ask for them."""
+
+    def head(self, request_id: int) -> Head:
+        said = 1000 + len(self.requests)
+        return Head(request_id, said.to_bytes(32), said, 7)
+
+
+async def test_a_newer_head_that_is_always_pruned_before_it_is_fetched_is_not_in_sync(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        server = PruningAhead(source.database)
+        seen: list[Situation] = []
+        async with follow(copy, [server], trust_peers=True) as following:
+            for _ in range(100):
+                await trio.sleep(1)
+                await server.announce()
+                seen.append(following.situation())
+            assert following.reached == []
+        assert Situation.IN_SYNC not in seen
+        assert Situation.NO_PEER_KNOWS_TARGET in seen
+        assert copy.root == source.root
+        assert len(server.requests) < 100, "a peer that is asked in vain is asked less often"
+
+
+@pytest.mark.parametrize("commits", [1, 2, 3])
+async def test_the_only_peer_that_lost_everything_and_began_again_has_diverged(
+    commits: int, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy, new_source({b"new": b"1"}) as again:
+        for seed in range(2):
+            source.change(5, random.Random(seed))
+        server = FakeServer(source.database)
+        async with follow(copy, [server], trust_peers=True) as following:
+            await trio.sleep(1)
+        # A life after which the revisions are known from the store alone, or from those that were reached.
+        for number in range(1, commits):
+            again.commit({b"new": bytes([number])})
+        server.database = again.database
+        async with follow(copy, [server], trust_peers=True) as following:
+            await trio.sleep(60)
+            expected = Situation.PEERS_BEHIND if commits < 3 else Situation.DIVERGED
+            assert following.situation() is expected
+            assert copy.root == source.root
+            server.database = source.database
+            for seed in range(2):
+                await commit_and_announce(source, server, seed + 7)
+                await trio.sleep(1)
+            assert following.situation() is Situation.IN_SYNC
+            # Below our number by now, under one of which we know what was here.
+            for number in range(commits, 4):
+                again.commit({b"new": bytes([number])})
+            server.database = again.database
+            await server.announce()
+            await trio.sleep(60)
+            assert following.situation() is Situation.DIVERGED
+            assert copy.root == source.root
+            again.commit({b"new": b"5"})
+            again.commit({b"new": b"6"})
+            await server.announce()
+            await trio.sleep(60)
+            # Trusted for which root is the newest, it is followed as soon as it is ahead.
+            assert copy.root == again.root
+            assert following.situation() is Situation.IN_SYNC
+
+
+# Announcers that lie.
+
+
+class Silent(Boasting):
+    """Announces a root that nobody has, and says nothing when it is asked for it."""
+
+    async def answer(self, conversation: fake_servers.Conversation, request: fake_servers.Asked) -> None:
+        del conversation
+        self.requests.append(request)
+
+
+class Renewing(Silent):
+    """Announces another root that nobody has each time that it says anything."""
+
+    said = 0
+
+    def head(self, request_id: int) -> Head:
+        self.said += 1
+        return Head(request_id, self.said.to_bytes(32), 1000 + self.said, 7)
+
+
+@pytest.mark.parametrize("kind", [Silent, Renewing])
+async def test_who_announces_what_it_never_shows_does_not_keep_us_from_the_honest_for_long(
+    kind: type[FakeServer], autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(100)) as source, new_database() as copy:
+        liar, honest = kind(source.database, "liar"), FakeServer(source.database, "honest")
+
+        async def boast() -> None:
+            while True:
+                await trio.sleep(0.5)
+                await liar.announce()
+
+        async with (
+            follow(copy, [liar, honest], trust_peers=True) as following,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(boast)
+            await trio.sleep(Limits().unproven_seconds + 10)
+            assert copy.root == source.root
+            for seed in range(20):
+                await commit_and_announce(source, honest, seed)
+                await trio.sleep(Limits().unproven_seconds + 10 if seed < 3 else 5)
+                assert copy.root == source.root
+                if seed > 3:
+                    assert following.situation() is Situation.IN_SYNC
+            nursery.cancel_scope.cancel()
+    assert [each.root for each in following.reached] == source.roots[1:]
+
+
+async def test_a_run_does_not_report_a_head_that_nobody_has_as_reached(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        async with trio.open_nursery() as nursery:
+            boaster, honest = Boasting(source.database, "boaster"), FakeServer(source.database, "honest")
+            alone = Manager(copy, [boaster.peer(nursery)], trust_peers=True, processor=InEventLoop())
+            with pytest.raises(TargetGone):
+                await alone.run()
+            source.change(5, random.Random(1))
+            both = [boaster.peer(nursery), honest.peer(nursery)]
+            for _ in range(2):
+                manager = Manager(copy, both, trust_peers=True, processor=InEventLoop())
+                progress = await manager.run()
+                assert progress.root == progress.target == source.root
+            nursery.cancel_scope.cancel()
+
+
+# A machine that has no room.
+
+
+class Full:
+    """A processor with a disk that is full as long as it is so.
+
+    Attributes:
+        is_full: Whether it is.
+        attempts: How often something was to be written meanwhile.
+    """
+
+    def __init__(self, copy: Database) -> None:
+        self.is_full = False
+        self.attempts = 0
+        store: Any = copy._store
+        write = store.write
+
+        @contextmanager
+        def watched() -> Iterator[Any]:
+            with write() as transaction:
+                yield transaction
+                self.attempts += self.is_full
+                if self.is_full:
+                    raise DatabaseFull(str(copy.path), "No space left on device")
+
+        store.write = watched
+
+
+@pytest.mark.parametrize("moment", ["at the start", "before a copy", "on the way", "before a number"])
+async def test_following_outlasts_a_disk_that_is_full(moment: str, autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        disk, server = Full(copy), ScriptedServer(source.database, fake_servers.after(0.2))
+        if moment != "before a copy":
+            await sync_from([FakeServer(source.database)], source.root, copy)
+        shown = copy.root
+        if moment == "at the start":
+            source.change(200, random.Random(1))
+            await sync_in_part(source.database, copy, FakeServer(source.database), 20)
+            assert copy.catching_up
+            copy.set_progress(b"no progress")
+        elif moment == "before a number":
+            source.commit({b"extra": b"1"})
+            source.commit({b"extra": None})
+        elif moment == "on the way":
+            source.change(200, random.Random(1))
+        limits = Limits(max_keys=16, max_changes=16, transaction_seconds=0.1)
+        disk.is_full = moment != "on the way"
+        async with follow(copy, [server], trust_peers=True, limits=limits) as following:
+            await trio.sleep(1)
+            assert moment != "on the way" or copy.catching_up
+            disk.is_full = True
+            await trio.sleep(3600)
+            assert following.situation() is Situation.NO_ROOM
+            assert "No space left on device" in following.progress.reason
+            assert copy.head is None or copy.root == shown
+            assert 10 < disk.attempts < 300, "it is tried again, and not all the time"
+            requests = len(server.requests)
+            disk.is_full = False
+            await trio.sleep(60)
+            assert following.situation() is Situation.IN_SYNC
+            assert following.progress.reason == ""
+            await trio.sleep(600)
+        assert (copy.root, copy.revision) == (source.root, source.database.revision)
+        copy.check()
+    if moment == "before a copy":
+        assert requests >= 300 // 16, "what was fetched meanwhile waits"
+        assert server.keys_sent == 300, "and is not fetched again"
+
+
+async def test_a_run_ends_with_the_error_where_the_disk_is_full(autojump_clock: MockClock) -> None:
+    with new_source(some_pairs(50)) as source, new_database() as copy:
+        Full(copy).is_full = True
+        with pytest.raises(DatabaseFull, match="No space left on device"):
+            await sync_from([FakeServer(source.database)], source.root, copy)
+
+
 # Peers that come and go.
 
 
@@ -571,7 +879,7 @@ async def test_a_root_that_a_peer_lacked_is_believed_when_it_comes_back(autojump
         first = source.root
         async with follow(copy, [server], trust_peers=True) as following:
             await trio.sleep(60)
-            following.manager._sessions[0]._denied = first
+            following.manager._sessions[0].disbelieve(first)
             for changes in ({b"extra": b"1"}, {b"extra": None}):
                 source.database.commit(changes)
                 await server.announce()

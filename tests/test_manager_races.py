@@ -153,7 +153,7 @@ async def test_what_comes_twice_is_counted_once(autojump_clock: MockClock) -> No
 
 def fresh_ledger(source: Database) -> Ledger:
     standing = Standing(None, EMPTY_ROOT, is_at_rest=False)
-    start = Start(standing, all_at(source.scheme.max_key_bytes, None), None, is_local=False)
+    start = Start(standing, all_at(source.scheme.max_key_bytes, None), None)
     return Ledger(start, Target(source.root), Limits(max_keys=16), trio.current_time())
 
 
@@ -241,7 +241,7 @@ def ledger_at(source: Source, head: bytes | None = None) -> Ledger:
     saved = Saved(Target(first), 0, 0, 0, None, ranges, (0.5, 0.5))
     shown = None if head is None else Revision(1, head)
     standing = Standing(shown, b"mixture".ljust(32), is_at_rest=False)
-    start = Start(standing, saved, None, is_local=False)
+    start = Start(standing, saved, None)
     return Ledger(start, Target(source.root), Limits(goal_seconds=1), trio.current_time())
 
 

@@ -29,7 +29,7 @@ from manager.progress import SeenHead
 from merkledb import Reason
 from syncproto import ErrorCode
 
-OURS, NEWER, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
+OURS, NEWER, OTHER, OLD, OLDER = (letter * 32 for letter in (b"o", b"n", b"x", b"p", b"q"))
 
 
 def peer(root: bytes | None = OURS, revision: int = 5, *, lacks_target: bool = False) -> PeerFacts:
@@ -64,6 +64,8 @@ IN_SYNC = Facts(
     copies_in_full=False,
     peers=[peer()],
 )
+FOLLOWING = IN_SYNC._replace(follows_heads=True, known={3: OLDER, 4: OLD, 5: OURS})
+LACKED = peer(NEWER, 6)._replace(lacks_head=True)
 BEHIND = IN_SYNC._replace(is_at_target=False, peers=[peer(NEWER, 6)])
 NEW = BEHIND._replace(head=None, revision=0, is_first=True, copies_in_full=True)
 UNTRIED, FAILED = away(has_failed=False), away(has_failed=True)
@@ -80,7 +82,45 @@ CASES: list[tuple[str, Facts, Situation]] = [
         IN_SYNC._replace(peers=[peer(), peer(OTHER, 4)]),
         Situation.IN_SYNC,
     ),
-    ("another head of the same number", IN_SYNC._replace(peers=[peer(OTHER, 5)]), Situation.IN_SYNC),
+    ("a number that says nothing", IN_SYNC._replace(peers=[peer(OTHER, 5)]), Situation.IN_SYNC),
+    ("another head of the same number", FOLLOWING._replace(peers=[peer(OTHER, 5)]), Situation.DIVERGED),
+    ("another head of an older number", FOLLOWING._replace(peers=[peer(OTHER, 3)]), Situation.DIVERGED),
+    ("the head of an older number", FOLLOWING._replace(peers=[peer(OLD, 4)]), Situation.PEERS_BEHIND),
+    ("an older number that is not known", FOLLOWING._replace(peers=[peer(OTHER, 2)]), Situation.PEERS_BEHIND),
+    (
+        "one has diverged, one is behind",
+        FOLLOWING._replace(peers=[peer(OTHER, 5), peer(OLD, 4)]),
+        Situation.DIVERGED,
+    ),
+    ("one has diverged, one has not", FOLLOWING._replace(peers=[peer(OTHER, 5), peer()]), Situation.IN_SYNC),
+    (
+        "another head of the same number, long ago",
+        FOLLOWING._replace(peers=[peer(OTHER, 5)._replace(is_followed=False)]),
+        Situation.IN_SYNC,
+    ),
+    (
+        "a newer head that is to be followed",
+        FOLLOWING._replace(peers=[peer(NEWER, 6)]),
+        Situation.CATCHING_UP,
+    ),
+    ("a newer head that cannot be had", FOLLOWING._replace(peers=[LACKED]), Situation.NO_PEER_KNOWS_TARGET),
+    (
+        "a newer head that cannot be had, and a peer that is behind",
+        FOLLOWING._replace(peers=[LACKED, peer(OLD, 4)]),
+        Situation.NO_PEER_KNOWS_TARGET,
+    ),
+    (
+        "a newer head that cannot be had, and a peer that shows ours",
+        FOLLOWING._replace(peers=[LACKED, peer()]),
+        Situation.IN_SYNC,
+    ),
+    (
+        "a newer head that cannot be had, and one that can",
+        FOLLOWING._replace(peers=[LACKED, peer(NEWER, 7), peer()]),
+        Situation.CATCHING_UP,
+    ),
+    ("no room", BEHIND._replace(has_no_room=True), Situation.NO_ROOM),
+    ("no room, and nobody is there", BEHIND._replace(has_no_room=True, peers=[FAILED]), Situation.NO_ROOM),
     (
         "what was said long ago",
         IN_SYNC._replace(peers=[peer(OTHER, 4)._replace(is_followed=False)]),

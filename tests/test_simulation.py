@@ -23,6 +23,9 @@ CHUNKS = 6
 COUNTED = range(10_000, 10_060)
 # Within so many seeds each lie is told at least once, however seldom it fits.
 SEEDS_FOR_A_LIE = 40
+# So many of each kind of announcer, whose time is the honest peers' and that of the pauses after it.
+SEEDS_FOR_AN_ANNOUNCER = 8
+SEEDS_FOR_A_DISK = 15
 EVENTS = {
     "applied a range",
     "applied changes",
@@ -41,6 +44,7 @@ EVENTS = {
     "death: killed",
     "death: power lost",
     "death: wiped",
+    "disk filled",
     "dropped a liar",
     "full disk",
     "network: corrupted",
@@ -51,7 +55,9 @@ EVENTS = {
     "network: stalled",
     "reached",
     "refused: full",
+    "lie: an unheard-of head",
     "retarget",
+    "tries again without room",
 }
 DIGESTS = """
 from simulation import Simulation
@@ -111,6 +117,47 @@ def test_no_lie_is_believed(lie: str) -> None:
         if outcome.counts[f"lie: {lie}"]:
             return
     pytest.fail(f"no liar told that lie in {SEEDS_FOR_A_LIE} seeds")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("an unheard-of head",),
+        ("an unheard-of head", "silence"),
+        ("an unheard-of head", "a trickle", "half a frame"),
+        ("an unheard-of head", "overload", "a false error"),
+        ("an unheard-of head", "a huge claim"),
+        lies.FALSE_HEADS,
+        (*lies.FALSE_HEADS, "an unheard-of head", "silence"),
+    ],
+    ids=", ".join,
+)
+def test_who_believes_its_peers_gets_to_what_the_honest_show_beside_announcers_that_lie(
+    told: tuple[str, ...],
+) -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(SEEDS_FOR_AN_ANNOUNCER):
+        plan = replace(
+            Simulation(seed).plan,
+            liars=1 + seed % 2,
+            trusting_share=1.0,
+            repertoire=told,
+            misleads=told[0] in lies.FALSE_HEADS,
+        )
+        outcome = Simulation(seed, plan=plan).run()
+        assert outcome.violation is None, seed
+        counts += outcome.counts
+    assert counts[f"lie: {told[0]}"]
+
+
+def test_who_follows_outlasts_full_disks() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(SEEDS_FOR_A_DISK):
+        plan = replace(Simulation(seed).plan, full_disks=12, kills=2)
+        outcome = Simulation(seed, plan=plan).run()
+        assert outcome.violation is None, seed
+        counts += outcome.counts
+    assert counts["tries again without room"] >= SEEDS_FOR_A_DISK // 2
 
 
 def test_a_failing_seed_is_printed_with_the_way_to_replay_it(

@@ -15,6 +15,8 @@ from manager.ledger import Ledger
 from manager.manager import Manager
 from manager.pieces import Findings
 from manager.saved import Saved
+from manager.session import PeerSession
+from manager.standing import Standing
 from merkledb import Database, VerifiedChanges, write, writer
 from merkledb.history import HistoryWriter, prune_history
 from merkledb.revisions import put_revision
@@ -197,6 +199,21 @@ def prune_early(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def keep_the_old_number(patch: pytest.MonkeyPatch) -> None:
+    """A head is taken for its root alone."""
+    patch.setattr(Standing, "lacks_number", lambda self, target: False)
+
+
+def believe_every_head(patch: pytest.MonkeyPatch) -> None:
+    """Whoever announced a head that nobody has is believed as before."""
+    patch.setattr(PeerSession, "disbelieve", lambda self, root: None)
+
+
+def end_for_a_full_disk(patch: pytest.MonkeyPatch) -> None:
+    """A write that finds no room ends whatever it is for."""
+    patch.setattr("manager.writer.NO_ROOM", ())
+
+
 BUGS: dict[Plant, tuple[type[Violation], ...]] = {
     accept_deeper_stubs: (Unsafe, Unexpected),
     skip_an_apply: (Unsafe,),
@@ -214,6 +231,9 @@ BUGS: dict[Plant, tuple[type[Violation], ...]] = {
     leave_rows: (Unsafe, Unexpected),
     count_wrongly: (Unsafe,),
     prune_early: (Unsafe, Unexpected),
+    keep_the_old_number: (NotLive,),
+    believe_every_head: (NotLive,),
+    end_for_a_full_disk: (Unexpected,),
 }
 
 
@@ -222,6 +242,10 @@ def plan_for(plant: Plant, seed: int) -> Plan:
     plan = Simulation(seed).plan
     if plant is accept_deeper_stubs:
         return replace(plan, liars=2, repertoire=(DEEPER_STUB,), trusting_share=0.0, keys=60, max_keys=5)
+    if plant is believe_every_head:
+        return replace(plan, liars=2, repertoire=("an unheard-of head",), trusting_share=1.0, misleads=False)
+    if plant is end_for_a_full_disk:
+        return replace(plan, full_disks=12)
     return plan
 
 
