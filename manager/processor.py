@@ -29,4 +29,17 @@ class OneThread:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run the work in a thread; once begun it is waited for, also when cancelled."""
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        begun = False
+
+        def begin() -> Result:
+            nonlocal begun
+            begun = True
+            return work()
+
+        try:
+            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+        except RuntimeError:
+            if begun:
+                raise
+            # The system has no thread to give. The work blocks the event loop then, but it is done.
+            return work()
