@@ -8,7 +8,7 @@ from typing import Final
 
 from merkledb.errors import CorruptDatabase
 from merkledb.fold import Branches
-from merkledb.kernel import leaves, new_fold
+from merkledb.kernel import AnyFold, leaves, new_fold
 from merkledb.past import Past
 from merkledb.revisions import Tip, read_revision, read_tip
 from merkledb.rows import PastRows, Row, StoredRows
@@ -48,11 +48,7 @@ class _Check:
         """Fold all values and compare."""
         fold = new_fold(self._scheme)
         for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
-            try:
-                closed = fold.feed(leaves(self._scheme, keys, values))
-            except ValueError as error:
-                raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
-            self._compare(closed)
+            self._compare(self._feed(fold, keys, values))
             on_pairs(len(keys))
         root, last = fold.finish()
         self._compare(last)
@@ -75,10 +71,19 @@ class _Check:
             rows = PastRows(StoredRows(self._store, self._transaction), past, lambda low: low)
             fold = new_fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
-                fold.feed(leaves(self._scheme, keys, values))
+                self._feed(fold, keys, values)
             root, _ = fold.finish()
         if root != head.root:
             raise self._difference(f"the head's root is {head.root.hex()}, its values make {root.hex()}")
+
+    def _feed(self, fold: AnyFold, keys: list[bytes], values: list[bytes]) -> Branches:
+        """Fold pairs; return the branches that closed."""
+        if len(max(keys, key=len)) > self._scheme.max_key_bytes:
+            raise self._difference(f"behind key 0x{keys[0].hex()} is one that is too long")
+        try:
+            return fold.feed(leaves(self._scheme, keys, values))
+        except ValueError as error:
+            raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
 
     def _stretches(self, rows: Iterable[Row]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Yield keys and values of rows in stretches."""

@@ -23,7 +23,7 @@ from typing import Final
 from merkledb.errors import CorruptDatabase
 from merkledb.past_branch import parse_past_branch
 from merkledb.revisions import SEQUENCE_BYTES
-from merkledb.store import Store, Table, Transaction, put_rows, seek_row
+from merkledb.store import DamagedRow, Store, Table, Transaction, put_rows, seek_row
 
 # What stands in place of the value of a key that was absent.
 ABSENT: Final = b"\x00"
@@ -148,5 +148,18 @@ def value_rows(
 
 
 def value_of_row(row: bytes) -> bytes | None:
-    """Return the value that a row of the history of values says; None where the key was absent."""
-    return None if row == ABSENT else row[1:]
+    """Return the value that a row of the history of values says; None where the key was absent.
+
+    Raises:
+        DamagedRow: The row says neither.
+    """
+    if row[:1] == _PRESENT:
+        return row[1:]
+    require_value_row(row)
+    return None
+
+
+def require_value_row(row: bytes) -> None:
+    """Raise DamagedRow when a row is none of the history of values."""
+    if row != ABSENT and row[:1] != _PRESENT:
+        raise DamagedRow(f"a row of the history of values begins with 0x{row[:1].hex()}")

@@ -58,7 +58,10 @@ class View(State):
         stream.walk(self.base.root)
         items = stream.items()
         fold = new_fold(self.scheme)
-        closed = fold.feed(items)
+        try:
+            closed = fold.feed(items)
+        except ValueError as error:
+            raise self._base_trie.corrupt(f"its branches contradict each other: {error}") from error
         self.root, last = fold.finish()
         records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
         ends = _ends(items, stream, self.changes.keys(), records)
