@@ -118,9 +118,15 @@ def read_tip(store: Store, transaction: Transaction) -> Tip:
     if not oldest <= newest <= _MAX_SEQUENCE or flags > _WRITTEN_LOCALLY | _UNFINISHED:
         raise _damaged(store, f"the tip's row names revisions {oldest} to {newest} and flags {flags}")
     tip = Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
-    head = transaction.get(_sequence_key(newest), b"", db=store.revisions)
-    if not tip.unfinished and head[:ID_BYTES] != root:
-        raise _damaged(store, f"the tip's root is {root.hex()}, that of the head {head[:ID_BYTES].hex()}")
+    key = _sequence_key(newest)
+    head = transaction.get(key, b"", db=store.revisions)
+    if len(head) < _REVISION.size:
+        raise _damaged(store, f"the row of revision {newest}, the newest, has {len(head)} bytes")
+    head_root = head[:ID_BYTES]
+    if not tip.unfinished and head_root != root:
+        raise _damaged(store, f"the tip's root is {root.hex()}, that of the head {head_root.hex()}")
+    if tip.unfinished and transaction.get(head_root, db=store.revisions) != key:
+        raise _damaged(store, f"the head's root is {head_root.hex()}, which the revisions do not know")
     if transaction.get(_sequence_key(newest + 1), db=store.revisions) is not None:
         raise _damaged(store, f"the tip names revision {newest} as the newest, and there is one behind it")
     return tip
