@@ -1,7 +1,7 @@
 """Damaged stores: one row is made another, and then everything is done with the store that can be done.
 
 Each operation gives a result, or a typed error, within a bounded number of calls.  Where the damage is not in
-the content but in what is said of it (the tip, the revisions, the retention, the progress of a sync), a result
+the content but in what is said of it (tip, revisions, retention, the progress of a sync), a result
 is the right one: whoever asks for a root gets that root or an error.
 
     python -m tests.damaged_stores --seeds 2000 --kernel compiled
@@ -26,9 +26,9 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 import merkledb
+from manager.goals import Target
 from manager.ranges import RangeMap
 from manager.saved import Saved, encode_saved
-from manager.goals import Target
 from manager.survey import survey
 from merkledb import ChangeProof, Database, MerkleDBError, RangeProof, Scheme, VerifiedRange
 from merkledb.kernel import VARIABLE, twin
@@ -115,7 +115,8 @@ def honest_store(path: Path, kind: str, scheme: Scheme) -> Honest:
     keys += [some.randbytes(some.choice([1, 2, 2, 8])) for _ in range(120)]
     sizes = [0, 1, 31, 32, 40, 70, 200, 600]
     content: dict[bytes, bytes] = {}
-    contents = {merkledb.EMPTY_ROOT: {}}
+    held: dict[bytes, bytes] = {}
+    contents: dict[bytes, dict[bytes, bytes]] = {merkledb.EMPTY_ROOT: {}}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(
             merkledb.open(path.with_name(path.name + " source"), scheme=scheme, history=20)
@@ -282,7 +283,7 @@ def _verify(
 Operation = Callable[[Database, Honest, bool], None]
 
 
-def _read_head(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _read_head(database: Database, honest: Honest, is_said: bool) -> None:
     root = database.root
     len(database)
     repr(
@@ -293,7 +294,7 @@ def _read_head(database: Database, honest: Honest, is_said: bool) -> None:  # no
         _equal(found, {key: honest.contents[root].get(key) for key in found})
 
 
-def _list_head(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _list_head(database: Database, honest: Honest, is_said: bool) -> None:
     ascending, descending = list(database.items()), list(database.items(reverse=True))
     list(database.items(b"\x30", b"\x90"))
     list(database.items(b"\x30", b"\x90", reverse=True))
@@ -302,7 +303,7 @@ def _list_head(database: Database, honest: Honest, is_said: bool) -> None:  # no
         _equal(ascending, descending[::-1])
 
 
-def _prove_head(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _prove_head(database: Database, honest: Honest, is_said: bool) -> None:
     root = database.root
     for key in (b"", b"a", b"abc", b"\x55", b"\xff" * 3):
         proof = database.prove(key)
@@ -314,7 +315,7 @@ def _prove_head(database: Database, honest: Honest, is_said: bool) -> None:  # n
             _verify(proof, root, start, end, honest.scheme)
 
 
-def _read_past(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _read_past(database: Database, honest: Honest, is_said: bool) -> None:
     for root, content in honest.contents.items():
         try:
             snapshot = database.at(root)
@@ -351,7 +352,7 @@ def _prove_snapshot(snapshot: Any, content: dict[bytes, bytes], *, is_said: bool
             _equal([content.get(key) for key in shown.keys], list(shown.values))
 
 
-def _compare(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _compare(database: Database, honest: Honest, is_said: bool) -> None:
     roots = list(honest.contents)[-6:]
     for old, new in itertools.pairwise([roots[0], *roots, roots[1], roots[4], roots[2], roots[5], roots[0]]):
         try:
@@ -365,16 +366,16 @@ def _compare(database: Database, honest: Honest, is_said: bool) -> None:  # noqa
             _equal(found, {key: pair for key, pair in both.items() if pair[0] != pair[1]})
 
 
-def _list_revisions(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _list_revisions(database: Database, honest: Honest, is_said: bool) -> None:
     for revision in database.revisions():
         repr(revision)
 
 
-def _check(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _check(database: Database, honest: Honest, is_said: bool) -> None:
     database.check()
 
 
-def _view(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _view(database: Database, honest: Honest, is_said: bool) -> None:
     with database.view({b"a": b"new", b"\x7f": b"", b"ab": None, b"abcd": bytes(300)}) as view:
         with view.view({b"\x55\1": b"x", b"a": None}) as other:
             list(other.items())
@@ -386,38 +387,38 @@ def _view(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: F
         view.prove_range()
 
 
-def _survey(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _survey(database: Database, honest: Honest, is_said: bool) -> None:
     survey(database)
 
 
-def _verify_changes(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _verify_changes(database: Database, honest: Honest, is_said: bool) -> None:
     proof, root = honest.change_proof
     with contextlib.suppress(merkledb.InvalidProof):
         database.apply(database.verify_changes(proof, root, b"\x30", b"\x38"))
 
 
-def _apply(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _apply(database: Database, honest: Honest, is_said: bool) -> None:
     proof, root = honest.range_proof
     verified = merkledb.verify_range(proof, root, b"\x40", b"\xc0", scheme=honest.scheme)
     database.apply(verified, progress=database.progress)
 
 
-def _roll_back(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _roll_back(database: Database, honest: Honest, is_said: bool) -> None:
     database.roll_back()
 
 
-def _commit(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _commit(database: Database, honest: Honest, is_said: bool) -> None:
     database.commit({b"a": b"new", b"\x7f": b"", b"ab": None, b"abcd": bytes(300), b"\x55": None})
     some = random.Random(4)
     database.commit({some.randbytes(2): some.randbytes(40) for _ in range(60)})
 
 
-def _commit_view(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _commit_view(database: Database, honest: Honest, is_said: bool) -> None:
     with database.view({bytes([number]): b"v" for number in range(0, 256, 9)}) as view:
         view.commit()
 
 
-def _commit_without_history(database: Database, honest: Honest, is_said: bool) -> None:  # noqa: FBT001
+def _commit_without_history(database: Database, honest: Honest, is_said: bool) -> None:
     database.commit({b"b": b"new"}, keep_history=False)
 
 
@@ -516,8 +517,8 @@ def main() -> None:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             search.run(seed)
         for failure in search.failures:
-            print(*failure, sep="\n    ")
-        print(f"{len(search.failures)} failures; {dict(search.outcomes)}")
+            print(*failure, sep="\n    ")  # noqa: T201 - a command.
+        print(f"{len(search.failures)} failures; {dict(search.outcomes)}")  # noqa: T201 - a command.
     sys.exit(bool(search.failures))
 
 
