@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.history import ABSENT, require_value_row, value_of_row
+from merkledb.history import ABSENT, PRESENT, require_value_row, value_of_row
 from merkledb.past import Past
 from merkledb.proof import encoded_bin_bytes
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, key_of_row, row_key, seek
@@ -23,9 +23,6 @@ _SPARSENESS: Final = 8
 _LEAST_WINDOW_ROWS: Final = 16
 # So many rows are looked at before the end of a range is thought to be far away.
 _SMALL_WINDOW_ROWS: Final = 64
-
-# Of the rows of the history of values.
-_FIRST_BYTES: Final = frozenset({b"\0", b"\1"})
 
 Row = tuple[bytes, bytes]
 
@@ -333,8 +330,8 @@ def _put_back(window: Window, changed: Mapping[bytes, bytes]) -> Window:
     """
     if not changed:
         return window
-    if not _FIRST_BYTES.issuperset([row[:1] for row in changed.values()]):
-        for row in changed.values():
+    for row in changed.values():
+        if row[:1] != PRESENT:
             require_value_row(row)
     rows = list(map(changed.get, window.keys))
     if len(rows) - rows.count(None) == len(changed) and ABSENT not in changed.values():

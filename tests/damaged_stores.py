@@ -513,11 +513,12 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable()
     with running(arguments.kernel), tempfile.TemporaryDirectory() as folder:
-        search = Search(Path(folder))
+        search, shown = Search(Path(folder)), 0
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             search.run(seed)
-        for failure in search.failures:
-            print(*failure, sep="\n    ")  # noqa: T201 - a command.
+            for failure in search.failures[shown:]:
+                print(*failure, sep="\n    ", flush=True)  # noqa: T201 - a command.
+            shown = len(search.failures)
         print(f"{len(search.failures)} failures; {dict(search.outcomes)}")  # noqa: T201 - a command.
     sys.exit(bool(search.failures))
 
