@@ -123,7 +123,7 @@ async def read_targets(source: Path, aim: Aim, complain: Complain) -> None:
             raise Failure("standard input is closed: name a file of roots")
         await _read_stream(0, lines, aim)
         return
-    mode = (await trio.Path(source).stat()).st_mode
+    mode = os.stat(source).st_mode
     if stat.S_ISREG(mode):
         await _read_growing(source, lines, aim)
     # A FIFO that is open for writing here as well never ends, whoever else closes it.
