@@ -123,7 +123,7 @@ async def read_targets(source: Path, aim: Aim, complain: Complain) -> None:
             raise Failure("standard input is closed: name a file of roots")
         await _read_stream(0, lines, aim)
         return
-    mode = os.stat(source).st_mode
+    mode = _mode_of(source)
     if stat.S_ISREG(mode):
         await _read_growing(source, lines, aim)
     # A FIFO that is open for writing here as well never ends, whoever else closes it.
@@ -133,6 +133,11 @@ async def read_targets(source: Path, aim: Aim, complain: Complain) -> None:
         await _read_stream(descriptor, lines, aim)
     finally:
         os.close(descriptor)
+
+
+def _mode_of(source: Path) -> int:
+    # Without a thread, as all reading of this file: there may be none to be had.
+    return source.stat().st_mode
 
 
 async def _read_stream(descriptor: int, lines: TargetLines, aim: Aim) -> None:
