@@ -282,12 +282,13 @@ class OpenTrie(Trie):
             pairs = []
             left = weight
             for row in self.rows(low):
-                pairs.append(row if row[0][0] else (key_of_row(row[0]), row[1]))
+                pair = row if row[0][0] else (key_of_row(row[0]), row[1])
+                pairs.append(pair)
                 left -= weight_of(row[1])
-                if left <= 0:
+                if left <= 0 or len(pair[0]) > max_key_bytes:
                     break
-            is_bucket = not left and codec.path(pairs[-1][0]).startswith(slot)
-            if not is_bucket or max(len(key) for key, _ in pairs) > max_key_bytes:
+            last = pairs[-1][0] if pairs else b""
+            if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
                 raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
             found.append(pairs)
         return found
