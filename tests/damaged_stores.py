@@ -482,6 +482,8 @@ class Search:
                     self._try(database, honest, seed, said, operation, is_said=is_said)
         except MerkleDBError as error:
             self.outcomes[type(error).__name__] += 1
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # noqa: BLE001 - as in ``_try``.
             self._fail(seed, said, "open", error)
 
@@ -494,6 +496,8 @@ class Search:
             self.outcomes["result"] += 1
         except MerkleDBError as error:
             self.outcomes[type(error).__name__] += 1
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # noqa: BLE001 - all that is not typed is looked for, a panic too.
             self._fail(seed, said, operation.__name__, error)
 
