@@ -5,7 +5,7 @@
     SyncError
     ├── LocalContent             the database holds content written locally, and may not be replaced
     ├── WrongRoot                all was applied, twice, and the root is not the target: something else wrote
-    ├── MachineExhausted         the machine has no memory or no thread left; following, it is tried again
+    ├── MachineExhausted         the machine has no memory left; following, it is tried again
     ├── Disturbed                something else wrote; the manager then looks again, on its own
     ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
     └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
@@ -118,7 +118,7 @@ class WrongRoot(SyncError):
 
 
 class MachineExhausted(SyncError):
-    """The machine has no memory, or no thread, for what is to be done; nothing of it was done."""
+    """The machine has no memory for what is to be done; nothing of it was done."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the machine has no {what} left for the sync: end other programs, or allow it more")

@@ -285,7 +285,7 @@ class Manager:
                 VerificationFailed.
             WrongRoot: Somebody else wrote to the database meanwhile; the next run begins anew.
             MerkleDBError: The database cannot be written.
-            MachineExhausted: The machine has no memory or threads left.
+            MachineExhausted: The machine has no memory left.
         """
         try:
             ledger = await self._begin()

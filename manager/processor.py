@@ -7,13 +7,12 @@ anyway.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
 from manager.errors import MachineExhausted
 
-_NO_THREAD: Final = "can't start new thread"
 Result = TypeVar("Result")
 
 
@@ -33,15 +32,24 @@ class OneThread:
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run the work in a thread; once begun it is waited for, also when cancelled.
 
+        Where the system has no thread to give, the work blocks the event loop, but it is done.
+
         Raises:
-            MachineExhausted: There is no memory for it, or no thread.
+            MachineExhausted: There is no memory for it.
         """
+        begun = False
+
+        def begin() -> Result:
+            nonlocal begun
+            begun = True
+            return work()
+
         try:
-            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
         except MemoryError as error:
             raise MachineExhausted("memory") from error
-        except RuntimeError as error:
+        except RuntimeError:
             # Python has no class of its own for a thread that the system refuses.
-            if str(error) != _NO_THREAD:
+            if begun:
                 raise
-            raise MachineExhausted("thread") from error
+            return work()

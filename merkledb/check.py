@@ -1,16 +1,21 @@
 """Checking a database: every branch and the root derived again from the values alone.
 
+Of the revisions, what is said of them has to agree.  Of their history, each row has to be readable; whether
+it says what was there is only seen when an old state is proved.
+
 The values are folded in stretches, so memory stays small however large the store is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from merkledb.errors import CorruptDatabase
+from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
 from merkledb.fold import Branches
-from merkledb.kernel import leaves, new_fold
+from merkledb.history import require_value_row
+from merkledb.kernel import AnyFold, leaves, new_fold
 from merkledb.past import Past
-from merkledb.revisions import Tip, read_revision, read_tip
+from merkledb.past_branch import parse_past_branch
+from merkledb.revisions import SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
 from merkledb.rows import PastRows, Row, StoredRows
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction, key_of_row, row_key
@@ -48,11 +53,7 @@ class _Check:
         """Fold all values and compare."""
         fold = new_fold(self._scheme)
         for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
-            try:
-                closed = fold.feed(leaves(self._scheme, keys, values))
-            except ValueError as error:
-                raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
-            self._compare(closed)
+            self._compare(self._feed(fold, keys, values))
             on_pairs(len(keys))
         root, last = fold.finish()
         self._compare(last)
@@ -62,8 +63,49 @@ class _Check:
         tip = read_tip(self._store, self._transaction)
         if tip.root != root:
             raise self._difference(f"the tip's root is {tip.root.hex()}, the values make {root.hex()}")
+        self._check_revisions(tip)
+        self._check_history(tip)
         if tip.has_head:
             self._check_head(tip)
+
+    def _check_revisions(self, tip: Tip) -> None:
+        """See whether each retained revision can be read, is found by its root, and comes behind the last."""
+        number = -1
+        for sequence in range(tip.oldest, tip.newest + 1):
+            revision, _ = read_revision(self._store, self._transaction, sequence)
+            if revision.number <= number:
+                raise self._difference(f"revision {sequence} has number {revision.number}, as one before it")
+            number = revision.number
+            try:
+                newest = find_revision(
+                    self._store, self._transaction, tip._replace(unfinished=False), revision.root
+                )
+            except (UnknownRoot, HistoryGone) as error:
+                raise self._difference(f"revision {sequence} is not found by its root") from error
+            if newest < sequence:
+                raise self._difference(f"the root of revision {sequence} leads to an older one")
+        if not tip.unfinished and revision.keys != self._store.entries(self._transaction, self._store.values):
+            raise self._difference(f"the head says that it has {revision.keys} pairs, and the tables do not")
+
+    def _check_history(self, tip: Tip) -> None:
+        """See whether each row of history can be read, and belongs to a revision that there was."""
+        # Rows of a sync that was given up stay behind the newest revision.
+        behind = (tip.newest + 2).to_bytes(SEQUENCE_BYTES)
+        try:
+            for key, row in self._transaction.cursor(db=self._store.value_history):
+                self._require_history(key, behind)
+                require_value_row(row)
+            for key, row in self._transaction.cursor(db=self._store.branch_history):
+                self._require_history(key, behind)
+                tokens = parse_past_branch(row).tokens
+                if max(key[SEQUENCE_BYTES:] + tokens, default=0) >= self._scheme.branch_factor:
+                    raise ValueError("it has a token that is none")
+        except ValueError as error:
+            raise self._difference(f"the row 0x{key.hex()} of history is unreadable: {error}") from error
+
+    def _require_history(self, key: bytes, behind: bytes) -> None:
+        if len(key) < SEQUENCE_BYTES or key >= behind:
+            raise self._difference(f"the row 0x{key.hex()} of history belongs to no revision")
 
     def _check_head(self, tip: Tip) -> None:
         """Compare the head's root with what readers see, which history stands between and the tables."""
@@ -75,10 +117,19 @@ class _Check:
             rows = PastRows(StoredRows(self._store, self._transaction), past, lambda low: low)
             fold = new_fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
-                fold.feed(leaves(self._scheme, keys, values))
+                self._feed(fold, keys, values)
             root, _ = fold.finish()
         if root != head.root:
             raise self._difference(f"the head's root is {head.root.hex()}, its values make {root.hex()}")
+
+    def _feed(self, fold: AnyFold, keys: list[bytes], values: list[bytes]) -> Branches:
+        """Fold pairs; return the branches that closed."""
+        if len(max(keys, key=len)) > self._scheme.max_key_bytes:
+            raise self._difference(f"behind key 0x{keys[0].hex()} is one that is too long")
+        try:
+            return fold.feed(leaves(self._scheme, keys, values))
+        except ValueError as error:
+            raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
 
     def _stretches(self, rows: Iterable[Row]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Yield keys and values of rows in stretches."""

@@ -26,7 +26,6 @@ from merkledb.kernel import kernel_name
 from merkledb.proof import ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
 from merkledb.revisions import (
-    TIP,
     Revision,
     Tip,
     is_at_rest,
@@ -122,7 +121,7 @@ class Database(Content):
             return None
         transaction = self._store.begin()
         try:
-            if is_at_rest(transaction.get(TIP, db=self._store.meta)):
+            if is_at_rest(self._store, transaction):
                 return transaction.get(row, db=self._store.values)
         except lmdb.Error as error:
             raise self._store.translate(error) from error
@@ -148,7 +147,7 @@ class Database(Content):
         """Return the proof that ``key`` is present with its value, or absent."""
         store = self._store
         with store.read() as transaction:
-            if is_at_rest(transaction.get(TIP, db=store.meta)):
+            if is_at_rest(store, transaction):
                 trie = StoredTrie(store, transaction, self.scheme)
                 return prove_key(trie, StoredRows(store, transaction), key)
         with self.snapshot() as snapshot:

@@ -23,11 +23,11 @@ from typing import Final
 from merkledb.errors import CorruptDatabase
 from merkledb.past_branch import parse_past_branch
 from merkledb.revisions import SEQUENCE_BYTES
-from merkledb.store import Store, Table, Transaction, put_rows, seek_row
+from merkledb.store import DamagedRow, Store, Table, Transaction, put_rows, seek_row
 
 # What stands in place of the value of a key that was absent.
 ABSENT: Final = b"\x00"
-_PRESENT: Final = b"\x01"
+PRESENT: Final = b"\x01"
 # Pruning takes so many rows away at each commit, and twice as many as the commit adds if that is more.
 _PRUNED_ROWS: Final = 4096
 
@@ -54,7 +54,7 @@ class HistoryWriter:
 
     def put_values(self, keys: Sequence[bytes], values: Iterable[bytes | None]) -> None:
         """Keep the values that ``keys``, ascending, had before; None for none."""
-        rows = [ABSENT if value is None else _PRESENT + value for value in values]
+        rows = [ABSENT if value is None else PRESENT + value for value in values]
         self._put(self._store.value_history, keys, rows)
 
     def put_branches(self, paths: Sequence[bytes], rows: Sequence[bytes]) -> None:
@@ -148,5 +148,18 @@ def value_rows(
 
 
 def value_of_row(row: bytes) -> bytes | None:
-    """Return the value that a row of the history of values says; None where the key was absent."""
-    return None if row == ABSENT else row[1:]
+    """Return the value that a row of the history of values says; None where the key was absent.
+
+    Raises:
+        DamagedRow: The row says neither.
+    """
+    if row[:1] == PRESENT:
+        return row[1:]
+    require_value_row(row)
+    return None
+
+
+def require_value_row(row: bytes) -> None:
+    """Raise DamagedRow when a row is none of the history of values."""
+    if row != ABSENT and row[:1] != PRESENT:
+        raise DamagedRow(f"a row of the history of values begins with 0x{row[:1].hex()}")

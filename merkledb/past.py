@@ -72,7 +72,10 @@ class Past:
         prefix, row = next(rows, (b"", b""))
         if not row:
             # It has only moved: something came between it and what was above it.
-            return Node(path, stored.record(path))
+            record = stored.record(path)
+            if record is None:
+                raise stored.corrupt(f"neither history nor the tables have the branch at path {path.hex()}")
+            return Node(path, record)
         try:
             first = parse_past_branch(row)
             past = PastChildren(first.ids, first.places, {token: [prefix] for token in first.ids}, [])

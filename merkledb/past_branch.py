@@ -16,11 +16,12 @@ from typing import NamedTuple
 from merkledb.kernel import twin
 from merkledb.node import Found
 from merkledb.paths import PathCodec
-from merkledb.place import Place, parse_part, shared_bytes
+from merkledb.place import Place, parse_part, shared_bytes, with_part
 from merkledb.record import (
     CHILD_BYTES,
     COUNTS,
     TOKENS,
+    are_ordered,
     parse_value_part,
     split_record,
     value_part,
@@ -70,6 +71,9 @@ def parse_past_branch(row: bytes) -> PastBranch:
     end = at + CHILD_BYTES * changed
     if end > len(row):
         raise ValueError("a row ends inside its children")
+    changed_tokens = row[at:end:CHILD_BYTES]
+    if not are_ordered(tokens) or not are_ordered(changed_tokens) or changed_tokens.strip(tokens):
+        raise ValueError("a row's tokens are out of order")
     ids = {row[child]: row[child + 1 : child + CHILD_BYTES] for child in range(at, end, CHILD_BYTES)}
     return PastBranch(tokens, digest, ids, parse_places(row, end) if end < len(row) else {})
 
@@ -107,7 +111,7 @@ def parse_places(row: bytes, at: int) -> dict[int, Place]:
     while at < len(row):
         token = row[at]
         is_key, rest, at = parse_part(row, at + 1)
-        places[token] = places.get(token, Place()).with_part(rest, is_key=is_key)
+        places[token] = with_part(places.get(token), rest, is_key=is_key)
     return places
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from merkledb.boundary import outside_slots
 from merkledb.node import Bucket, Node, Pairs
 from merkledb.past import ALL_SLOTS, Past
+from merkledb.paths import MAX_PATH_TOKENS
 from merkledb.place import Place, shared_bytes
 from merkledb.proof import Branch
 from merkledb.record import TOKENS
@@ -74,8 +75,11 @@ class PastTrie(Trie):
         codec = self.scheme.codec
         before = codec.pack(slot)[: shared_bytes(slot, codec.token_bits)]
         keys = [before + rest for rest in place.keys]
+        paths = codec.paths(keys)
+        if len(max(keys, key=len)) > codec.max_key_bytes or not all(path.startswith(slot) for path in paths):
+            raise self.corrupt(f"history puts other keys under the slot {slot.hex()}")
         if len(keys) == 1:
-            return Node(codec.path(keys[0]), None)
+            return Node(paths[0], None)
         pairs: Pairs = []
         for key in keys:
             value = self._rows.value(key, prefixes)
@@ -88,6 +92,8 @@ class PastTrie(Trie):
         return node
 
     def _branch(self, path: bytes, prefixes: list[bytes] | None = None) -> Node:
+        if len(path) > MAX_PATH_TOKENS or (path and max(path) >= self.scheme.branch_factor):
+            raise self.corrupt(f"history names a branch at path {path.hex()}, where none can be")
         slots = ALL_SLOTS if self._bounds is None else outside_slots(path, *self._bounds)
         node = self._nodes.get((path, slots))
         if node is None:

@@ -10,6 +10,8 @@ the one on that the slot ends in or before.  A leaf is a bucket of one key here,
 
 from typing import Final, NamedTuple
 
+from merkledb.weights import MAX_WEIGHT
+
 _KEY: Final = 1 << 15
 LENGTH_BYTES: Final = 2
 
@@ -31,9 +33,18 @@ class Place(NamedTuple):
             return [(len(key) | _KEY).to_bytes(LENGTH_BYTES) + key for key in self.keys]
         return [len(self.path).to_bytes(LENGTH_BYTES) + self.path]
 
-    def with_part(self, rest: bytes, *, is_key: bool) -> "Place":
-        """Return the place with one more part."""
-        return Place(self.path, (*self.keys, rest)) if is_key else Place(rest, self.keys)
+
+def with_part(place: Place | None, rest: bytes, *, is_key: bool) -> Place:
+    """Return a place with one more part; None is one that has no part yet.
+
+    Raises:
+        ValueError: No place has this part behind the others.
+    """
+    if place is None:
+        return Place(keys=(rest,)) if is_key else Place(rest)
+    if not is_key or not place.keys or rest <= place.keys[-1] or len(place.keys) == MAX_WEIGHT:
+        raise ValueError("a place is one path, or the ascending keys of a bucket")
+    return Place(keys=(*place.keys, rest))
 
 
 def parse_part(row: bytes, at: int) -> tuple[bool, bytes, int]:
@@ -52,11 +63,12 @@ def parse_part(row: bytes, at: int) -> tuple[bool, bytes, int]:
 
 def parse_place(row: bytes) -> Place | None:
     """Return the place that all parts of a row tell; None of an empty row."""
-    place, at = Place(), 0
+    place: Place | None = None
+    at = 0
     while at < len(row):
         is_key, rest, at = parse_part(row, at)
-        place = place.with_part(rest, is_key=is_key)
-    return place if row else None
+        place = with_part(place, rest, is_key=is_key)
+    return place
 
 
 def shared_bytes(slot: bytes, token_bits: int) -> int:

@@ -18,10 +18,12 @@ from typing import Final, NamedTuple
 
 from merkledb.paths import uvarint
 from merkledb.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
+from merkledb.weights import HEAVY, MAX_WEIGHT
 
 CHILD_BYTES: Final = 1 + ID_BYTES
 COUNTS: Final = [uvarint(count) for count in range(257)]
 TOKENS: Final = [bytes([token]) for token in range(256)]
+_WEIGHTS: Final = bytes([*range(1, MAX_WEIGHT + 1), HEAVY])
 
 
 class Unreadable(ValueError):
@@ -103,10 +105,12 @@ def parse_record(data: bytes) -> Record:
     tokens, children, part, weights = split_record(data)
     # Where a record ends inside its children, nothing is left that could be a value part.
     digest = None if part == NO_VALUE else parse_value_part(part)
-    if not _are_ordered(tokens):
+    if not are_ordered(tokens):
         raise ValueError("a record's tokens are out of order")
     if len(weights) != len(tokens) + (digest is not None):
         raise ValueError("a record has another number of weights")
+    if weights.translate(None, _WEIGHTS):
+        raise ValueError("a record has a weight that is none")
     return Record(tokens, children, digest, weights)
 
 
@@ -122,7 +126,7 @@ def pure_child_weight(data: bytes, token: int) -> int | None:
 
 
 @lru_cache(maxsize=4096)
-def _are_ordered(tokens: bytes) -> bool:
+def are_ordered(tokens: bytes) -> bool:
     """Return whether tokens are strictly ascending; most branches near the top have the same ones, all."""
     return bytes(sorted(set(tokens))) == tokens
 

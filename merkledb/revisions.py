@@ -32,10 +32,18 @@ DEFAULT_HISTORY: Final = 256
 REMEMBERED_REVISIONS: Final = 16_384
 _HISTORY: Final = b"history"
 _TIP: Final = Struct(">32sQQB")
+# Where the tip's row has the last seven of the eight bytes of the newest sequence number.
+_NEWEST: Final = slice(ID_BYTES + 1, ID_BYTES + 8)
 _REVISION: Final = Struct(">32sQdQ")
 _RETENTION: Final = Struct(">Qd")
 _WRITTEN_LOCALLY: Final = 1
 _UNFINISHED: Final = 2
+# Seven bytes hold no larger sequence number, and history needs one more for a sync under way.
+_MAX_SEQUENCE: Final = (1 << 8 * SEQUENCE_BYTES) - 2
+# Whoever counts up from zero, or from what others counted, stays below; a larger number is damage.
+_MAX_NUMBER: Final = 1 << 63
+# No table has as many rows, and Python's ``len`` can say it.
+_MAX_PAIRS: Final = 1 << 62
 
 
 class Revision(NamedTuple):
@@ -87,18 +95,45 @@ class Tip(NamedTuple):
         return _TIP.pack(self.root, self.newest, self.oldest, flags)
 
 
-def is_at_rest(tip_row: bytes | None) -> bool:
-    """Return whether the tables hold the head, from the tip's row alone; for reads that have no time."""
-    return tip_row is not None and not tip_row[-1] & _UNFINISHED
+def is_at_rest(store: Store, transaction: Transaction) -> bool:
+    """Return whether the tables hold the head; as ``read_tip`` would say, for reads that have no time."""
+    row = transaction.get(TIP, b"", db=store.meta)
+    if len(row) == _TIP.size and row[-1] <= _WRITTEN_LOCALLY:
+        head = transaction.get(row[_NEWEST], b"", db=store.revisions)
+        if head[:ID_BYTES] == row[:ID_BYTES]:
+            return True
+    return not read_tip(store, transaction).unfinished
 
 
 def read_tip(store: Store, transaction: Transaction) -> Tip:
-    """Return the tip as ``transaction`` sees it."""
+    """Return the tip as ``transaction`` sees it.
+
+    Raises:
+        CorruptDatabase: It is none, or the revisions say something else of the head.
+    """
     row = transaction.get(TIP, b"", db=store.meta)
     if len(row) != _TIP.size:
-        raise CorruptDatabase(str(store.path), f"the tip's row has {len(row)} bytes")
+        raise _damaged(store, f"the tip's row has {len(row)} bytes")
     root, newest, oldest, flags = _TIP.unpack(row)
-    return Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
+    if not oldest <= newest <= _MAX_SEQUENCE or flags > _WRITTEN_LOCALLY | _UNFINISHED:
+        raise _damaged(store, f"the tip's row names revisions {oldest} to {newest} and flags {flags}")
+    tip = Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
+    key = _sequence_key(newest)
+    head = transaction.get(key, b"", db=store.revisions)
+    if len(head) < _REVISION.size:
+        raise _damaged(store, f"the row of revision {newest}, the newest, has {len(head)} bytes")
+    head_root = head[:ID_BYTES]
+    if not tip.unfinished and head_root != root:
+        raise _damaged(store, f"the tip's root is {root.hex()}, that of the head {head_root.hex()}")
+    if tip.unfinished and transaction.get(head_root, db=store.revisions) != key:
+        raise _damaged(store, f"the head's root is {head_root.hex()}, which the revisions do not know")
+    if transaction.get(_sequence_key(newest + 1), db=store.revisions) is not None:
+        raise _damaged(store, f"the tip names revision {newest} as the newest, and there is one behind it")
+    return tip
+
+
+def _damaged(store: Store, difference: str) -> CorruptDatabase:
+    return CorruptDatabase(str(store.path), difference)
 
 
 def put_tip(store: Store, transaction: Transaction, tip: Tip) -> None:
@@ -122,8 +157,11 @@ def read_retention(store: Store, transaction: Transaction) -> Retention:
     """Return what the store was told to keep."""
     row = transaction.get(_HISTORY, b"", db=store.meta)
     if len(row) != _RETENTION.size:
-        raise CorruptDatabase(str(store.path), f"the row of the retention has {len(row)} bytes")
-    return Retention(*_RETENTION.unpack(row))
+        raise _damaged(store, f"the row of the retention has {len(row)} bytes")
+    retention = Retention(*_RETENTION.unpack(row))
+    if retention.revisions < 1 or not retention.seconds >= 0:
+        raise _damaged(store, f"the row of the retention says {retention.revisions} and {retention.seconds}")
+    return retention
 
 
 def put_retention(store: Store, transaction: Transaction, retention: Retention) -> None:
@@ -166,17 +204,24 @@ def put_revision(
 
 
 def read_revision(store: Store, transaction: Transaction, sequence: int) -> tuple[Revision, Place | None]:
-    """Return the revision with a sequence number, and the place of its topmost node."""
+    """Return the revision with a sequence number, and the place of its topmost node.
+
+    Raises:
+        CorruptDatabase: There is none, or its row is unreadable.
+    """
     row = transaction.get(_sequence_key(sequence), b"", db=store.revisions)
     if len(row) < _REVISION.size:
-        raise CorruptDatabase(str(store.path), f"the row of revision {sequence} has {len(row)} bytes")
+        raise _damaged(store, f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
+    if number > _MAX_NUMBER or keys > _MAX_PAIRS or not math.isfinite(time):
+        said = f"number {number}, time {time}, {keys} pairs"
+        raise _damaged(store, f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_place(row[_REVISION.size :])
     except ValueError as error:
-        raise CorruptDatabase(
-            str(store.path), f"the row of revision {sequence} is unreadable: {error}"
-        ) from error
+        raise _damaged(store, f"the row of revision {sequence} is unreadable: {error}") from error
+    if (top is None) != (root == EMPTY_ROOT):
+        raise _damaged(store, f"the row of revision {sequence} does not say where its topmost node is")
     return Revision(number, root, time, keys), top
 
 
@@ -186,11 +231,17 @@ def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes)
     Raises:
         UnknownRoot: No revision has or had it, as far as is remembered.
         HistoryGone: It is retained no more.
+        CorruptDatabase: The row of the root names a revision that has another root.
     """
     row = transaction.get(root, db=store.revisions) if len(root) == ID_BYTES else None
     if row is None or not tip.has_head:
         raise UnknownRoot(root)
     sequence = int.from_bytes(row)
+    if len(row) != SEQUENCE_BYTES or sequence > tip.newest:
+        raise _damaged(store, f"the row of the root {root.hex()} names no revision")
+    revision = transaction.get(row, db=store.revisions)
+    if revision is None or revision[:ID_BYTES] != root:
+        raise _damaged(store, f"the row of the root {root.hex()} names revision {sequence}, another's")
     if sequence < tip.oldest:
         raise HistoryGone(root)
     return sequence
@@ -229,5 +280,5 @@ def _forget(store: Store, transaction: Transaction, sequence: int) -> None:
         return
     key = _sequence_key(sequence)
     row = transaction.pop(key, db=store.revisions)
-    if row is not None and transaction.get(row[:ID_BYTES], db=store.revisions) == key:
+    if row and transaction.get(row[:ID_BYTES], db=store.revisions) == key:
         transaction.delete(row[:ID_BYTES], db=store.revisions)

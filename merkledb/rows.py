@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.history import ABSENT, value_of_row
+from merkledb.history import ABSENT, PRESENT, require_value_row, value_of_row
 from merkledb.past import Past
 from merkledb.proof import encoded_bin_bytes
 from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, key_of_row, row_key, seek
@@ -330,6 +330,9 @@ def _put_back(window: Window, changed: Mapping[bytes, bytes]) -> Window:
     """
     if not changed:
         return window
+    for row in changed.values():
+        if row[:1] != PRESENT:
+            require_value_row(row)
     rows = list(map(changed.get, window.keys))
     if len(rows) - rows.count(None) == len(changed) and ABSENT not in changed.values():
         # The usual case: no key has come or gone.

@@ -9,7 +9,7 @@ still read are not used again, so a snapshot that is kept open for long makes th
     a sync is under way    the tables are read through history
 """
 
-from merkledb.errors import NoCompleteRoot
+from merkledb.errors import CorruptDatabase, NoCompleteRoot
 from merkledb.past import Past
 from merkledb.past_trie import PastTrie
 from merkledb.revisions import Revision, find_revision, read_revision, read_tip
@@ -67,10 +67,19 @@ class Snapshot(State):
             sequence = find_revision(self._store, self._transaction, tip, root)
         self._state, self._top = read_revision(self._store, self._transaction, sequence)
         self.root, self.revision, self.time = self._state.root, self._state.number, self._state.time
+        self._require_pairs(sequence)
         self.sequence = sequence
         self._last = tip.sequence
         # What stands between this state and the tables; None when they hold it.
         self._past = None if sequence == tip.sequence else self.past_until(None)
+
+    def _require_pairs(self, sequence: int) -> None:
+        """Raise CorruptDatabase when the place of the topmost node fits another number of pairs."""
+        pairs, top = self._state.keys, self._top
+        is_fitting = pairs == 0 if top is None else pairs == len(top.keys) if top.keys else pairs > 1
+        if not is_fitting:
+            difference = f"the row of revision {sequence} says that it has {pairs} pairs, and not where"
+            raise CorruptDatabase(str(self._store.path), difference)
 
     def beside(self, root: bytes) -> "Snapshot":
         """Return another snapshot in the same transaction, which must not be closed before its last use."""

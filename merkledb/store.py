@@ -86,14 +86,26 @@ else:  # LMDB's types are generic for a type checker only.
 Table = Any  # lmdb's handle of a table; its type has no public name.
 
 
+class DamagedRow(lmdb.CorruptedError):
+    """A row that no store has; ``Store.translated`` says whose, as it does of LMDB's own error."""
+
+
 def row_key(key: bytes) -> bytes:
     """Return the key of the row that holds ``key`` (or a path)."""
     return key if key[:1] > b"\0" else b"\0" + key
 
 
 def key_of_row(row: bytes) -> bytes:
-    """Return the key (or path) that a row key stands for."""
-    return row if row[:1] > b"\0" else row[1:]
+    """Return the key (or path) that a row key stands for.
+
+    Raises:
+        DamagedRow: No key has this row key.
+    """
+    if row[:1] > b"\0":
+        return row
+    if row[1:2] > b"\0":
+        raise DamagedRow(f"no key has the row key 0x{row.hex()}")
+    return row[1:]
 
 
 def seek(cursor: Cursor, key: bytes | None) -> bool:
@@ -178,7 +190,10 @@ class Store:
         """Look at the format before anything else, for a newer one may have other tables."""
         meta = self._open_existing(b"meta")
         with self.read() as transaction:
-            found = int.from_bytes(transaction.get(b"format", b"", db=meta))
+            row = transaction.get(b"format", b"", db=meta)
+        found = int.from_bytes(row)
+        if len(row) != 1 or not found:
+            raise CorruptDatabase(str(self.path), f"the row of the format has {len(row)} bytes")
         if found > FORMAT:
             raise FormatTooNew(str(self.path), found, FORMAT)
         if found < FORMAT:

@@ -17,6 +17,7 @@ from merkledb.errors import CorruptDatabase
 from merkledb.fold import ItemRow, Items, items_of
 from merkledb.kernel import child_weight, trimmed
 from merkledb.node import Bucket, Found, Node, Pairs
+from merkledb.paths import MAX_PATH_TOKENS
 from merkledb.proof import Branch
 from merkledb.record import TOKENS, Record, Unreadable, parse_record
 from merkledb.scheme import Scheme
@@ -86,9 +87,14 @@ class Trie(ABC):
             CorruptDatabase: The row is not a record.
         """
         try:
-            return parse_record(node.record or b"")
+            record = parse_record(node.record or b"")
+            if record.tokens and record.tokens[-1] >= self.scheme.branch_factor:
+                raise ValueError("a record has a token that is none")
         except ValueError as error:
             raise self.unreadable(node.path, error) from error
+        if record.digest is not None and not self.scheme.codec.is_key(node.path):
+            raise self.corrupt(f"the branch at path {node.path.hex()} has a value, and no key has this path")
+        return record
 
     def unreadable(self, path: bytes, why: ValueError) -> CorruptDatabase:
         """Return the error that says that the row of a branch is no record."""
@@ -183,9 +189,13 @@ class Trie(ABC):
         ]
         paths, records = [node.path for node in nodes], [node.record for node in nodes]
         try:
-            return trimmed(paths, records, digests, start, end)
+            branches = trimmed(paths, records, digests, start, end)
         except Unreadable as error:
             raise self.unreadable(paths[error.number], error) from error
+        for branch in branches:
+            if branch.children and branch.children[-1][0] >= self.scheme.branch_factor:
+                raise self.corrupt(f"the branch at path {branch.path.hex()} has a token that is none")
+        return branches
 
     def outside(self, start: bytes | None, end: bytes | None) -> Items:
         """Return the items of what lies strictly outside [start, end] (paths): the boundary, with weights."""
@@ -267,16 +277,18 @@ class OpenTrie(Trie):
         Raises:
             CorruptDatabase: There is no such bucket.
         """
-        codec, found = self.scheme.codec, []
+        codec, found, max_key_bytes = self.scheme.codec, [], self.scheme.max_key_bytes
         for slot, low, weight in zip(slots, map(codec.pack, slots), weights, strict=True):
             pairs = []
             left = weight
             for row in self.rows(low):
-                pairs.append(row if row[0][0] else (key_of_row(row[0]), row[1]))
+                pair = row if row[0][0] else (key_of_row(row[0]), row[1])
+                pairs.append(pair)
                 left -= weight_of(row[1])
-                if left <= 0:
+                if left <= 0 or len(pair[0]) > max_key_bytes:
                     break
-            if left or not codec.path(pairs[-1][0]).startswith(slot):
+            last = pairs[-1][0] if pairs else b""
+            if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
                 raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
             found.append(pairs)
         return found
@@ -333,11 +345,20 @@ class StoredTrie(OpenTrie):
             row, record = self._branches.item()
             path = row if row[0] else key_of_row(row)
             if path.startswith(slot):
+                self._require_path(path, slot)
                 return Node(path, record)
         if not self._values.set_range(row_key(self._codec.pack(slot))):
             return None
         path = self._codec.path(key_of_row(self._values.key()))
-        return Node(path, None) if path.startswith(slot) else None
+        if not path.startswith(slot):
+            return None
+        self._require_path(path, slot)
+        return Node(path, None)
+
+    def _require_path(self, path: bytes, slot: bytes) -> None:
+        """Raise CorruptDatabase when no node can be at the path that a row has, which lies below a slot."""
+        if path != slot and (len(path) > MAX_PATH_TOKENS or max(path) >= self._codec.branch_factor):
+            raise self.corrupt(f"no node can be at path {path.hex()}")
 
     def node_at(self, slot: bytes) -> Node:
         """Return the topmost node at or below a slot that is taken, and holds no bucket."""
@@ -345,6 +366,7 @@ class StoredTrie(OpenTrie):
         if slot[0] and self._branches.set_range(slot):
             path, record = self._branches.item()
             if path.startswith(slot):
+                self._require_path(path, slot)
                 return Node(path, record)
         return super().node_at(slot)
 
@@ -358,6 +380,8 @@ class StoredTrie(OpenTrie):
                 row, record = item()
                 path = row if row[0] else key_of_row(row)
                 if path.startswith(slot):
+                    if path != slot:
+                        self._require_path(path, slot)
                     paths.append(path)
                     records.append(record)
                     continue

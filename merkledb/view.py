@@ -7,11 +7,15 @@ view costs what its changes cost, whatever the size of the store, and many can s
     view      the branches that closed, and what hangs under them: changed leaves, untouched nodes
       |       of the state below
     state     a snapshot of the head, or another view
+
+Any number of views can stand on each other.  Rows are read through *layers* of changes.  Each has at least
+twice as many as the next, for one with fewer is merged with it; so there are few, however many views.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
+from typing import NamedTuple
 
 from merkledb.changes import ChangeStream, sorted_changes
 from merkledb.errors import StaleView
@@ -26,6 +30,28 @@ from merkledb.trie import OpenTrie
 from merkledb.weights import HEAVY, MAX_WEIGHT
 
 Commit = Callable[[Mapping[bytes, bytes | None], int], tuple[bytes, int]]
+
+
+class _Layer(NamedTuple):
+    """Changes of one view, or of several that stand on each other.
+
+    Attributes:
+        changes: The new values by key; None for a deletion.
+        ascending: The same by row key, ascending.
+    """
+
+    changes: Mapping[bytes, bytes | None]
+    ascending: list[tuple[bytes, bytes | None]]
+
+
+def _layered(layers: list[_Layer], changes: Mapping[bytes, bytes | None]) -> list[_Layer]:
+    """Return layers, the oldest first, with changes on top of them."""
+    layers = list(layers)
+    while layers and len(layers[-1].changes) < 2 * len(changes):
+        changes = {**layers.pop().changes, **changes}
+    if not changes:
+        return layers
+    return [*layers, _Layer(changes, sorted((row_key(key), value) for key, value in changes.items()))]
 
 
 class View(State):
@@ -49,6 +75,9 @@ class View(State):
         # The sequence number of the revision that a commit of this view made.
         self._committed: int | None = None
         self._base_trie = base.trie()
+        self._snapshot: Snapshot = base._snapshot if isinstance(base, View) else base  # noqa: SLF001
+        below: list[_Layer] = base._layers if isinstance(base, View) else []  # noqa: SLF001
+        self._layers: list[_Layer] = _layered(below, self.changes)
         with self._store.translated():
             self._make()
 
@@ -58,15 +87,17 @@ class View(State):
         stream.walk(self.base.root)
         items = stream.items()
         fold = new_fold(self.scheme)
-        closed = fold.feed(items)
+        try:
+            closed = fold.feed(items)
+        except ValueError as error:
+            raise self._base_trie.corrupt(f"its branches contradict each other: {error}") from error
         self.root, last = fold.finish()
         records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
         ends = _ends(items, stream, self.changes.keys(), records)
         self._view_trie = ViewTrie(self, self._base_trie, records, ends, self.read_rows)
-        self._sorted = sorted((row_key(key), value) for key, value in self.changes.items())
 
     def _rows(self) -> "ViewRows":
-        return ViewRows(self.base._rows(), self.changes, self._sorted)  # noqa: SLF001 - of the same kind.
+        return ViewRows(self._snapshot._rows(), self._layers)  # noqa: SLF001 - of the same kind.
 
     def read_rows(self, low: bytes) -> Iterable[Row]:
         """Return the rows from the key ``low`` on, a few of which will be read."""
@@ -77,8 +108,11 @@ class View(State):
         return self._view_trie
 
     def __len__(self) -> int:
-        changed = ((key in self.base, value is not None) for key, value in self.changes.items())
-        return len(self.base) + sum(after - before for before, after in changed)
+        changes: dict[bytes, bytes | None] = {}
+        for layer in self._layers:
+            changes.update(layer.changes)
+        changed = ((key in self._snapshot, value is not None) for key, value in changes.items())
+        return len(self._snapshot) + sum(after - before for before, after in changed)
 
     def view(self, changes: Mapping[bytes, bytes | None]) -> "View":
         """Return a view that stands on this one, which must stay open as long as it is used.
@@ -106,12 +140,17 @@ class View(State):
 
     def _uncommitted(self) -> tuple[dict[bytes, bytes | None], int]:
         """Return all changes since the last commit below, and that commit's sequence number."""
-        if isinstance(self.base, Snapshot):
-            return self.changes, self.base.sequence
-        if self.base._committed is not None:  # noqa: SLF001 - a view as this one.
-            return self.changes, self.base._committed  # noqa: SLF001
-        changes, base = self.base._uncommitted()  # noqa: SLF001
-        return changes | self.changes, base
+        views, base = [self], self.base
+        while isinstance(base, View) and base._committed is None:  # noqa: SLF001 - a view as this one.
+            views.append(base)
+            base = base.base
+        changes: dict[bytes, bytes | None] = {}
+        for view in reversed(views):
+            changes.update(view.changes)
+        if isinstance(base, Snapshot):
+            return changes, base.sequence
+        assert base._committed is not None  # noqa: SLF001
+        return changes, base._committed  # noqa: SLF001
 
     def close(self) -> None:
         """End the use of the database where this view stands on the head itself."""
@@ -168,15 +207,19 @@ class ViewTrie(OpenTrie):
 
     def node_under(self, slot: bytes) -> Node | None:
         """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
-        if not self._records and not self._ends:
-            return None  # All of it is a bucket, or empty.
-        path = _first_below(self._branch_paths, slot)
-        if path is not None:
-            return Node(path, self._records[path])
-        path = _first_below(self._end_paths, slot)
-        if path is not None and self._ends[path]:
-            return Node(path, None)
-        return self._base.node_under(slot if path is None else path)
+        trie: OpenTrie = self
+        # A loop, for views may stand on each other a thousand times.
+        while isinstance(trie, ViewTrie):
+            if not trie._records and not trie._ends:  # noqa: SLF001 - here and below, a trie as this one.
+                return None  # All of it is a bucket, or empty.
+            path = _first_below(trie._branch_paths, slot)  # noqa: SLF001
+            if path is not None:
+                return Node(path, trie._records[path])  # noqa: SLF001
+            path = _first_below(trie._end_paths, slot)  # noqa: SLF001
+            if path is not None and trie._ends[path]:  # noqa: SLF001
+                return Node(path, None)
+            slot, trie = slot if path is None else path, trie._base  # noqa: SLF001
+        return trie.node_under(slot)
 
     def rows(self, low: bytes) -> Iterable[Row]:
         """Return row keys and values from the key ``low`` on."""
@@ -194,53 +237,64 @@ def _first_below(paths: list[bytes], slot: bytes) -> bytes | None:
 
 
 class ViewRows(Rows):
-    """The rows of a view: those of the state below, with the changes merged in.
+    """The rows of a view: those of the snapshot below, with the layers of changes merged in.
 
     Args:
-        base: The rows below.
-        changes: The changes by key.
-        ascending: The changes by row key, ascending.
+        base: The rows of the snapshot.
+        layers: The oldest first.
     """
 
-    def __init__(
-        self, base: Rows, changes: Mapping[bytes, bytes | None], ascending: list[tuple[bytes, bytes | None]]
-    ) -> None:
+    def __init__(self, base: Rows, layers: list[_Layer]) -> None:
         self._base = base
-        self._changes = changes
-        self._sorted = ascending
+        self._layers = layers
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of ``key``; None when there is none."""
-        return self._changes[key] if key in self._changes else self._base.value(key)
+        for layer in reversed(self._layers):
+            if key in layer.changes:
+                return layer.changes[key]
+        return self._base.value(key)
 
     def ascending(self, start: bytes | None, end: bytes | None, expected: int) -> Iterator[Row]:
         """Yield the rows from ``start`` on."""
-        first = 0 if start is None else bisect_left(self._sorted, row_key(start), key=itemgetter(0))
-        return _merged(self._base.ascending(start, end, expected), self._sorted[first:], reverse=False)
+        rows = iter(self._base.ascending(start, end, expected))
+        for _, changes in self._layers:
+            first = 0 if start is None else bisect_left(changes, row_key(start), key=itemgetter(0))
+            rows = _merged(rows, changes, first, reverse=False)
+        return rows
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down."""
-        changes = self._sorted
-        if end is not None:
-            last = bisect_left(changes, row_key(end), key=itemgetter(0))
-            last += [row for row, _ in changes[last : last + 1]] == [row_key(end)]
-            changes = changes[:last]
-        return _merged(self._base.descending(start, end), changes[::-1], reverse=True)
+        rows = iter(self._base.descending(start, end))
+        for _, changes in self._layers:
+            behind = len(changes) if end is None else bisect_right(changes, row_key(end), key=itemgetter(0))
+            rows = _merged(rows, changes, behind - 1, reverse=True)
+        return rows
 
 
 def _merged(
-    rows: Iterable[Row], changes: list[tuple[bytes, bytes | None]], *, reverse: bool
+    rows: Iterable[Row], changes: list[tuple[bytes, bytes | None]], at: int, *, reverse: bool
 ) -> Iterator[Row]:
-    """Yield rows with changes merged in, both in the same order; a change hides the row with its key."""
-    at = 0
+    """Yield rows with changes merged in, both in the same order; a change hides the row with its key.
+
+    Args:
+        rows: The rows.
+        changes: By row key, ascending.  They are read from where they are: there may be many more of them
+            than anybody reads.
+        at: The number of the first change that is of interest.
+        reverse: Whether the rows descend, and the changes are to be read that way.
+    """
+    step, end = (-1, -1) if reverse else (1, len(changes))
     for row in rows:
-        while at < len(changes) and (changes[at][0] > row[0] if reverse else changes[at][0] < row[0]):
+        while at != end and (changes[at][0] > row[0] if reverse else changes[at][0] < row[0]):
             if (value := changes[at][1]) is not None:
                 yield changes[at][0], value
-            at += 1
-        if at < len(changes) and changes[at][0] == row[0]:
+            at += step
+        if at != end and changes[at][0] == row[0]:
             continue
         yield row
-    for key, value in changes[at:]:
+    while at != end:
+        key, value = changes[at]
         if value is not None:
             yield key, value
+        at += step

@@ -49,6 +49,7 @@ class Walk:
     """
 
     def __init__(self, codec: PathCodec, keys: list[bytes]) -> None:
+        self._branch_factor = codec.branch_factor
         self._changed = codec.paths(keys)
 
     def step(
@@ -85,6 +86,8 @@ class Walk:
             return
         try:
             record = parse_record(row)
+            if record.tokens and record.tokens[-1] >= self._branch_factor:
+                raise ValueError("a record has a token that is none")
         except ValueError as error:
             raise Unreadable(number, str(error)) from error
         is_changed = self._changed[low] == path

@@ -14,6 +14,7 @@ from merkledb.errors import CorruptDatabase, StaleChanges
 from merkledb.fold import Items, joined
 from merkledb.history import HistoryWriter
 from merkledb.kernel import fold_all
+from merkledb.node import Node
 from merkledb.past_branch import past_branch_rows
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Table, Transaction, delete_rows, key_of_row, put_sorted, row_key, seek
@@ -206,7 +207,10 @@ class Writer:
         """Keep the branches in [start, end] (paths) that become others, or go."""
         assert self._history is not None
         for paths, records in self._stretches(self._store.branches, start, end):
-            rows = _history_rows(trie, dict(zip(paths, records, strict=True)), branches)
+            before = dict(zip(paths, records, strict=True))
+            for path, record in before.items():
+                trie.parse(Node(path, record))
+            rows = _history_rows(trie, before, branches)
             self._history.put_branches([path for path, _ in rows], [row for _, row in rows])
 
     def _keep_values(self, verified: VerifiedRange) -> None:

@@ -197,7 +197,20 @@ def _describe(progress: Progress) -> dict[str, Any]:
 
 async def _aside(tell: Callable[[Told], None], told: Told) -> None:
     """Say something without letting the replica wait for whoever reads it."""
-    await trio.to_thread.run_sync(tell, told, abandon_on_cancel=True)
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        begun = True
+        tell(told)
+
+    try:
+        await trio.to_thread.run_sync(begin, abandon_on_cancel=True)
+    except RuntimeError:
+        if begun:
+            raise
+        # The system has no thread to give, so the replica has to wait after all.
+        tell(told)
 
 
 def _hex(root: bytes | None) -> str | None:

@@ -155,7 +155,7 @@ async def read_targets(source: Path, aim: Aim, complain: Complain) -> None:
 
 async def _read_named(source: Path, lines: TargetLines, aim: Aim, complain: Complain) -> bool:
     """Read what is at a path as long as it is there; return whether something else may come in its place."""
-    mode = (await trio.Path(source).stat()).st_mode
+    mode = _mode_of(source)
     if stat.S_ISREG(mode):
         await _FileReader(source, lines, aim, complain).run()
         return True
@@ -170,12 +170,17 @@ async def _read_named(source: Path, lines: TargetLines, aim: Aim, complain: Comp
     return is_fifo
 
 
+def _mode_of(source: Path) -> int:
+    # Without a thread, as all reading of this file: there may be none to be had.
+    return source.stat().st_mode
+
+
 async def _wait_for(source: Path, complain: Complain) -> None:
     """Wait until something is at a path again, and say so where that takes long."""
     looks = 0
     while True:
         with suppress(OSError):
-            await trio.Path(source).stat()
+            _mode_of(source)
             return
         looks += 1
         if looks == _MISSING_LOOKS:

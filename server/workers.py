@@ -29,4 +29,17 @@ class Threads:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run the work in a thread, and wait for it even when cancelled: the database may be closed next."""
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        begun = False
+
+        def begin() -> Result:
+            nonlocal begun
+            begun = True
+            return work()
+
+        try:
+            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+        except RuntimeError:
+            if begun:
+                raise
+            # The system has no thread to give. The work blocks the event loop then, but it is done.
+            return work()

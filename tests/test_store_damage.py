@@ -3,6 +3,7 @@
 import contextlib
 import random
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 import merkledb
 from merkledb import Database
+from tests import damaged_stores
 from tests.stores import new_database
 
 # In a process of its own, for reading behind the end of a mapped file would kill it.
@@ -136,3 +138,114 @@ def test_check_needs_little_memory_for_large_values() -> None:
         seen: list[int] = []
         database.check(seen.append)
         assert seen == [1] * 12
+
+
+def change_row(database: Database, table: str, key: bytes, change: Callable[[bytes], bytes]) -> None:
+    """Overwrite a row."""
+    with database._store.write() as transaction:
+        opened = getattr(database._store, table)
+        transaction.put(key, change(transaction.get(key, db=opened) or b""), db=opened)
+
+
+def two_revisions(database: Database) -> tuple[bytes, bytes]:
+    return database.commit({b"a": b"1"}), database.commit({b"a": b"2", b"b": bytes(900)})
+
+
+def test_a_root_is_never_answered_with_another() -> None:
+    with new_database() as database:
+        old, new = two_revisions(database)
+        change_row(database, "revisions", old, lambda _: (2).to_bytes(7))
+        for use in (
+            lambda: database.at(old),
+            lambda: list(database.differences(old, new)),
+            lambda: database.prove_changes(old, new),
+            database.check,
+        ):
+            with pytest.raises(merkledb.CorruptDatabase, match=f"the row of the root {old.hex()}"):
+                use()
+        with database.at(new) as snapshot:
+            assert snapshot[b"a"] == b"2"
+
+
+@pytest.mark.parametrize("newest", [3, 1 << 24, (1 << 56) - 2, (1 << 56) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("flags", [1, 2])
+def test_a_damaged_number_of_the_newest_revision_is_found_without_counting_up_to_it(
+    newest: int, flags: int
+) -> None:
+    with new_database() as database:
+        old, _ = two_revisions(database)
+        change_row(
+            database, "meta", b"tip", lambda tip: tip[:32] + newest.to_bytes(8) + tip[40:48] + bytes([flags])
+        )
+        for use in (lambda: database.at(old), lambda: database.get(b"a"), database.revisions, database.check):
+            with damaged_stores.bounded(1000), pytest.raises(merkledb.CorruptDatabase):
+                use()
+
+
+def revision_row(number: int, time: float, pairs: int) -> Callable[[bytes], bytes]:
+    return lambda row: row[:32] + struct.pack(">QdQ", number, time, pairs) + row[56:]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda row: row[:55],
+        revision_row((1 << 64) - 1, 1.0, 2),
+        revision_row(2, float("nan"), 2),
+        revision_row(2, float("-inf"), 2),
+        revision_row(2, 1.0, (1 << 64) - 1),
+        revision_row(2, 1.0, 1),
+        lambda row: row[:56],
+        lambda row: row + b"\x00",
+        lambda row: row + row[56:],
+        lambda row: row[:56] + b"\x80\x01a\x80\x01a",
+        lambda row: row[:56] + b"\x00\x01\x63",
+    ],
+    ids=[
+        "cut off", "a number without room", "no time", "before all times", "pairs without end", "one pair",
+        "no place", "half a part", "two places", "the same key twice", "no token",
+    ],
+)  # fmt: skip
+def test_a_damaged_row_of_a_revision_is_named(damaged: Callable[[bytes], bytes]) -> None:
+    with new_database() as database:
+        _, root = two_revisions(database)
+        database.commit({b"a": b"3"})
+        change_row(database, "revisions", (2).to_bytes(7), damaged)
+        with pytest.raises(merkledb.CorruptDatabase), database.at(root) as snapshot:
+            snapshot.prove(b"a")
+
+
+@pytest.mark.parametrize("row", [b"", b"\x00rest", b"\x02value", b"\xff"])
+def test_a_damaged_row_of_the_history_of_values_is_named(row: bytes) -> None:
+    with new_database() as database:
+        old, new = two_revisions(database)
+        change_row(database, "value_history", (2).to_bytes(7) + b"a", lambda _: row)
+        with database.at(old) as snapshot:
+            for use in (
+                lambda: snapshot.get(b"a"),
+                lambda: list(snapshot.items()),
+                lambda: list(database.differences(old, new)),
+                database.check,
+            ):
+                with pytest.raises(merkledb.CorruptDatabase):
+                    use()
+
+
+@pytest.mark.parametrize("row", [b"", b"\x03\x00", b"\x00"])
+def test_a_damaged_format_is_damage(tmp_path: Path, row: bytes) -> None:
+    with merkledb.open(tmp_path / "store") as database:
+        change_row(database, "meta", b"format", lambda _: row)
+    with pytest.raises(merkledb.CorruptDatabase, match="the row of the format"):
+        merkledb.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("kernel", ["pure", "compiled"])
+def test_whatever_is_damaged_gives_a_right_result_or_a_typed_error(tmp_path: Path, kernel: str) -> None:
+    """Try seeds that once gave something else, and some more; the module itself tries as many as told."""
+    if kernel == "compiled":
+        pytest.importorskip("merklekernel", reason="the compiled kernel is not installed")
+    with damaged_stores.running(kernel):
+        search = damaged_stores.Search(tmp_path)
+        for seed in (386, 10062, 10305, 20102, *range(40)):
+            search.run(seed)
+    assert search.failures == []

@@ -1,9 +1,11 @@
 """A view reads and proves what its commit would give, and a commit that came first makes it stale."""
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -255,3 +257,45 @@ def test_ranges_and_limits_that_make_no_sense_are_refused() -> None:
             view.prove_range(max_keys=0)
         with pytest.raises(merkledb.LimitTooSmall):
             view.prove_range(max_bytes=0)
+
+
+def test_a_thousand_views_stand_on_each_other() -> None:
+    with new_database({b"a": b"1", b"b": b"2"}) as database, contextlib.ExitStack() as stack:
+        view = stack.enter_context(database.view({b"c": b"first"}))
+        for number in range(1200):
+            view = stack.enter_context(
+                view.view({number.to_bytes(2): b"%d" % number * 30, b"c": b"%d" % number})
+            )
+        assert (len(view), view[b"c"], view[b"a"]) == (1203, b"1199", b"1")
+        assert [key for key, _ in view.items(b"\4\xae")] == [b"\4\xae", b"\4\xaf", b"a", b"b", b"c"]
+        assert [key for key, _ in view.items(reverse=True, start=b"\4\xaf")] == [b"c", b"b", b"a", b"\4\xaf"]
+        proof = view.prove(b"a")
+        assert merkledb.verify_range(proof, view.root, b"a", b"a").values == (b"1",)
+        assert view.commit() == view.root == database.root
+        assert len(database) == 1203
+
+
+class ReadInPlace(list[tuple[bytes, bytes | None]]):
+    """A list of which nobody may take a stretch, and that counts what is read of it."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        assert not isinstance(index, slice)
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_a_small_view_on_a_large_one_reads_as_much_as_it_changes() -> None:
+    with (
+        new_database({b"%d" % number: b"" for number in range(1000)}) as database,
+        database.view({b"%d new" % number: b"1" for number in range(20_000)}) as large,
+    ):
+        (layer,) = large._layers
+        counted = ReadInPlace(layer.ascending)
+        large._layers = [layer._replace(ascending=counted)]
+        with large.view({b"%d new" % number: b"2" for number in range(0, 20_000, 200)}) as small:
+            # Each change reads a bucket of the view below: its pairs, and the search for the first.
+            small.prove(b"777")
+            next(small.items(reverse=True))
+            assert counted.reads < 100 * 60

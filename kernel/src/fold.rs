@@ -339,7 +339,11 @@ impl<'r> Parts<'r> {
         let is_whole = parts.children.len() == count * CHILD_BYTES && is_value;
         let is_record = is_whole
             && tokens().zip(tokens().skip(1)).all(|(one, other)| one < other)
-            && parts.weights.len() == count + usize::from(parts.digest().is_some());
+            && parts.weights.len() == count + usize::from(parts.digest().is_some())
+            && parts
+                .weights
+                .iter()
+                .all(|weight| *weight == HEAVY || (1..=MAX_WEIGHT).contains(&usize::from(*weight)));
         is_record.then_some(parts)
     }
 

@@ -38,10 +38,9 @@ pub struct ValueDigest {
 
 impl ValueDigest {
     pub fn of_value(hasher: Hasher, value: &[u8]) -> ValueDigest {
-        if value.len() < ID_BYTES {
-            return ValueDigest::from_slice(value).expect("a short value is its own digest");
-        }
-        ValueDigest { length: ID_BYTES as u8, bytes: hasher.hash(value) }
+        ValueDigest::from_slice(value)
+            .filter(|_| value.len() < ID_BYTES)
+            .unwrap_or_else(|| ValueDigest { length: ID_BYTES as u8, bytes: hasher.hash(value) })
     }
 
     /// Return what was a digest before; None when no digest has as many bytes.

@@ -73,9 +73,11 @@ pub fn hash_all<B: AsRef<[u8]> + Sync>(hasher: Hasher, keys: &[B], values: &[B])
     let ((first_keys, last_keys), (first_values, last_values)) =
         (keys.split_at(middle), values.split_at(middle.min(values.len())));
     thread::scope(|scope| {
-        let last = scope.spawn(|| hash(last_keys, last_values));
+        // The system may have no thread to give; then this one does all the work.
+        let last = thread::Builder::new().spawn_scoped(scope, || hash(last_keys, last_values)).ok();
         let mut leaves = hash(first_keys, first_values);
-        leaves.extend(last.join().unwrap_or_else(|_| hash(last_keys, last_values)));
+        let last = last.and_then(|thread| thread.join().ok());
+        leaves.extend(last.unwrap_or_else(|| hash(last_keys, last_values)));
         leaves
     })
 }

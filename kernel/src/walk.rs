@@ -5,6 +5,7 @@ use crate::path::Codec;
 
 /// The paths of the changes, ascending, end to end.
 pub struct Changed {
+    branch_factor: usize,
     paths: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -12,7 +13,8 @@ pub struct Changed {
 impl Changed {
     /// Return the paths of ascending keys.
     pub fn of<B: AsRef<[u8]>>(codec: Codec, keys: &[B]) -> Changed {
-        let mut changed = Changed { paths: Vec::new(), ends: Vec::with_capacity(keys.len()) };
+        let ends = Vec::with_capacity(keys.len());
+        let mut changed = Changed { branch_factor: codec.branch_factor(), paths: Vec::new(), ends };
         for key in keys {
             codec.put_path(&mut changed.paths, key.as_ref());
             changed.ends.push(changed.paths.len());
@@ -77,6 +79,9 @@ impl Step {
             return Ok(());
         }
         let parts = Parts::of(row).ok_or(Unreadable)?;
+        if parts.slots().last().is_some_and(|slot| usize::from(slot.token) >= changed.branch_factor) {
+            return Err(Unreadable);
+        }
         let is_changed = changed.path(low) == path;
         self.opened.push(number);
         self.own.push(is_changed.then_some(low));
