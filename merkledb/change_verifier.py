@@ -2,7 +2,8 @@
 
 The same fold as for a range proof, with another inside: local content, untouched subtrees closed, with the
 changes merged in.  A change that the proof keeps to itself leaves a local id that does not belong to the new
-root, so the root tells; that a change changes nothing is no lie.
+root, so the root tells; that a change changes nothing is no lie, but no progress either, so such changes are
+counted.
 
     before the range        inside                              behind the range
     stubs and digests       local stubs, opened branches,       stubs and digests
@@ -46,10 +47,12 @@ class VerifiedChanges:
         scheme: The scheme of the trie.
         root: The new root.
         start: The start of the range; None for no bound.
-        end: The end that was proved: the requested one, or the last key carried; None for no bound.
+        end: The end that was proved: the requested one, or an earlier one; None for no bound.
         complete: Whether ``end`` is the end that was requested.
         keys: The changed keys in [start, end], ascending.
         values: Their new values; None for a deletion.
+        effective: How many of the changes change anything.  An honest prover sends no others, but where the
+            local content is ahead; many others are no progress.
         next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
         changes: The changes in columns.
@@ -73,6 +76,7 @@ class VerifiedChanges:
     complete: bool
     keys: tuple[bytes, ...]
     values: tuple[bytes | None, ...]
+    effective: int
     next_keys: tuple[bytes, ...]
     changes: Changes
     branches: dict[bytes, bytes]
@@ -149,9 +153,9 @@ class _Verification:
         """Fold, compare the root, and keep what applying needs."""
         request = self._request
         before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
-        self._stream.walk_inside(before, request.end_path)
-        self._inside = self._stream.items()
         outside = outside_items(self._proof.boundary, request)
+        self._stream.walk_inside(before, outside[1].paths[0] if outside[1].paths else None)
+        self._inside = self._stream.items()
         for part in outside:
             _check_nothing_below_stubs(part)
         records, ids = self._fold(joined(outside[0], self._inside, outside[1]))
@@ -190,6 +194,7 @@ class _Verification:
             complete=proof.end == request.end,
             keys=proof.keys,
             values=proof.values,
+            effective=self._stream.effective(self._inside),
             next_keys=tuple(next_keys(proof, request)),
             changes=self._changes,
             branches=branches,

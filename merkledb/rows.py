@@ -271,7 +271,7 @@ class PastRows(Rows):
         while low is not None:
             window, more = self._stored.window(low, end, limit)
             high = window.keys[-1] if more else end
-            changed, horizon = self._past.overlay(low, high, limit, _WINDOW_BYTES)
+            changed, horizon, _ = self._past.overlay(low, high, limit, _WINDOW_BYTES)
             past = _put_back(window.until(horizon), changed)
             yield past
             if horizon is None or horizon == end:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
+from merkledb.digests import Digests
 from merkledb.errors import (
     CorruptDatabase,
     DatabaseClosed,
@@ -144,6 +145,7 @@ class Store:
         self._writing = threading.Lock()
         self._closed = False
         self._writes = 0
+        self.digests = Digests()
         with contextlib.ExitStack() as undo:
             self._lock_file = prepare_folder(path, readonly=readonly, create=create)
             if self._lock_file is not None:
