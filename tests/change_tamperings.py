@@ -400,8 +400,9 @@ TRUE: dict[str, Tamper] = {
         lambda _: deleting(*GONE)(honest_change(old={}))
     ),
     "a leaf is opened without need": (
-        lambda case: case.with_children(RIGHT).with_more_boundary(
-            Branch(b"\x03\x00\x04\x0f", SCHEME.digest(STORE[b"\x30\x4f"]), ())
-        )
+        lambda case: case.with_boundary(
+            *case.proof.boundary[:RIGHT],
+            *case.proof.boundary[RIGHT + 1 :],
+        ).with_more_boundary(Branch(b"\x03\x00\x04\x0f", SCHEME.digest(STORE[b"\x30\x4f"]), ()))
     ),
 }

@@ -19,6 +19,8 @@ from tests.syncing import SMALL, assert_same, some_pairs, sync_from
 
 # How long the honest server takes for an answer.
 HONEST_SECONDS = 0.05
+# More requests than any of these syncs needs.
+MOST_REQUESTS = 2000
 Drip = Callable[[FakeServer, GetChanges], ChangeProof]
 
 
@@ -82,6 +84,7 @@ DRIPS: dict[str, Drip] = {
 
 def dripping(drip: Drip, seconds: float = 0.0) -> Answer:
     async def answer(server: FakeServer, conversation: Conversation, request: Asked) -> None:
+        assert len(server.requests) < MOST_REQUESTS, "the sync does not end"
         await trio.sleep(seconds)
         if not conversation.connection.is_in_flight(request.request_id):
             return
