@@ -249,7 +249,7 @@ CHANGE_ENDS: dict[str, tuple[Tamper, Reason]] = {
         Reason.WRONG_ROOT,
     ),
     "its end is moved on behind a change, but not its boundary": (
-        lambda _: honest_change(START, b"\x25").with_proof(end=b"\x2f\x40")._replace(end=END),
+        lambda _: honest_change(START, b"\x25").with_proof(end=b"\x30\x20")._replace(end=END),
         Reason.STUB_INSIDE_RANGE,
     ),
     "its end is moved on with its boundary, and the changes between are missed": (
