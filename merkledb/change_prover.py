@@ -11,12 +11,15 @@ from typing import Final, NamedTuple
 from merkledb.history import value_of_row
 from merkledb.proof import MAX_PROOF_KEYS, ChangeProof, encoded_value_bytes
 from merkledb.prover import cut
-from merkledb.rows import Pairs
+from merkledb.rows import Pairs, pairs_of
 from merkledb.snapshot import Snapshot
+from merkledb.store import Transaction
 
 # A window of touched keys: as many rows, or about so many bytes.
 _WINDOW_ROWS: Final = 4096
 _WINDOW_BYTES: Final = 4 << 20
+# Values are compared so many bytes at a time.
+_COMPARED_BYTES: Final = 1 << 20
 # A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed and
 # changed back cost rows and fill no proof, and how often they were is not the client's to say: without a bound, a
 # request for one change could read all of history.  So many rows take some 50 ms.
@@ -43,14 +46,15 @@ class Differences:
     Args:
         old: The one.
         new: The other, before or after it.
+        views: The same moment without copies, see ``Store.begin_views``: values are views then.
     """
 
-    def __init__(self, old: Snapshot, new: Snapshot) -> None:
+    def __init__(self, old: Snapshot, new: Snapshot, views: Transaction | None = None) -> None:
         self._new_is_earlier = new.sequence < old.sequence
         self._earlier, self._later = (new, old) if self._new_is_earlier else (old, new)
-        self._between = self._earlier.past_until(self._later)
-        self._behind = self._later.past_until(None)
-        self._tables = self._later.tables()
+        self._between = self._earlier.past_until(self._later, views)
+        self._behind = self._later.past_until(None, views)
+        self._tables = self._later.tables(views)
         # Up to where the differences that were yielded are all; what was asked for, unless there was no budget.
         self.reached: bytes | None = None
         self._reads = 0
@@ -105,10 +109,22 @@ class Differences:
                 after = value_of_row(again[key])
             else:
                 after = self._tables.value(key)
-            if before != after:
+            if _differ(before, after):
                 yield (
                     Difference(key, after, before) if self._new_is_earlier else Difference(key, before, after)
                 )
+
+
+def _differ(one: bytes | None, other: bytes | None) -> bool:
+    """Return whether two values are different; of large ones, views are compared without a copy of the whole."""
+    if one is None or other is None or len(one) != len(other):
+        return one is not other
+    if len(one) <= _COMPARED_BYTES:
+        return bytes(one) != bytes(other)
+    steps = range(0, len(one), _COMPARED_BYTES)
+    return any(
+        bytes(one[at : at + _COMPARED_BYTES]) != bytes(other[at : at + _COMPARED_BYTES]) for at in steps
+    )
 
 
 def prove_changes(
@@ -131,17 +147,23 @@ def prove_changes(
         LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
     """
     max_keys = min(max_keys, MAX_PROOF_KEYS)
-    differences = Differences(old, new)
+    with new.views() as views:
+        differences = Differences(old, new, views)
+        pairs = _take(differences.between(start, end, max_keys, MAX_PROOF_READS), max_keys, max_bytes)
+    reached = end if pairs.more else differences.reached
+    return cut(pairs, start, reached, max_bytes, new.trie(), ChangeProof)
+
+
+def _take(differences: Iterator[Difference], max_keys: int, max_bytes: int) -> Pairs:
+    """Return the changes up to a limit, but at least one if there is any."""
     keys: list[bytes] = []
     values: list[bytes | None] = []
-    encoded_bytes, more = 0, False
-    for key, _, value in differences.between(start, end, max_keys, MAX_PROOF_READS):
+    encoded_bytes = 0
+    for key, _, value in differences:
         change_bytes = encoded_value_bytes(key) + encoded_value_bytes(value)
         if len(keys) == max_keys or (keys and encoded_bytes + change_bytes > max_bytes):
-            more = True
-            break
+            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
         encoded_bytes += change_bytes
         keys.append(key)
         values.append(value)
-    reached = end if more else differences.reached
-    return cut(Pairs(keys, values, encoded_bytes, more), start, reached, max_bytes, new.trie(), ChangeProof)
+    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)

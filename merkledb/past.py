@@ -47,11 +47,21 @@ class Past:
         transaction: What is read in.
         sequence: The state's sequence number.
         last: The sequence number up to which history has rows: the tip's.
+        views: The same moment without copies, see ``Store.begin_views``: overlays are read there; None for
+            copies.
     """
 
-    def __init__(self, store: Store, transaction: Transaction, sequence: int, last: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        transaction: Transaction,
+        sequence: int,
+        last: int,
+        views: Transaction | None = None,
+    ) -> None:
         self._store = store
         self._transaction = transaction
+        self._views = views
         self._prefixes = [number.to_bytes(SEQUENCE_BYTES) for number in range(sequence + 1, last + 1)]
 
     @property
@@ -190,8 +200,9 @@ class Past:
         """
         found: dict[bytes, bytes] = {}
         size = reads = 0
-        large, is_long = self._has_large_values(), len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
-        cursor = self._transaction.cursor(db=self._store.value_history)
+        large = self._views is not None or self._has_large_values()
+        is_long = len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
+        cursor = (self._views or self._transaction).cursor(db=self._store.value_history)
         # The first row of a key counts, so it comes last.
         for left, prefix in zip(range(len(self._prefixes), 0, -1), reversed(self._prefixes), strict=True):
             most = 2 * max_rows
@@ -241,7 +252,8 @@ def _read_large(
 ) -> tuple[bytes | None, int, int]:
     """Do the same, up to ``max_bytes`` and one row; return also how many bytes were read."""
     size, row_key, count = 0, b"", 0
-    for count, (row_key, row) in enumerate(islice(cursor, max_rows), 1):
+    for count, (found_key, row) in enumerate(islice(cursor, max_rows), 1):
+        row_key = bytes(found_key)
         if row_key >= behind:
             return None, count, size
         found[row_key[SEQUENCE_BYTES:]] = row

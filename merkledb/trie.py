@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from merkledb.boundary import is_path_outside, is_slot_outside, outside_slots
+from merkledb.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
 from merkledb.digests import REMEMBERED_BYTES
 from merkledb.errors import CorruptDatabase
 from merkledb.fold import ItemRow, Items, items_of
@@ -160,6 +160,28 @@ class Trie(ABC):
             # The leftmost child that may hold it, and behind it one that surely does.
             taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
             todo += [self.child(node, token, weight) for token, weight in reversed(taken)]
+        return None
+
+    def last_path(self, high: bytes) -> bytes | None:
+        """Return the last path of a key before ``high``; None when there is none."""
+        top = self.top()
+        # A path instead of a node is that of a branch's own value, which comes before what lies below it.
+        todo: list[Node | bytes] = [] if top is None else [top]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, bytes):
+                return node
+            if node.path >= high:
+                continue
+            if node.record is None:
+                return node.path
+            record = self.parse(node)
+            if record.digest is not None:
+                todo.append(node.path)
+            last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
+            # The rightmost child that may hold it, and before it one that surely does.
+            taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
+            todo += [self.child(node, token, weight) for token, weight in taken]
         return None
 
     def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:

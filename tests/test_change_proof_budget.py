@@ -32,7 +32,7 @@ class Reads:
 def restless(database: Database) -> list[dict[bytes, bytes]]:
     """Commit the same keys again and again, and some others; return what each revision held."""
     source = random.Random(1)
-    content = {key: b"at rest" for key in KEYS} | {source.randbytes(3): b"other" for _ in range(50)}
+    content = dict.fromkeys(KEYS, b"at rest") | {source.randbytes(3): b"other" for _ in range(50)}
     database.commit(content)
     contents = [content]
     for number in range(REVISIONS):

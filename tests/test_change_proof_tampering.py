@@ -65,9 +65,7 @@ def test_a_proof_may_end_at_any_key_and_is_applied_up_to_there(name: str) -> Non
         assert verified.end == case.proof.end
         copy.apply(verified)
         kept = {key: OLD[key] for key in OLD if not oracle.in_range(key, case.start, verified.end)}
-        assert copy.tip_root == oracle.root_of(
-            kept | oracle.pairs_in(NEW, case.start, verified.end), SCHEME
-        )
+        assert copy.tip_root == oracle.root_of(kept | oracle.pairs_in(NEW, case.start, verified.end), SCHEME)
         copy.check()
 
 

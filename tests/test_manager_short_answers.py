@@ -200,7 +200,10 @@ async def test_honest_peers_that_send_little_at_a_time_are_neither_blamed_nor_sl
 
 
 async def test_honest_peers_with_values_of_every_size_share_the_work(autojump_clock: MockClock) -> None:
-    pairs = {key: value if number % 2 else bytes(40_000) for number, (key, value) in enumerate(some_pairs(60).items())}
+    pairs = {
+        key: value if number % 2 else bytes(40_000)
+        for number, (key, value) in enumerate(some_pairs(60).items())
+    }
     limits = Limits(max_keys=16, max_changes=16, max_bytes=4096, min_bytes=1024)
     with new_source(pairs) as source:
         with new_database() as copy:
