@@ -51,9 +51,9 @@ THREAD_PROOF_BYTES: Final = 4096
 # More requests than usual go to peers far away while no more than this part of the memory is reserved for
 # answers: eight range proofs fit into it, and who only seems to be far away leaves others enough to go on.
 _UNCROWDED: Final = 3 / 8
-# A peer that has sent so many change proofs in a row that change nothing and end early is asked for ranges, which
-# hold a pair at least.  A server that looks at so many rows of its history for each may have no change to show
-# for them; who only pretends to could go on for as long as there are possible keys.
+# A peer that has sent so many change proofs in a row that change nothing and end early is asked for ranges,
+# which hold a pair at least.  A server that looks at so many rows of its history for each may have no change
+# to show; one that only pretends to could go on for as long as there are possible keys.
 MAX_EMPTY_ANSWERS: Final = 8
 # The turn of a request that never has to give way.
 _ANY_TIME: Final = nullcontext()

@@ -15,8 +15,8 @@ from manager.work import Work
 from merkledb import VerifiedChanges, VerifiedRange
 
 Verified = VerifiedRange | VerifiedChanges
-# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs, and
-# servers have limits of their own.
+# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
+# and servers have limits of their own.
 FULL_PROGRESS: Final = 1 / 4
 
 
@@ -107,7 +107,7 @@ def rest_of(work: Work, verified: Verified) -> list[Work]:
 
 
 def progress_of(verified: Verified, max_keys: int, max_bytes: int) -> float:
-    """Return how much of what was asked for an answer holds, 0 to 1; 1 if it reaches the end that was asked for.
+    """Return how much of what was asked for an answer holds, 0 to 1; 1 if it reaches the requested end.
 
     Changes that change nothing do not count: whoever sends them could send any number.
     """

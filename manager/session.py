@@ -21,9 +21,9 @@ What becomes of a failure depends on what it says of the peer:
     kept others waiting, another peer was faster,   nothing for a while, so that others take the work
     a change proof in doubt (see ``fetch``)
 
-    answers far smaller than what was asked for,    nothing bad, for there may be no more: its own limits, huge
-    though they are true                            values.  But as long as another peer sends much more, that
-                                                    one gets the work, and this one a try now and then
+    true answers, far smaller than what was         nothing bad: it may have limits, or huge values.  But as
+    asked for                                       long as another peer sends much more, that one gets the
+                                                    work, and this one a try now and then
 
 In every case the work goes back to the ledger.  A peer of which nothing is expected is still tried as long as
 the sync lasts: it may come back.
@@ -63,8 +63,8 @@ from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
 
-# A peer leaves work to another whose answers hold so many times as much of what was asked for.  Below that, the
-# other loses less by sharing the work than a peer that only has other limits would by being left out.
+# A peer leaves work to another whose answers hold so many times as much of what was asked for.  Below that,
+# both have their turns, and the sync takes less than twice as long as with the better one alone.
 _MUCH_MORE: Final = 4
 # How much of what is missing a full answer heals after short ones.
 _HEALING: Final = 0.25

@@ -20,9 +20,9 @@ _WINDOW_ROWS: Final = 4096
 _WINDOW_BYTES: Final = 4 << 20
 # Values are compared so many bytes at a time.
 _COMPARED_BYTES: Final = 1 << 20
-# A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed and
-# changed back cost rows and fill no proof, and how often they were is not the client's to say: without a bound, a
-# request for one change could read all of history.  So many rows take some 50 ms.
+# A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed
+# and changed back cost rows and fill no proof: without a bound, a request for one change could read all of
+# history.  So many rows take some 50 ms.
 MAX_PROOF_READS: Final = 1 << 15
 
 
@@ -55,7 +55,7 @@ class Differences:
         self._between = self._earlier.past_until(self._later, views)
         self._behind = self._later.past_until(None, views)
         self._tables = self._later.tables(views)
-        # Up to where the differences that were yielded are all; what was asked for, unless there was no budget.
+        # Up to where all differences were yielded: what was asked for, unless the budget was used up before.
         self.reached: bytes | None = None
         self._reads = 0
 
@@ -92,7 +92,7 @@ class Differences:
     def _window(
         self, touched: dict[bytes, bytes], high: bytes | None, room: int | None, max_reads: int | None
     ) -> Iterator[Difference]:
-        """Yield the differences among the keys up to ``high`` that were touched, as far as the budget goes."""
+        """Yield the differences among the touched keys up to ``high``, as far as the budget goes."""
         keys = sorted(touched)
         again, horizon, reads = self._behind.overlay(keys[0], high, 2 * len(keys), _WINDOW_BYTES, room)
         self._reads += reads
@@ -116,7 +116,7 @@ class Differences:
 
 
 def _differ(one: bytes | None, other: bytes | None) -> bool:
-    """Return whether two values are different; of large ones, views are compared without a copy of the whole."""
+    """Return whether two values are different; large ones are compared without a copy of the whole."""
     if one is None or other is None or len(one) != len(other):
         return one is not other
     if len(one) <= _COMPARED_BYTES:
@@ -140,8 +140,8 @@ def prove_changes(
         max_keys: The most changes.
         max_bytes: The most encoded bytes.
 
-    Where so many keys were changed and changed back that ``MAX_PROOF_READS`` is used up first, the proof ends at
-    the last of them that was looked at; it may then hold no change at all.
+    Where so many keys were changed and changed back that ``MAX_PROOF_READS`` is used up first, the proof ends
+    at the last of them that was looked at; it may then hold no change at all.
 
     Raises:
         LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.

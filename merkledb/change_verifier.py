@@ -22,11 +22,12 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from itertools import chain
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
-from merkledb.fold import ItemRow, Items, item_rows, items_of, joined
+from merkledb.fold import ItemRow, Items, item_rows, items_of, joined, sealed
 from merkledb.kernel import new_fold
 from merkledb.past_branch import past_branch_rows
 from merkledb.proof import ChangeProof
@@ -79,9 +80,9 @@ class VerifiedChanges:
     effective: int
     next_keys: tuple[bytes, ...]
     changes: Changes
-    branches: dict[bytes, bytes]
+    branches: Mapping[bytes, bytes]
     gone: tuple[bytes, ...]
-    history: dict[bytes, bytes]
+    history: Mapping[bytes, bytes]
     held: Mapping[bytes, bytes]
     unread: frozenset[bytes]
     before: tuple[tuple[bytes, bytes], ...]
@@ -196,14 +197,14 @@ class _Verification:
             values=proof.values,
             effective=self._stream.effective(self._inside),
             next_keys=tuple(next_keys(proof, request)),
-            changes=self._changes,
-            branches=branches,
+            changes=self._changes.sealed(),
+            branches=MappingProxyType(branches),
             gone=gone,
-            history=history,
-            held=self._stream.held,
+            history=MappingProxyType(history),
+            held=MappingProxyType(self._stream.held),
             unread=frozenset(self._stream.unread),
             before=tuple((part.path, part.node_id) for part in before),
-            frontier=self._frontier(inside, records, ids),
+            frontier=sealed(self._frontier(inside, records, ids)),
             memory_bytes=self._memory_bytes(branches, history),
         )
 

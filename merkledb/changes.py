@@ -10,6 +10,7 @@ of changes between two local nodes is taken as a whole.
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from merkledb.fold import DELETED, ItemRow, Items, joined
@@ -38,6 +39,11 @@ class Changes(NamedTuple):
     put_keys: list[bytes]
     put_values: list[bytes]
     deleted_keys: list[bytes]
+
+    def sealed(self) -> "Changes":
+        """Return the same changes in columns that nobody can change; they are read as lists are."""
+        columns = tuple(map(tuple, self[1:]))
+        return Changes(MappingProxyType(self.new), *columns)  # type: ignore[arg-type]  # as the docstring says
 
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:

@@ -1,8 +1,9 @@
 """Digests of large values that were read before, by the id of their leaf.
 
 A leaf's id commits to its path and to the digest of its value, and its parent's record says the id.  So who
-goes down to a leaf finds the digest here, whichever state the leaf belongs to, and nothing here is ever outdated.
-A value of 60 MB takes 50 ms and more to be read and hashed, which each request that ends beside it would cost.
+goes down to a leaf finds the digest here, whichever state the leaf belongs to, and nothing here is ever
+outdated.  A value of 60 MB takes 50 ms and more to be read and hashed, which each request that ends beside it
+would cost.
 """
 
 from threading import Lock

@@ -184,14 +184,14 @@ def encoded_proof_bytes(
 
 def encoded_boundary_bytes(boundary: Iterable[Branch]) -> int:
     """Return how many bytes a boundary takes in an encoded proof."""
-    boundary_bytes, count, before = 0, 0, b""
-    for count, (path, digest, children) in enumerate(boundary, 1):
+    branches = list(boundary)
+    size, before = _array_header_bytes(len(branches)), b""
+    for path, digest, children in branches:
         shared = shared_depth(before, path)
-        boundary_bytes += 1 + _uint_bytes(shared) + encoded_bin_bytes(len(path) - shared)
-        boundary_bytes += encoded_value_bytes(digest) + encoded_bin_bytes(len(children))
-        boundary_bytes += encoded_bin_bytes(ID_BYTES * len(children))
+        size += 1 + _uint_bytes(shared) + encoded_bin_bytes(len(path) - shared) + encoded_value_bytes(digest)
+        size += encoded_bin_bytes(len(children)) + encoded_bin_bytes(ID_BYTES * len(children))
         before = path
-    return _array_header_bytes(count) + boundary_bytes
+    return size
 
 
 def _uint_bytes(number: int) -> int:

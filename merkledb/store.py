@@ -286,8 +286,8 @@ class Store:
     def begin_views(self, transaction: Transaction) -> Transaction | None:
         """Begin a second read transaction of the same moment, which copies no value before it is wanted.
 
-        Its row keys and values are views of the map, typed as bytes all the same: they have a length, and become
-        bytes by ``bytes``, as long as the transaction lasts.
+        Its row keys and values are views of the map, typed as bytes all the same: they have a length, and
+        become bytes by ``bytes``, as long as the transaction lasts.
 
         Returns:
             None where a commit came between, or where no row has a value large enough to be worth it.

@@ -16,15 +16,16 @@ Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be app
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from itertools import islice
 from operator import lt
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Final, NoReturn
 
 from merkledb.boundary import is_path_outside, is_slot_outside
 from merkledb.errors import InvalidProof, InvalidRange, Reason
-from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items
+from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items, sealed
 from merkledb.kernel import twin
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
 from merkledb.proof import (
@@ -76,7 +77,7 @@ class VerifiedRange:
     keys: tuple[bytes, ...]
     values: tuple[bytes, ...]
     next_keys: tuple[bytes, ...]
-    branches: dict[bytes, bytes]
+    branches: Mapping[bytes, bytes]
     frontier: Items
 
     def __post_init__(self, seal: object) -> None:
@@ -205,8 +206,8 @@ def verify_compiled(
         keys=proof.keys,
         values=proof.values,
         next_keys=() if request is None else tuple(next_keys(proof, request)),
-        branches=branches,
-        frontier=Items(frontier[0], frontier[1], frontier[2], frontier[3], {}),
+        branches=MappingProxyType(branches),
+        frontier=sealed(Items(frontier[0], frontier[1], frontier[2], frontier[3], {})),
     )
 
 
@@ -358,8 +359,8 @@ def _fold_and_compare(proof: RangeProof, request: Request) -> VerifiedRange:
         keys=proof.keys,
         values=proof.values,
         next_keys=tuple(next_keys(proof, request)),
-        branches={path: records[path] for path in paths},
-        frontier=_frontier(pairs, paths, ids),
+        branches=MappingProxyType({path: records[path] for path in paths}),
+        frontier=sealed(_frontier(pairs, paths, ids)),
     )
 
 
