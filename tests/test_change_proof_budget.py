@@ -110,3 +110,21 @@ def test_what_fits_into_the_budget_is_proved_whole(store: tuple[Database, list[d
     proof = database.prove_changes(old, new)
     changes = oracle.changes_between(contents[0], contents[REVISIONS])
     assert (proof.keys, proof.end) == (tuple(changes), None)
+
+
+def test_the_last_keys_of_an_old_root_are_found_without_reading_all_that_came_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = {bytes([number]): b"old" for number in range(0, 200, 10)}
+    source = random.Random(2)
+    with new_database(first) as database:
+        old = database.root
+        database.commit({source.randbytes(8): b"new" for _ in range(20_000)})
+        reads = Reads(monkeypatch)
+        with database.at(old) as snapshot:
+            assert next(snapshot.items(reverse=True)) == (bytes([190]), b"old")
+            assert reads.count < 2000
+            assert list(snapshot.items(reverse=True)) == sorted(first.items(), reverse=True)
+            assert list(snapshot.items(b"\x05", b"\x46", reverse=True)) == [
+                (bytes([number]), b"old") for number in (70, 60, 50, 40, 30, 20, 10)
+            ]
