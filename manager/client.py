@@ -95,6 +95,7 @@ class PeerClient:
 
     Attributes:
         forgotten_roots: Roots from which the peer has no changes any more.
+        empty_answers: Change proofs in a row that changed nothing and ended early.
         link: What the way to the peer carries.
         large_pair: Held by the one request for a large pair that the connection may have.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
@@ -118,6 +119,7 @@ class PeerClient:
         self._heard: Callable[[Head], None] = _ignore
         self._first_head = trio.Event()
         self.forgotten_roots: set[bytes] = set()
+        self.empty_answers = 0
         self.link = Link(limits)
         self.large_pair = trio.Lock()
         self.closing = trio.Event()

@@ -15,12 +15,12 @@ against the local content and the old root.  If it does not hold, or nobody can 
 the range is copied in full, which is right in either case.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -39,12 +39,12 @@ from manager.errors import (
 )
 from manager.ledger import Ledger
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
-from manager.pieces import Findings
+from manager.pieces import Findings, progress_of
 from manager.processor import Processor
 from manager.verifying import Order, has_no_changes, verify_answer, verify_range_answer
 from manager.work import Doubt
 from manager.writer import Writer
-from merkledb import Database, MerkleDBError, VerifiedRange
+from merkledb import Database, MerkleDBError, VerifiedChanges, VerifiedRange
 from syncproto import Changes, ErrorCode, Hello, Range
 
 # Below this a range proof is verified in less time than a thread takes to begin.
@@ -52,6 +52,10 @@ THREAD_PROOF_BYTES: Final = 4096
 # More requests than usual go to peers far away while no more than this part of the memory is reserved for
 # answers: eight range proofs fit into it, and who only seems to be far away leaves others enough to go on.
 _UNCROWDED: Final = 3 / 8
+# A peer that has sent so many change proofs in a row that change nothing and end early is asked for ranges,
+# which hold a pair at least.  A server that looks at so many rows of its history for each may have no change
+# to show; one that only pretends to could go on for as long as there are possible keys.
+MAX_EMPTY_ANSWERS: Final = 8
 # The turn of a request that never has to give way.
 _ANY_TIME: Final = nullcontext()
 
@@ -70,6 +74,7 @@ class Sync:
         random: Where all jitter comes from.
         subscribes: Whether peers are asked for their heads.
         forgives: Whether a peer that was dropped is tried again after a long time.
+        is_outdone: Whether a peer shall leave work to others, given it and how well it does.
         accuse: Called with a doubt that was a lie.
         heard: Called when a peer has said what its head is.
         fail: Called with an error that ends the sync.
@@ -84,6 +89,7 @@ class Sync:
     random: Random
     subscribes: bool
     forgives: bool
+    is_outdone: Callable[[Hashable, float], bool]
     accuse: Callable[[Doubt], None]
     heard: Callable[[], None]
     fail: Callable[[SyncError | MerkleDBError], None]
@@ -94,6 +100,22 @@ class Sync:
         return self.writer.requested_bytes > self.limits.buffered_bytes * _UNCROWDED
 
 
+class Delivery(NamedTuple):
+    """What an errand came to.
+
+    Attributes:
+        keys: How many pairs and changes came; 0 when another peer was faster.
+        progress: How much of what was asked for they are, 0 to 1, see ``pieces.progress_of``; None where
+            nothing came that says anything of the peer.
+    """
+
+    keys: int
+    progress: float | None
+
+
+_NOTHING: Final = Delivery(0, None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     """What one request brought."""
@@ -101,11 +123,12 @@ class _Fetched:
     findings: Findings
     proof_bytes: int
     filling: float
+    progress: float
     reserved_bytes: int
     reserved_in: ByteBudget
 
 
-async def fetch(client: PeerClient, errand: Errand, sync: Sync) -> int:
+async def fetch(client: PeerClient, errand: Errand, sync: Sync) -> Delivery:
     """Fetch the beginning of what an errand is for, as much as one proof holds, and hand it to the writer.
 
     On an error, and cancelled, nothing has changed and the work is still out.
@@ -116,7 +139,7 @@ async def fetch(client: PeerClient, errand: Errand, sync: Sync) -> int:
         sync: What it belongs to.
 
     Returns:
-        How many pairs and changes it were; 0 when another peer was faster.
+        What came of it.
 
     Raises:
         PeerError: The peer did not give a proof that holds.
@@ -147,10 +170,10 @@ class _Fetch:
         # The root that is asked for: the goal at the moment of the first request.
         self._root: bytes | None = None
 
-    async def run(self) -> int:
-        """Return how many pairs and changes came."""
+    async def run(self) -> Delivery:
+        """Return what came."""
         if self._work.doubt is not None and not await self._examine(self._work.doubt):
-            return 0
+            return _NOTHING
         asked_bytes = self._client.link.max_bytes
         fetched, needed_bytes = await self._try(asked_bytes)
         if fetched is None and asked_bytes < needed_bytes <= self._limits.max_bytes:
@@ -175,15 +198,15 @@ class _Fetch:
     def _max_keys(self) -> int:
         return self._limits.max_keys if self._old_root is None else self._limits.max_changes
 
-    def _hand_on(self, fetched: _Fetched) -> int:
+    def _hand_on(self, fetched: _Fetched) -> Delivery:
         budget = fetched.reserved_in
         piece = self._sync.ledger.accept(self._errand, fetched.findings, fetched.proof_bytes, fetched.filling)
         if piece is None:
             budget.release(fetched.reserved_bytes)
-            return 0
+            return _NOTHING
         budget.release(fetched.reserved_bytes - piece.memory_bytes)
         self._sync.writer.put(piece, budget)
-        return piece.keys + piece.changes
+        return Delivery(piece.keys + piece.changes, fetched.progress)
 
     # Doubts.
 
@@ -286,8 +309,19 @@ class _Fetch:
         except BaseException:
             budget.release(reserved)
             raise
-        filling = len(findings.verified) / max_keys
-        return _Fetched(findings, len(answer.proof), filling, reserved, budget)
+        verified = findings.verified
+        self._note_empty(verified)
+        filling, progress = len(verified) / max_keys, progress_of(verified, max_keys, max_bytes)
+        return _Fetched(findings, len(answer.proof), filling, progress, reserved, budget)
+
+    def _note_empty(self, verified: VerifiedRange | VerifiedChanges) -> None:
+        """Count change proofs that changed nothing and ended early; after too many, ask for ranges."""
+        client = self._client
+        is_empty = isinstance(verified, VerifiedChanges) and not verified.complete and not verified.effective
+        client.empty_answers = client.empty_answers + 1 if is_empty else 0
+        if client.empty_answers >= MAX_EMPTY_ANSWERS and self._old_root is not None:
+            client.empty_answers = 0
+            client.forget_root(self._old_root)
 
     def _order(self, max_keys: int, max_bytes: int) -> Order:
         goal = self._sync.ledger.goals.goal

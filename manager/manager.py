@@ -17,7 +17,7 @@ Invariants:
 - ``run`` returns only when the database shows the newest target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from logging import getLogger
 from random import Random
 from typing import NamedTuple, NoReturn
@@ -379,6 +379,7 @@ class Manager:
             random=self._random,
             subscribes=self._follows or self._trust_peers,
             forgives=self._follows,
+            is_outdone=self._is_outdone,
             accuse=self._accuse,
             heard=self._head_heard,
             fail=self._fail,
@@ -420,6 +421,10 @@ class Manager:
         self._scope.cancel()
 
     # Peers.
+
+    def _is_outdone(self, peer: Hashable, usefulness: float) -> bool:
+        """Whether another peer can be asked now whose answers hold much more of what was asked for."""
+        return any(session is not peer and session.is_better_than(usefulness) for session in self._sessions)
 
     def _accuse(self, doubt: Doubt) -> None:
         """Drop the peer whose doubted proof was a lie."""

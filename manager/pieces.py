@@ -8,13 +8,16 @@ takes longer than the event loop may be blocked.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from manager.split import split_rest
 from manager.work import Work
 from merkledb import VerifiedChanges, VerifiedRange
 
 Verified = VerifiedRange | VerifiedChanges
+# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
+# and servers have limits of their own.
+FULL_PROGRESS: Final = 1 / 4
 
 
 class Findings(NamedTuple):
@@ -96,11 +99,33 @@ def rest_of(work: Work, verified: Verified) -> list[Work]:
     if verified.complete:
         return []
     scheme = verified.scheme
+    keys = verified.keys
+    if verified.end is not None and keys[-1:] != (verified.end,):
+        # A change proof may end behind its last change.
+        keys = (*keys, verified.end)
     rest = split_rest(
         work,
-        verified.keys,
+        keys,
         verified.next_keys,
         branch_factor=scheme.branch_factor,
         max_key_bytes=scheme.max_key_bytes,
     )
     return [piece._replace(root=work.root) for piece in rest]
+
+
+def progress_of(verified: Verified, max_keys: int, max_bytes: int) -> float:
+    """Return how much of what was asked for an answer holds, 0 to 1; 1 if it reaches the requested end.
+
+    Changes that change nothing do not count: whoever sends them could send any number.
+    """
+    if verified.complete:
+        return 1.0
+    count = len(verified)
+    if isinstance(verified, VerifiedChanges) and verified.effective < count:
+        return min(1.0, verified.effective / max_keys)
+    filling = count / max_keys
+    if filling < FULL_PROGRESS:
+        # Few pairs can be as many bytes as may be; where there are many, nobody need count.
+        size = sum(map(len, verified.keys)) + verified.value_bytes
+        filling = max(filling, size / max_bytes)
+    return min(1.0, filling)

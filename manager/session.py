@@ -24,12 +24,17 @@ What becomes of a failure depends on what it says of the peer:
     kept others waiting, another peer was faster,   nothing for a while, so that others take the work
     a change proof in doubt (see ``fetch``)
 
+    true answers, far smaller than what was         nothing bad: it may have limits, or huge values.  But as
+    asked for                                       long as another peer sends much more, that one gets the
+                                                    work, and this one a try now and then
+
 In every case the work goes back to the ledger.  A peer of which nothing is expected is still tried as long as
 the sync lasts: it may come back.
 """
 
 from collections.abc import Callable
 from logging import getLogger
+from typing import Final
 
 import trio
 
@@ -54,6 +59,7 @@ from manager.errors import (
 )
 from manager.fetch import Sync, fetch
 from manager.peer import Peer
+from manager.pieces import FULL_PROGRESS
 from manager.progress import PeerProgress, PeerState, SeenHead
 from manager.score import Score
 from manager.work import Doubt
@@ -62,6 +68,12 @@ from merkledb import MerkleDBError
 from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
+
+# A peer leaves work to another whose answers hold so many times as much of what was asked for.  Below that,
+# both have their turns, and the sync takes less than twice as long as with the better one alone.
+_MUCH_MORE: Final = 4
+# How much of what is missing a full answer heals after short ones.
+_HEALING: Final = 0.25
 
 
 class PeerSession:
@@ -94,6 +106,10 @@ class PeerSession:
         self._overloaded_since: float | None = None
         # How long a peer that was dropped stays so, where it is ever forgiven.
         self._grudge = Backoff(sync.limits.forgive_seconds, sync.limits.max_forgive_seconds, sync.random)
+        # How much of what was asked for the last answers held, 0 to 1.
+        self._usefulness = 1.0
+        self._shortness = Backoff(sync.limits.backoff_seconds, sync.limits.overdue_seconds, sync.random)
+        self._yields_until = 0.0
         self._client: PeerClient | None = None
         self._scope = trio.CancelScope()
         self._was_greeted = False
@@ -325,7 +341,9 @@ class PeerSession:
                 return float("inf")
             if index >= self._sync.limits.requests_per_peer and self._sync.is_crowded:
                 return float("inf")
-            return max(self._paused_until, self._lacking_until if self._lacks_goal() else 0.0)
+            is_outdone = self._yields_until > 0.0 and self._sync.is_outdone(self, self._usefulness)
+            yields_until = self._yields_until if is_outdone else 0.0
+            return max(self._paused_until, yields_until, self._lacking_until if self._lacks_goal() else 0.0)
 
         ledger = self._sync.ledger
         while (errand := await ledger.take(self, ready_at, client.closing.is_set, client.link)) is not None:
@@ -333,6 +351,11 @@ class PeerSession:
             with errand.scope:
                 await self._do(client, errand)
             self._start_workers(client, working)
+            if self._usefulness < FULL_PROGRESS:
+                # Who waits for work gets what is left of this: it is woken by the first checkpoint, and takes
+                # the work before the second.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
             if errand.is_outrun and errand.scope.cancelled_caught:
                 self._score.failed()
                 self._pause(self._slowness.failed())
@@ -342,7 +365,7 @@ class PeerSession:
         doubt: Doubt | None = None
         failure: PeerError | None = None
         try:
-            keys = await fetch(client, errand, self._sync)
+            delivery = await fetch(client, errand, self._sync)
         except ProofDoubted as error:
             failure = error
             doubt = Doubt(self, error.failure, error.end, trio.current_time())
@@ -354,15 +377,17 @@ class PeerSession:
             # The peer is not to blame, and what the machine lacks now it may have later.
             self._pause(self._slowness.failed())
         else:
-            self._request_succeeded(keys)
+            self._request_succeeded(*delivery)
         finally:
             # What the failure says of the peer comes first: given back, the work may go to it again at once.
             if failure is not None:
                 self._request_failed(client, failure)
             self._sync.ledger.give_back(errand, doubt)
 
-    def _request_succeeded(self, keys: int) -> None:
+    def _request_succeeded(self, keys: int, progress: float | None) -> None:
         self._keys += keys
+        if progress is not None:
+            self._note_progress(progress)
         self._sync.ledger.tally.expectation.deliver(self, keys)
         self._timeouts = 0
         self._reason = ""
@@ -372,6 +397,20 @@ class PeerSession:
         self._recover_from_overload()
         self._hopeless = self._lacking = None
         self._sync.ledger.wake()
+
+    def _note_progress(self, progress: float) -> None:
+        """Note how much of what was asked for an answer held; see ``is_outdone``."""
+        self._usefulness = min(progress, self._usefulness + (progress - self._usefulness) * _HEALING)
+        if progress < FULL_PROGRESS:
+            self._yields_until = trio.current_time() + self._shortness.failed()
+        else:
+            self._shortness.succeeded()
+
+    def is_better_than(self, usefulness: float) -> bool:
+        """Whether this peer may be asked now, and its answers hold much more than those of another."""
+        is_ready = self._client is not None and not self._client.closing.is_set() and not self._lacks_goal()
+        is_free = self._paused_until <= trio.current_time()
+        return is_ready and is_free and self._usefulness >= _MUCH_MORE * usefulness
 
     def _request_failed(self, client: PeerClient, error: PeerError) -> None:
         """Let the peer rest, or end the connection, whichever the error calls for."""

@@ -30,7 +30,8 @@ def split_rest(
 
     Args:
         work: What was asked for.
-        keys: The verified keys, not empty, ascending; the last one is where the proof was cut off.
+        keys: The verified keys, not empty, ascending; the last one is where the proof was cut off, whether it
+            exists or not.
         next_keys: The first possible key of each populated slot to the right, ascending, within ``work``.
         branch_factor: Of the scheme; a power of two up to 256.
         max_key_bytes: The longest key of the scheme.

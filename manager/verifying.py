@@ -62,6 +62,7 @@ def verify_answer(
     """
     if isinstance(answer, Range):
         return verify_range_answer(answer, order, database.scheme)
+    _require_size(answer, order)
     proof = _decode_changes(answer.proof)
     try:
         verified = database.verify_changes(
@@ -83,6 +84,7 @@ def verify_range_answer(answer: Range, order: Order, scheme: Scheme) -> Findings
     Raises:
         ProofRejected: It does not hold.
     """
+    _require_size(answer, order)
     try:
         proof = RangeProof.decode(answer.proof)
         verified = verify_range(
@@ -102,6 +104,12 @@ def has_no_changes(
     except (InvalidProof, ProofRejected):
         return False
     return verified.complete and not verified.keys
+
+
+def _require_size(answer: Range | Changes, order: Order) -> None:
+    """Raise unless an answer is as small as was asked for: memory was reserved for no more."""
+    if len(answer.proof) > order.max_bytes:
+        raise ProofRejected(Reason.TOO_MANY_BYTES, f"{len(answer.proof)} of at most {order.max_bytes}")
 
 
 def _decode_changes(data: bytes) -> ChangeProof:

@@ -2,7 +2,8 @@
 
 The same fold as for a range proof, with another inside: local content, untouched subtrees closed, with the
 changes merged in.  A change that the proof keeps to itself leaves a local id that does not belong to the new
-root, so the root tells; that a change changes nothing is no lie.
+root, so the root tells; that a change changes nothing is no lie, but no progress either, so such changes are
+counted.
 
     before the range        inside                              behind the range
     stubs and digests       local stubs, opened branches,       stubs and digests
@@ -21,11 +22,12 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from itertools import chain
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 from merkledb.changes import Changes, ChangeStream, sorted_changes
 from merkledb.errors import InvalidProof, Reason
-from merkledb.fold import ItemRow, Items, item_rows, items_of, joined
+from merkledb.fold import ItemRow, Items, item_rows, items_of, joined, sealed
 from merkledb.kernel import new_fold
 from merkledb.past_branch import past_branch_rows
 from merkledb.proof import ChangeProof
@@ -46,10 +48,12 @@ class VerifiedChanges:
         scheme: The scheme of the trie.
         root: The new root.
         start: The start of the range; None for no bound.
-        end: The end that was proved: the requested one, or the last key carried; None for no bound.
+        end: The end that was proved: the requested one, or an earlier one; None for no bound.
         complete: Whether ``end`` is the end that was requested.
         keys: The changed keys in [start, end], ascending.
         values: Their new values; None for a deletion.
+        effective: How many of the changes change anything.  An honest prover sends no others, but where the
+            local content is ahead; many others are no progress.
         next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
         changes: The changes in columns.
@@ -73,11 +77,12 @@ class VerifiedChanges:
     complete: bool
     keys: tuple[bytes, ...]
     values: tuple[bytes | None, ...]
+    effective: int
     next_keys: tuple[bytes, ...]
     changes: Changes
-    branches: dict[bytes, bytes]
+    branches: Mapping[bytes, bytes]
     gone: tuple[bytes, ...]
-    history: dict[bytes, bytes]
+    history: Mapping[bytes, bytes]
     held: Mapping[bytes, bytes]
     unread: frozenset[bytes]
     before: tuple[tuple[bytes, bytes], ...]
@@ -149,9 +154,9 @@ class _Verification:
         """Fold, compare the root, and keep what applying needs."""
         request = self._request
         before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
-        self._stream.walk_inside(before, request.end_path)
-        self._inside = self._stream.items()
         outside = outside_items(self._proof.boundary, request)
+        self._stream.walk_inside(before, outside[1].paths[0] if outside[1].paths else None)
+        self._inside = self._stream.items()
         for part in outside:
             _check_nothing_below_stubs(part)
         records, ids = self._fold(joined(outside[0], self._inside, outside[1]))
@@ -190,15 +195,16 @@ class _Verification:
             complete=proof.end == request.end,
             keys=proof.keys,
             values=proof.values,
+            effective=self._stream.effective(self._inside),
             next_keys=tuple(next_keys(proof, request)),
-            changes=self._changes,
-            branches=branches,
+            changes=self._changes.sealed(),
+            branches=MappingProxyType(branches),
             gone=gone,
-            history=history,
-            held=self._stream.held,
+            history=MappingProxyType(history),
+            held=MappingProxyType(self._stream.held),
             unread=frozenset(self._stream.unread),
             before=tuple((part.path, part.node_id) for part in before),
-            frontier=self._frontier(inside, records, ids),
+            frontier=sealed(self._frontier(inside, records, ids)),
             memory_bytes=self._memory_bytes(branches, history),
         )
 

@@ -9,6 +9,8 @@ of changes between two local nodes is taken as a whole.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from merkledb.fold import DELETED, ItemRow, Items, joined
@@ -38,6 +40,11 @@ class Changes(NamedTuple):
     put_values: list[bytes]
     deleted_keys: list[bytes]
 
+    def sealed(self) -> "Changes":
+        """Return the same changes in columns that nobody can change; they are read as lists are."""
+        columns = tuple(map(tuple, self[1:]))
+        return Changes(MappingProxyType(self.new), *columns)  # type: ignore[arg-type]  # as the docstring says
+
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Changes:
     """Return a copy of ``changes``, and its columns.
@@ -51,6 +58,14 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
     scheme.require_key_length(longest_key)
     require_value_length(longest_value)
     return Changes(new, keys, put_keys, put_values, deleted_keys)
+
+
+def _below(key: bytes, keys: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield those of ascending ``keys`` that extend ``key``."""
+    for other in islice(keys, bisect_right(keys, key), None):
+        if not other.startswith(key):
+            return
+        yield other
 
 
 class ChangeStream:
@@ -68,8 +83,8 @@ class ChangeStream:
         records: The records of the branches that open, by path.
         met: What was found under slots on the way, where it was no branch right there.
         held: The pairs of the buckets on the way.
-        unread: The paths of changed keys that were met, and whose values the walk has not read; a key that is
-            neither here nor in ``held`` was absent.
+        unread: The paths of changed keys that were met, and whose values the walk has not read, each with the
+            id of its leaf; a key that is neither here nor in ``held`` was absent.
     """
 
     def __init__(self, trie: OpenTrie, changes: Changes) -> None:
@@ -80,7 +95,7 @@ class ChangeStream:
         self.records: dict[bytes, bytes] = {}
         self.met: dict[bytes, Found] = {}
         self.held: dict[bytes, bytes] = {}
-        self.unread: set[bytes] = set()
+        self.unread: dict[bytes, bytes] = {}
         # What stays as it is, and the branches that open: their paths, digests and weights.
         self._kept: list[ItemRow] = []
         self._open_paths: list[bytes] = []
@@ -88,6 +103,8 @@ class ChangeStream:
         self._open_weights: list[int] = []
         # The changed keys at the paths of branches that open: they are part of these.
         self._own: set[bytes] = set()
+        # Deletions of keys below leaves, where nothing is.
+        self._void: set[bytes] = set()
 
     def walk(self, root: bytes) -> None:
         """Go down from the top to where changes lie; ``root`` is the trie's."""
@@ -95,12 +112,12 @@ class ChangeStream:
         if top is not None:
             self._descend([top], [root])
 
-    def walk_inside(self, parts: Sequence[Inside], end: bytes | None) -> None:
+    def walk_inside(self, parts: Sequence[Inside], following: bytes | None) -> None:
         """Go down to where changes lie in a range.
 
         Args:
             parts: The range's content.
-            end: The path of the range's end, which no change lies behind; None for no bound.
+            following: The path of the first item behind the range; None where there is none.
         """
         nodes = [(part.node, part.node_id) for part in parts if part.node is not None]
         self._descend([node for node, _ in nodes], [node_id for _, node_id in nodes])
@@ -109,8 +126,8 @@ class ChangeStream:
                 self._keep(part.path, part.node_id, part.digest, part.weight)
         for number, (path, node_id, digest, weight) in enumerate(self._kept):
             # What lies behind the range may lie below a heavy leaf, and then its value is one on a branch.
-            if end is not None and digest is None and end.startswith(path):
-                self._kept[number] = path, node_id, self._trie.leaf_digest(path), weight
+            if following is not None and digest is None and following.startswith(path):
+                self._kept[number] = path, node_id, self._trie.leaf_digest(path, node_id), weight
 
     def survivors(self, closed: Container[bytes]) -> Iterator[ItemRow]:
         """Yield as items what is left of branches that were opened and are not stored any more.
@@ -178,8 +195,9 @@ class ChangeStream:
             if own is not None:
                 key = self._changes.keys[own]
                 self._own.add(key)
-                if digests[at] is not None:
-                    self.unread.add(opened[at])
+                digest = digests[at]
+                if digest is not None:
+                    self.unread[opened[at]] = scheme.leaf_id(opened[at], digest)
                 value = self._changes.new[key]
                 digests[at] = None if value is None else scheme.digest(value)
                 weights[at] = HEAVY if value is None else weight_of(value)
@@ -193,17 +211,18 @@ class ChangeStream:
         digest = None
         if record is None:
             key = self.scheme.codec.pack(path)
-            behind = bisect_right(self._changes.keys, key)
-            below = self._changes.keys[behind : behind + 1]
-            # Changes below a leaf put its value on a branch.
-            digest = self._trie.leaf_digest(path) if below and below[0].startswith(key) else None
+            # Nothing is there to be deleted below a leaf, so its value, which may be large, need not be read.
+            self._void.update(_below(key, self._changes.deleted_keys))
+            # What is put below a leaf puts its value on a branch.
+            if any(True for _ in _below(key, self._changes.put_keys)):
+                digest = self._trie.leaf_digest(path, node_id)
         self._keep(path, node_id, digest, HEAVY)
 
     def _keep(self, path: bytes, node_id: bytes, digest: bytes | None, weight: int) -> None:
         """Keep a node, or a value, unless it is changed itself."""
         codec = self.scheme.codec
         if codec.is_key(path) and codec.pack(path) in self._changes.new:
-            self.unread.add(path)
+            self.unread[path] = node_id
         else:
             self._kept.append((path, node_id, digest, weight))
 
@@ -221,6 +240,34 @@ class ChangeStream:
         """Return the whole stream, in order."""
         return in_order(joined(leaves(self.scheme, *self.pairs()), self.other_items()))
 
+    def effective(self, items: Items) -> int:
+        """Return how many changes leave their key other than it was.
+
+        Args:
+            items: What ``items`` returned.
+        """
+        new, path_of = self._changes.new, self.scheme.codec.path
+        unread = self._unread_now(items)
+        count = 0
+        for key, value in new.items():
+            if key in self.held:
+                count += self.held[key] != value
+            elif unread and (path := path_of(key)) in unread:
+                count += unread[path] != self.unread[path]
+            else:
+                count += value is not None
+        return count
+
+    def _unread_now(self, items: Items) -> dict[bytes, bytes | None]:
+        """Return the ids that the leaves of ``unread`` get; None for those that are deleted."""
+        found: dict[bytes, bytes | None] = {}
+        for path in self.unread:
+            at = bisect_left(items.paths, path)
+            is_there = at < len(items.paths) and items.paths[at] == path
+            digest = items.digests[at] if is_there else None
+            found[path] = None if digest is None else self.scheme.leaf_id(path, digest)
+        return found
+
     def pairs(self) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values of the stream's leaves: what is put, and what else is in its buckets."""
         held, put_keys, put_values = self.held, self._changes.put_keys, self._changes.put_values
@@ -233,7 +280,8 @@ class ChangeStream:
 
     def other_items(self) -> Items:
         """Return all other items: what stays, what opens, and deletions."""
-        deleted = [key for key in self._changes.deleted_keys if key not in self._own]
+        left_out = self._own | self._void
+        deleted = [key for key in self._changes.deleted_keys if key not in left_out]
         items = Items(
             self._open_paths + self.scheme.codec.paths(deleted),
             [*[None] * len(self._open_paths), *[DELETED] * len(deleted)],

@@ -239,7 +239,9 @@ class Database(Content):
     ) -> ChangeProof:
         """Return a proof of what leads from one retained root to another in [start, end].
 
-        It is cut off at its end where a limit is reached, as a range proof is.  Either root may be the older.
+        It is cut off at its end where a limit is reached, as a range proof is, and where it would
+        read too much of history: then its end may be no change, and it may carry none.  Either root
+        may be the older.
 
         Args:
             old: The root that the receiver's content of the range is at.

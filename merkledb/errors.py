@@ -237,6 +237,7 @@ class Reason(StrEnum):
     TOKEN_OUT_OF_RANGE = "token out of range"  # noqa: S105 - a reason, not a password
     TOKENS_OUT_OF_ORDER = "tokens out of order"
     BOUNDARY_OUT_OF_ORDER = "boundary out of order"
+    EMPTY_BRANCH = "branch of the boundary tells nothing"
     BAD_ID = "id is not 32 bytes"
     BAD_DIGEST = "digest is too long or not of a whole key"
     KEY_TOO_LONG = "key too long"
@@ -244,7 +245,7 @@ class Reason(StrEnum):
     VALUE_TOO_LONG = "value too long"
     TOO_MANY_KEYS = "more pairs than were asked for"
     TOO_MANY_BYTES = "more bytes than were asked for"
-    WRONG_END = "end is neither the requested end nor the last key"
+    WRONG_END = "end is not where a proof may end"
     NO_PROGRESS = "no progress"
 
 

@@ -33,6 +33,7 @@ Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for
 from bisect import bisect_left
 from itertools import islice
 from operator import eq, itemgetter, lt, xor
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from merkledb.record import CHILD_BYTES, COUNTS, TOKENS, split_record, value_part, widened
@@ -70,6 +71,12 @@ ItemRow: TypeAlias = tuple[bytes, bytes, bytes | None, int]
 def no_items() -> Items:
     """Return an empty stretch, to be filled."""
     return Items([], [], [], bytearray(), {})
+
+
+def sealed(items: Items) -> Items:
+    """Return the same stretch in columns that nobody can change; they are read as lists are."""
+    columns = (tuple(items.paths), tuple(items.ids), tuple(items.digests), bytes(items.weights))
+    return Items(*columns, MappingProxyType(items.records))  # type: ignore[arg-type]  # as the docstring says
 
 
 def joined(*parts: Items) -> Items:

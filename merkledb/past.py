@@ -6,7 +6,7 @@ Cost: a lookup for each revision since, of a key or a branch; of a stretch of ke
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from merkledb.boundary import ALL_TOKENS
 from merkledb.errors import CorruptDatabase
@@ -18,8 +18,25 @@ from merkledb.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_r
 from merkledb.trie import StoredTrie
 from merkledb.weights import HEAVY
 
+# However many revisions share a budget of rows, each may spend so many: windows of a few keys would cost more
+# look-ups than rows.
+_LEAST_REVISION_ROWS: Final = 16
 # All slots of a branch.
 ALL_SLOTS: Final = (ALL_TOKENS, ALL_TOKENS)
+
+
+class Overlay(NamedTuple):
+    """What changed since a state, in a range of keys.
+
+    Attributes:
+        rows: The first rows of history of the keys that changed, by key.
+        horizon: Up to which key, inclusive, they are all that there are; None for all that were asked for.
+        reads: How many rows were read, and look-ups made, to find them.
+    """
+
+    rows: dict[bytes, bytes]
+    horizon: bytes | None
+    reads: int
 
 
 class Past:
@@ -30,12 +47,27 @@ class Past:
         transaction: What is read in.
         sequence: The state's sequence number.
         last: The sequence number up to which history has rows: the tip's.
+        views: The same moment without copies, see ``Store.begin_views``: overlays are read there; None for
+            copies.
     """
 
-    def __init__(self, store: Store, transaction: Transaction, sequence: int, last: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        transaction: Transaction,
+        sequence: int,
+        last: int,
+        views: Transaction | None = None,
+    ) -> None:
         self._store = store
         self._transaction = transaction
+        self._views = views
         self._prefixes = [number.to_bytes(SEQUENCE_BYTES) for number in range(sequence + 1, last + 1)]
+
+    @property
+    def revisions(self) -> int:
+        """How many revisions stand between, each of which a look-up may have to visit."""
+        return len(self._prefixes)
 
     def value_row(self, key: bytes, prefixes: Sequence[bytes] | None = None) -> bytes | None:
         """Return the first row of a key; None when it has not changed since.
@@ -156,8 +188,8 @@ class Past:
         return bool(self._transaction.stat(self._store.value_history)["overflow_pages"])
 
     def overlay(
-        self, low: bytes, high: bytes | None, max_rows: int, max_bytes: int
-    ) -> tuple[dict[bytes, bytes], bytes | None]:
+        self, low: bytes, high: bytes | None, max_rows: int, max_bytes: int, max_reads: int | None = None
+    ) -> Overlay:
         """Return the first rows of the keys in [low, high] that changed since.
 
         Args:
@@ -165,64 +197,73 @@ class Past:
             high: The largest; None for no bound.
             max_rows: About how many may come, at least 1; where there are more, they end earlier.
             max_bytes: The same for their bytes.
-
-        Returns:
-            The rows by key, and up to which key, inclusive, they are all that there are; None for all.
+            max_reads: About how many rows may be read in all revisions together, which may be many times
+                ``max_rows``; each revision may spend its part of what is left, and a handful in any case.
+                None for as many as it takes.
         """
         found: dict[bytes, bytes] = {}
-        size = 0
-        large, is_long = self._has_large_values(), len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
-        cursor = self._transaction.cursor(db=self._store.value_history)
+        size = reads = 0
+        large = self._views is not None or self._has_large_values()
+        is_long = len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
+        cursor = (self._views or self._transaction).cursor(db=self._store.value_history)
         # The first row of a key counts, so it comes last.
-        for prefix in reversed(self._prefixes):
+        for left, prefix in zip(range(len(self._prefixes), 0, -1), reversed(self._prefixes), strict=True):
+            most = 2 * max_rows
+            if max_reads is not None:
+                most = min(most, max((max_reads - reads) // left, _LEAST_REVISION_ROWS))
+            reads += 1
             # Where the key is not too long for any row, this is all that ``seek_row`` does.
             if not (seek_row(cursor, prefix + low) if is_long else cursor.set_range(prefix + low)):
                 continue
             behind = _behind(prefix, high)
             if large:
-                last, read_bytes = _read_large(cursor, behind, found, 2 * max_rows, max_bytes)
+                last, read_rows, read_bytes = _read_large(cursor, behind, found, most, max_bytes)
                 size += read_bytes
             else:
-                last = _read(cursor, behind, found, 2 * max_rows)
+                last, read_rows = _read(cursor, behind, found, most)
+            reads += read_rows
             if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
             high = _horizon(found, high if last is None else last, max_rows, max_bytes)
             if high is not None:
                 found = {key: row for key, row in found.items() if key <= high}
             size = sum(map(len, found.values()))
-        return found, high
+        return Overlay(found, high, reads)
 
 
-def _read(cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int) -> bytes | None:
+def _read(
+    cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int
+) -> tuple[bytes | None, int]:
     """Put the rows from the cursor on and before the row key ``behind`` into ``found``, by key.
 
     Taken one by one, and each pair forgotten at once, they cost half of what a list of them costs.
 
     Returns:
-        The last key, where ``max_rows`` ended it; None when these are all.
+        The last key, where ``max_rows`` ended it, and None when these are all; and how many were read.
     """
-    row_key = b""
-    for row_key, row in islice(cursor, max_rows):
+    row_key, count = b"", 0
+    for count, (row_key, row) in enumerate(islice(cursor, max_rows), 1):
         if row_key >= behind:
-            return None
+            return None, count
         found[row_key[SEQUENCE_BYTES:]] = row
     # At the table's end the cursor stands nowhere.
-    return row_key[SEQUENCE_BYTES:] if cursor.key() else None
+    return row_key[SEQUENCE_BYTES:] if cursor.key() else None, count
 
 
 def _read_large(
     cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int, max_bytes: int
-) -> tuple[bytes | None, int]:
+) -> tuple[bytes | None, int, int]:
     """Do the same, up to ``max_bytes`` and one row; return also how many bytes were read."""
-    size, row_key = 0, b""
-    for row_key, row in islice(cursor, max_rows):
+    size, row_key, count = 0, b"", 0
+    for count, (found_key, row) in enumerate(islice(cursor, max_rows), 1):
+        row_key = bytes(found_key)
         if row_key >= behind:
-            return None, size
+            return None, count, size
         found[row_key[SEQUENCE_BYTES:]] = row
         size += len(row)
         if size > max_bytes:
-            return row_key[SEQUENCE_BYTES:], size
-    return row_key[SEQUENCE_BYTES:] if cursor.key() else None, size
+            return row_key[SEQUENCE_BYTES:], count, size
+    return row_key[SEQUENCE_BYTES:] if cursor.key() else None, count, size
 
 
 def _behind(prefix: bytes, high: bytes | None) -> bytes:

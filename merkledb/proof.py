@@ -87,6 +87,7 @@ class RangeProof(NamedTuple):
 
         Raises:
             InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
+            TypeError: ``data`` is not made of bytes, which is the caller's mistake and no peer's.
         """
         return _decode(cls, data)
 
@@ -97,8 +98,8 @@ class ChangeProof(NamedTuple):
     Attributes:
         keys: Strictly ascending.
         values: As many as keys: the new value, or None for a deletion.
-        end: How far the proof reaches: the requested end, or the last key carried when it was cut off;
-            None for no bound.
+        end: How far the proof reaches: the requested end; or any key before it, at or behind the last one
+            carried, where the prover ended it; None for no bound.
         boundary: At the new root; ascending by path.
     """
 
@@ -119,6 +120,7 @@ class ChangeProof(NamedTuple):
 
         Raises:
             InvalidProof: With Reason.MALFORMED; the bytes are not the canonical encoding of any proof.
+            TypeError: ``data`` is not bytes, which is the caller's mistake and no peer's.
         """
         return _decode(cls, data)
 
@@ -133,6 +135,8 @@ def _encode(proof: AnyProof) -> bytes:
 
 
 def _decode(kind: type[_Proof], data: bytes) -> _Proof:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"an encoded proof is bytes, not {type(data).__name__}")
     try:
         proof = kind(*_unpack(data))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -180,8 +184,18 @@ def encoded_proof_bytes(
 
 def encoded_boundary_bytes(boundary: Iterable[Branch]) -> int:
     """Return how many bytes a boundary takes in an encoded proof."""
-    encoded: bytes = msgpack.packb(_pack_boundary(boundary))
-    return len(encoded)
+    branches = list(boundary)
+    size, before = _array_header_bytes(len(branches)), b""
+    for path, digest, children in branches:
+        shared = shared_depth(before, path)
+        size += 1 + _uint_bytes(shared) + encoded_bin_bytes(len(path) - shared) + encoded_value_bytes(digest)
+        size += encoded_bin_bytes(len(children)) + encoded_bin_bytes(ID_BYTES * len(children))
+        before = path
+    return size
+
+
+def _uint_bytes(number: int) -> int:
+    return 1 if number < 1 << 7 else 2 if number < 1 << 8 else 3
 
 
 def _array_header_bytes(length: int) -> int:

@@ -84,6 +84,10 @@ def cut(
         LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
     """
     assembler = _Assembler(pairs, start, trie, kind)
+    if pairs.is_too_large:
+        ends = [pairs.keys[0]] if pairs.more else [pairs.keys[0], end]
+        needed = min(assembler.assemble(1, pairs.encoded_bytes, each)[1] for each in ends)
+        raise LimitTooSmall(max_bytes, needed)
     complete_bytes = None
     if not pairs.more:
         proof, complete_bytes = assembler.assemble(len(pairs.keys), pairs.encoded_bytes, end)

@@ -54,18 +54,31 @@ class Pairs(NamedTuple):
         values: As many; None for a deletion, in a change proof.
         encoded_bytes: What they take in an encoded proof.
         more: Whether the range holds others behind them.
+        is_too_large: Whether this is one pair, which is larger than was asked for; then its value stands here
+            as nothing, for nobody is going to send it.
     """
 
     keys: list[bytes]
     values: list[bytes | None]
     encoded_bytes: int
     more: bool
+    is_too_large: bool = False
+
+
+def pairs_of(
+    keys: list[bytes], values: Sequence[bytes | None], encoded_bytes: int, max_bytes: int, *, more: bool
+) -> Pairs:
+    """Return pairs that were read, or looked at, as pairs for a proof: only now are their values copied."""
+    if len(keys) == 1 and encoded_bytes > max_bytes:
+        return Pairs(keys, [None if values[0] is None else b""], encoded_bytes, more, is_too_large=True)
+    owned = [None if value is None else bytes(value) for value in values]
+    return Pairs(keys, owned, encoded_bytes, more)
 
 
 def take(rows: Iterable[Row], end: bytes | None, max_keys: int, max_bytes: int) -> Pairs:
     """Return the pairs of ascending rows up to the key ``end`` or a limit, but at least one."""
     keys: list[bytes] = []
-    values: list[bytes | None] = []
+    values: list[bytes] = []
     encoded_bytes = 0
     for row, value in rows:
         key = row if row[0] else key_of_row(row)
@@ -77,17 +90,17 @@ def take(rows: Iterable[Row], end: bytes | None, max_keys: int, max_bytes: int) 
         else:
             pair_bytes = encoded_bin_bytes(key_length) + encoded_bin_bytes(value_length)
         if len(keys) == max_keys or (keys and encoded_bytes + pair_bytes > max_bytes):
-            return Pairs(keys, values, encoded_bytes, more=True)
+            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
         encoded_bytes += pair_bytes
         keys.append(key)
         values.append(value)
-    return Pairs(keys, values, encoded_bytes, more=False)
+    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)
 
 
 def take_windows(windows: Iterable[Window], max_keys: int, max_bytes: int) -> Pairs:
     """Return the pairs of ascending windows up to a limit, but at least one; many at a time, if they fit."""
     keys: list[bytes] = []
-    values: list[bytes | None] = []
+    values: list[bytes] = []
     encoded_bytes = 0
     for window in windows:
         room = max_keys - len(keys)
@@ -101,8 +114,8 @@ def take_windows(windows: Iterable[Window], max_keys: int, max_bytes: int) -> Pa
         values += new_values
         encoded_bytes += new_bytes
         if len(new_keys) < len(window.keys):
-            return Pairs(keys, values, encoded_bytes, more=True)
-    return Pairs(keys, values, encoded_bytes, more=False)
+            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
+    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)
 
 
 def _fitting(
@@ -157,20 +170,26 @@ class StoredRows(Rows):
     Args:
         store: Whose tables are read.
         transaction: What they are read in.
+        views: The same moment without copies, see ``Store.begin_views``; None for copies.
     """
 
-    def __init__(self, store: Store, transaction: Transaction) -> None:
+    def __init__(self, store: Store, transaction: Transaction, views: Transaction | None = None) -> None:
         self._store = store
         self._transaction = transaction
+        self._views = views
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of ``key``; None when there is none."""
         row = row_key(key)
-        return self._transaction.get(row, db=self._store.values) if len(row) <= MAX_ROW_KEY_BYTES else None
+        read = self._views or self._transaction
+        return read.get(row, db=self._store.values) if len(row) <= MAX_ROW_KEY_BYTES else None
 
     def ascending(self, start: bytes | None, end: bytes | None, expected: int) -> Iterable[Row]:
         """Return the rows from ``start`` on, to the last."""
         del end, expected  # It costs nothing to have more than will be read.
+        if self._views is not None:
+            cursor = self._views.cursor(db=self._store.values)
+            return ((bytes(row), value) for row, value in cursor) if seek(cursor, start) else ()
         cursor = self.cursor()
         return cursor if seek(cursor, start) else ()
 
@@ -186,11 +205,10 @@ class StoredRows(Rows):
 
     def window(self, low: bytes, end: bytes | None, max_rows: int) -> tuple[Window, bool]:
         """Return pairs of [low, end], and whether there may be more of them behind."""
-        cursor = self.cursor()
+        cursor = self.cursor() if self._views is None else self._views.cursor(db=self._store.values)
         if not seek(cursor, low):
             return Window([], []), False
-        with_large_values = self._transaction.stat(self._store.values)["overflow_pages"]
-        if with_large_values:
+        if self._views is not None or self._transaction.stat(self._store.values)["overflow_pages"]:
             row_keys, values, more = _read_bytes(cursor, max_rows)
         else:
             ahead = cursor.iternext(keys=True, values=False)
@@ -219,7 +237,7 @@ def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes]
     values: list[bytes] = []
     size = 0
     for row, value in islice(cursor, max_rows):
-        row_keys.append(row)
+        row_keys.append(bytes(row))
         values.append(value)
         size += len(value)
         if size > _WINDOW_BYTES:
@@ -236,12 +254,20 @@ class PastRows(Rows):
         stored: The rows of the tables.
         past: The state.
         first_key: Finds the first key of the state at or behind another.
+        last_key: Finds the last key of the state before another; None where nobody goes backwards.
     """
 
-    def __init__(self, stored: StoredRows, past: Past, first_key: Callable[[bytes], bytes | None]) -> None:
+    def __init__(
+        self,
+        stored: StoredRows,
+        past: Past,
+        first_key: Callable[[bytes], bytes | None],
+        last_key: Callable[[bytes], bytes | None] | None = None,
+    ) -> None:
         self._stored = stored
         self._past = past
         self._first_key = first_key
+        self._last_key = last_key
 
     def value(self, key: bytes, prefixes: Sequence[bytes] | None = None) -> bytes | None:
         """Return the value of ``key``; None when there was none.
@@ -271,7 +297,7 @@ class PastRows(Rows):
         while low is not None:
             window, more = self._stored.window(low, end, limit)
             high = window.keys[-1] if more else end
-            changed, horizon = self._past.overlay(low, high, limit, _WINDOW_BYTES)
+            changed, horizon, _ = self._past.overlay(low, high, limit, _WINDOW_BYTES)
             past = _put_back(window.until(horizon), changed)
             yield past
             if horizon is None or horizon == end:
@@ -284,25 +310,34 @@ class PastRows(Rows):
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down to ``start``."""
-        high, below = end, None
+        high, below, limit = end, None, _SMALL_WINDOW_ROWS
         while True:
-            low = self._window_start(start, high)
+            low, count = self._window_start(start, high, limit), 0
             for first, last in reversed(self._stretches(low, high)):
                 rows = list(self.ascending(first, last, _WINDOW_ROWS))
+                count += len(rows)
                 yield from (row for row in reversed(rows) if below is None or key_of_row(row[0]) < below)
             if low == start or not low:
                 return
             high = below = low
+            # Where most of what the tables hold came later, windows become small, and what holds nothing is
+            # leapt over, as on the way up.
+            is_sparse = count * _SPARSENESS < limit
+            limit = max(count * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
+            if count <= 1 and self._last_key is not None:
+                high = self._last_key(below)
+                if high is None or (start is not None and high < start):
+                    return
 
-    def _window_start(self, start: bytes | None, end: bytes | None) -> bytes | None:
-        """Return where a window of the tables begins that ends at ``end``."""
+    def _window_start(self, start: bytes | None, end: bytes | None, max_rows: int) -> bytes | None:
+        """Return where a window of so many rows of the tables begins that ends at ``end``."""
         rows = size = 0
         for row, value in self._stored.descending(start, end):
             key = key_of_row(row)
             if start is not None and key < start:
                 break
             rows, size = rows + 1, size + len(value)
-            if rows > 1 and (rows == _WINDOW_ROWS or size > _WINDOW_BYTES):
+            if rows > 1 and (rows >= max_rows or size > _WINDOW_BYTES):
                 return key
         return start
 

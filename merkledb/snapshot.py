@@ -9,6 +9,9 @@ still read are not used again, so a snapshot that is kept open for long makes th
     a sync is under way    the tables are read through history
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from merkledb.errors import CorruptDatabase, NoCompleteRoot
 from merkledb.past import Past
 from merkledb.past_trie import PastTrie
@@ -85,14 +88,32 @@ class Snapshot(State):
         """Return another snapshot in the same transaction, which must not be closed before its last use."""
         return Snapshot(self._store, self.scheme, root, transaction=self._transaction)
 
-    def past_until(self, later: "Snapshot | None") -> Past:
+    def past_until(self, later: "Snapshot | None", views: Transaction | None = None) -> Past:
         """Return what stands between this state and a later one; None is what the tables hold."""
         last = self._last if later is None else later.sequence
-        return Past(self._store, self._transaction, self.sequence, last)
+        return Past(self._store, self._transaction, self.sequence, last, views)
 
-    def tables(self) -> StoredRows:
+    @contextmanager
+    def views(self) -> Iterator[Transaction | None]:
+        """Give what to read large values in without copying them, see ``Store.begin_views``."""
+        views = self._store.begin_views(self._transaction)
+        try:
+            yield views
+        finally:
+            if views is not None:
+                views.abort()
+
+    @contextmanager
+    def _provable_rows(self) -> Iterator[Rows]:
+        with self.views() as views:
+            if self._past is None:
+                yield self.tables(views)
+            else:
+                yield PastRows(self.tables(views), self.past_until(None, views), self._first_key)
+
+    def tables(self, views: Transaction | None = None) -> StoredRows:
         """Return the rows of the tables, which may be another state's than this."""
-        return StoredRows(self._store, self._transaction)
+        return StoredRows(self._store, self._transaction, views)
 
     @property
     def description(self) -> Revision:
@@ -118,10 +139,14 @@ class Snapshot(State):
         return self.tables() if self._past is None else self._past_rows(self._past)
 
     def _past_rows(self, past: Past) -> PastRows:
-        return PastRows(self.tables(), past, self._first_key)
+        return PastRows(self.tables(), past, self._first_key, self._last_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
         path = self.trie().first_path(self.scheme.codec.path(low))
+        return None if path is None else self.scheme.codec.pack(path)
+
+    def _last_key(self, high: bytes) -> bytes | None:
+        path = self.trie().last_path(self.scheme.codec.path(high))
         return None if path is None else self.scheme.codec.pack(path)
 
     def trie(self) -> Trie:

@@ -5,6 +5,7 @@ A snapshot is the content of a revision, a view one that is only proposed; both 
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from merkledb.content import Content
 from merkledb.errors import InvalidRange
@@ -41,6 +42,11 @@ class State(Content):
     @abstractmethod
     def __len__(self) -> int:
         """Return how many pairs there are."""
+
+    @contextmanager
+    def _provable_rows(self) -> Iterator[Rows]:
+        """Give the rows that a proof is made of, whose values may be views until they are taken."""
+        yield self._rows()
 
     def _value(self, key: bytes) -> bytes | None:
         with self._store.translated():
@@ -112,8 +118,8 @@ class State(Content):
         """
         require_range(start, end)
         require_max_keys(max_keys)
-        with self._store.translated():
-            return prove_range(self.trie(), self._rows(), start, end, max_keys, max_bytes)
+        with self._store.translated(), self._provable_rows() as rows:
+            return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
 
 
 def require_range(start: bytes | None, end: bytes | None) -> None:

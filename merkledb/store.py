@@ -27,10 +27,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import lmdb
 
+from merkledb.digests import Digests
 from merkledb.errors import (
     CorruptDatabase,
     DatabaseClosed,
@@ -125,7 +126,7 @@ def seek_row(cursor: Cursor, row: bytes) -> bool:
     """
     found = cursor.set_range(row[:MAX_ROW_KEY_BYTES])
     # Only a row that is the cut-off row key itself can lie before it.
-    return cursor.next() if found and cursor.key() < row else found
+    return cursor.next() if found and bytes(cursor.key()) < row else found
 
 
 class Store:
@@ -156,6 +157,7 @@ class Store:
         self._writing = threading.Lock()
         self._closed = False
         self._writes = 0
+        self.digests = Digests()
         with contextlib.ExitStack() as undo:
             self._lock_file = prepare_folder(path, readonly=readonly, create=create)
             if self._lock_file is not None:
@@ -295,6 +297,27 @@ class Store:
             return self._environment.begin(write=write)
         except lmdb.Error as error:
             raise self.translate(error) from error
+
+    def begin_views(self, transaction: Transaction) -> Transaction | None:
+        """Begin a second read transaction of the same moment, which copies no value before it is wanted.
+
+        Its row keys and values are views of the map, typed as bytes all the same: they have a length, and
+        become bytes by ``bytes``, as long as the transaction lasts.
+
+        Returns:
+            None where a commit came between, or where no row has a value large enough to be worth it.
+        """
+        tables = (self.values, self.value_history)
+        if not any(transaction.stat(table)["overflow_pages"] for table in tables):
+            return None
+        try:
+            views = self._environment.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            return None
+        if views.id() != transaction.id():
+            views.abort()
+            return None
+        return cast("Transaction", views)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:

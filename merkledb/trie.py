@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from merkledb.boundary import is_path_outside, is_slot_outside, outside_slots
+from merkledb.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
+from merkledb.digests import REMEMBERED_BYTES
 from merkledb.errors import CorruptDatabase
 from merkledb.fold import ItemRow, Items, items_of
 from merkledb.kernel import child_weight, trimmed
@@ -104,13 +105,46 @@ class Trie(ABC):
         """Return the error that says how this store contradicts itself."""
         return CorruptDatabase(str(self.store.path), difference)
 
-    def leaf_digest(self, path: bytes) -> bytes:
-        """Return the digest of the value at ``path``, the path of a key that exists."""
+    def leaf_digest(self, path: bytes, node_id: bytes | None = None) -> bytes:
+        """Return the digest of the value at ``path``, the path of a key that exists.
+
+        Args:
+            path: The leaf's.
+            node_id: The leaf's id, where the caller knows it.  It commits to the digest, so what was read and
+                hashed under an id once need not be again, whichever state it belongs to.
+        """
+        digest = self.store.digests.get(node_id)
+        if digest is not None:
+            return digest
         key = self.scheme.codec.pack(path)
         value = self.value(key)
         if value is None:
             raise self.corrupt(f"key 0x{key.hex()} has no value")
-        return self.scheme.digest(value)
+        digest = self.scheme.digest(value)
+        if len(value) >= REMEMBERED_BYTES:
+            self.store.digests.put(self.scheme.leaf_id(path, digest), digest)
+        return digest
+
+    def spine_digests(self, nodes: Sequence[Node]) -> list[bytes | None]:
+        """Return the digests of those nodes that are leaves, of the paths of bounds, ascending."""
+        digests: list[bytes | None] = []
+        above: list[Node] = []
+        for node in nodes:
+            while above and not node.path.startswith(above[-1].path):
+                above.pop()
+            is_leaf = node.record is None
+            digests.append(self.leaf_digest(node.path, self._id_below(above, node)) if is_leaf else None)
+            if not is_leaf:
+                above.append(node)
+        return digests
+
+    def _id_below(self, above: Sequence[Node], node: Node) -> bytes | None:
+        """Return the id of a node as the record of its parent says it; None where it has none."""
+        if not above:
+            return None
+        record = self.parse(above[-1])
+        at = record.tokens.find(node.path[len(above[-1].path)])
+        return None if at < 0 else record.child_at(at)
 
     def first_path(self, low: bytes) -> bytes | None:
         """Return the first path of a key at or behind ``low``; None when there is none."""
@@ -132,6 +166,28 @@ class Trie(ABC):
             # The leftmost child that may hold it, and behind it one that surely does.
             taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
             todo += [self.child(node, token, weight) for token, weight in reversed(taken)]
+        return None
+
+    def last_path(self, high: bytes) -> bytes | None:
+        """Return the last path of a key before ``high``; None when there is none."""
+        top = self.top()
+        # A path instead of a node is that of a branch's own value, which comes before what lies below it.
+        todo: list[Node | bytes] = [] if top is None else [top]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, bytes):
+                return node
+            if node.path >= high:
+                continue
+            if node.record is None:
+                return node.path
+            record = self.parse(node)
+            if record.digest is not None:
+                todo.append(node.path)
+            last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
+            # The rightmost child that may hold it, and before it one that surely does.
+            taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
+            todo += [self.child(node, token, weight) for token, weight in taken]
         return None
 
     def spines(self, start: bytes | None, end: bytes | None) -> list[Node]:
@@ -180,13 +236,13 @@ class Trie(ABC):
 
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
-        nodes = self.spines(start, end)
-        digests = [
-            self.leaf_digest(node.path)
-            if node.record is None and is_path_outside(node.path, start, end)
-            else None
-            for node in nodes
+        # What is a leaf inside the range is sent as a pair, and leaves above no other node.
+        nodes = [
+            node
+            for node in self.spines(start, end)
+            if node.record is not None or is_path_outside(node.path, start, end)
         ]
+        digests = self.spine_digests(nodes)
         paths, records = [node.path for node in nodes], [node.record for node in nodes]
         try:
             branches = trimmed(paths, records, digests, start, end)
@@ -201,12 +257,21 @@ class Trie(ABC):
         """Return the items of what lies strictly outside [start, end] (paths): the boundary, with weights."""
         rows: list[ItemRow] = []
         leaves: dict[bytes, tuple[bytes, int]] = {}
-        for node in self.spines(start, end):
+        spines = self.spines(start, end)
+        stored = [
+            node
+            for node in spines
+            if node.bucket is None and (node.record is not None or is_path_outside(node.path, start, end))
+        ]
+        digests = dict(zip([node.path for node in stored], self.spine_digests(stored), strict=True))
+        for node in spines:
             if node.bucket is not None:
                 pairs = zip(node.bucket.paths, node.bucket.values, strict=True)
                 leaves.update((path, (self.scheme.digest(value), weight_of(value))) for path, value in pairs)
             elif node.record is None:
-                leaves[node.path] = self.leaf_digest(node.path), HEAVY
+                digest = digests.get(node.path)
+                if digest is not None:
+                    leaves[node.path] = digest, HEAVY
             else:
                 record = self.parse(node)
                 if record.digest is not None:
@@ -215,9 +280,9 @@ class Trie(ABC):
                 for token, node_id, weight in record.slots():
                     if token < low or token > high:
                         rows.append((node.path + TOKENS[token], node_id, None, weight))
-        for path, (digest, weight) in leaves.items():
+        for path, (value_digest, weight) in leaves.items():
             if is_path_outside(path, start, end):
-                rows.append((path, self.scheme.leaf_id(path, digest), digest, weight))
+                rows.append((path, self.scheme.leaf_id(path, value_digest), value_digest, weight))
         return items_of(rows)
 
     def inside(self, root: bytes, start: bytes | None, end: bytes | None) -> list[Inside]:

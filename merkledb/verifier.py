@@ -16,21 +16,23 @@ Only ``verify_range`` makes a VerifiedRange, and only a VerifiedRange can be app
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from itertools import islice
 from operator import lt
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Final, NoReturn
 
 from merkledb.boundary import is_path_outside, is_slot_outside
 from merkledb.errors import InvalidProof, InvalidRange, Reason
-from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items
+from merkledb.fold import Fold, ItemRow, Items, extend, items_of, joined, no_items, sealed
 from merkledb.kernel import twin
 from merkledb.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
 from merkledb.proof import (
     MAX_BOUNDARY_BRANCHES,
     AnyProof,
     Branch,
+    ChangeProof,
     RangeProof,
     encoded_column_bytes,
     encoded_proof_bytes,
@@ -75,7 +77,7 @@ class VerifiedRange:
     keys: tuple[bytes, ...]
     values: tuple[bytes, ...]
     next_keys: tuple[bytes, ...]
-    branches: dict[bytes, bytes]
+    branches: Mapping[bytes, bytes]
     frontier: Items
 
     def __post_init__(self, seal: object) -> None:
@@ -204,8 +206,8 @@ def verify_compiled(
         keys=proof.keys,
         values=proof.values,
         next_keys=() if request is None else tuple(next_keys(proof, request)),
-        branches=branches,
-        frontier=Items(frontier[0], frontier[1], frontier[2], frontier[3], {}),
+        branches=MappingProxyType(branches),
+        frontier=sealed(Items(frontier[0], frontier[1], frontier[2], frontier[3], {})),
     )
 
 
@@ -235,12 +237,16 @@ def check_form(
     require_form(proof)
     if max_keys is not None and len(proof.keys) > max_keys:
         raise InvalidProof(Reason.TOO_MANY_KEYS, f"{len(proof.keys)} of at most {max_keys}")
+    if max_bytes is not None:
+        # Before anything that takes longer for a larger proof than counting its bytes does.
+        _check_size(proof, max_bytes)
     _check_pairs(proof, scheme)
-    _check_bounds(proof, start, end)
+    if isinstance(proof, ChangeProof):
+        _check_change_bounds(proof, start, end, scheme)
+    else:
+        _check_bounds(proof, start, end)
     request = Request(scheme, root, start, end, proof.end)
     _check_boundary(proof.boundary, request)
-    if max_bytes is not None:
-        _check_size(proof, max_bytes)
     return request
 
 
@@ -261,10 +267,32 @@ def _check_pairs(proof: AnyProof, scheme: Scheme) -> None:
         raise InvalidProof(Reason.VALUE_TOO_LONG, f"over {MAX_VALUE_BYTES} bytes")
 
 
-def _check_bounds(proof: AnyProof, start: bytes | None, end: bytes | None) -> None:
-    keys = proof.keys
+def _check_keys_inside(keys: tuple[bytes, ...], start: bytes | None, end: bytes | None) -> None:
     if keys and ((start is not None and keys[0] < start) or (end is not None and keys[-1] > end)):
         raise InvalidProof(Reason.KEY_OUTSIDE_RANGE)
+
+
+def _check_change_bounds(proof: ChangeProof, start: bytes | None, end: bytes | None, scheme: Scheme) -> None:
+    """Raise unless the changes lie in [start, end], and the proof ends there too, at or behind the last one.
+
+    A change proof may end at any key, for its prover looks at so many rows and no further, whether they are
+    changes or not.  Whether it is of use is for the caller to say, who knows what was asked for.
+    """
+    keys = proof.keys
+    _check_keys_inside(keys, start, end)
+    if proof.end == end:
+        return
+    if proof.end is None or (end is not None and proof.end > end) or len(proof.end) > scheme.max_key_bytes:
+        raise InvalidProof(Reason.WRONG_END, "it lies behind the requested end")
+    if keys and proof.end < keys[-1]:
+        raise InvalidProof(Reason.WRONG_END, "it lies before the last change")
+    if start is not None and proof.end < start:
+        raise InvalidProof(Reason.NO_PROGRESS, "it ends before the start")
+
+
+def _check_bounds(proof: AnyProof, start: bytes | None, end: bytes | None) -> None:
+    keys = proof.keys
+    _check_keys_inside(keys, start, end)
     if proof.end == end:
         return
     if not keys:
@@ -289,6 +317,9 @@ def _check_branch(branch: Branch, request: Request) -> None:
     tokens = [token for token, _ in children]
     if len(path) > MAX_PATH_TOKENS or (tokens and len(path) == MAX_PATH_TOKENS):
         raise InvalidProof(Reason.PATH_TOO_LONG, f"over {MAX_PATH_TOKENS} tokens")
+    if digest is None and not children:
+        # With such branches a proof would have any number of encodings.
+        raise InvalidProof(Reason.EMPTY_BRANCH, where)
     if any(not 0 <= token < codec.branch_factor for token in (*path, *tokens)):
         raise InvalidProof(Reason.TOKEN_OUT_OF_RANGE, where)
     if not all(map(lt, tokens, islice(tokens, 1, None))):
@@ -328,8 +359,8 @@ def _fold_and_compare(proof: RangeProof, request: Request) -> VerifiedRange:
         keys=proof.keys,
         values=proof.values,
         next_keys=tuple(next_keys(proof, request)),
-        branches={path: records[path] for path in paths},
-        frontier=_frontier(pairs, paths, ids),
+        branches=MappingProxyType({path: records[path] for path in paths}),
+        frontier=sealed(_frontier(pairs, paths, ids)),
     )
 
 

@@ -113,12 +113,12 @@ class Writer:
             branches: The same afterwards.
         """
         if self._history is not None:
-            rows = verified.history | dict(_history_rows(trie, outer, branches))
+            rows = {**verified.history, **dict(_history_rows(trie, outer, branches))}
             paths = sorted(rows)
             self._history.put_branches(paths, [rows[path] for path in paths])
             self._keep_changed(verified.changes, verified.held, verified.unread)
         self._put_changes(verified.changes)
-        self._put_branches(branches | verified.branches)
+        self._put_branches({**branches, **verified.branches})
         gone = [path for path in outer if path not in branches]
         delete_rows(self._transaction, self._store.branches, sorted([*gone, *verified.gone]))
 

@@ -323,14 +323,31 @@ def _hears_small_limits(liar: Liar, request: Proving) -> Told:
     return [_with(request, max_keys=max(1, request.max_keys // 4))]
 
 
+def _hears_one_pair(liar: Liar, request: Proving) -> Told:
+    """Prove one pair or change at a time, which is true."""
+    del liar
+    return [_with(request, max_keys=1)]
+
+
+def _hears_nothing_but_the_start(liar: Liar, request: Proving) -> Told:
+    """Prove what changes up to the first possible key, or one pair, which is true and goes on for ever."""
+    if isinstance(request, GetRange):
+        return _hears_one_pair(liar, request)
+    return [_with(request, end=request.start or b"")]
+
+
 REQUESTS: Final[dict[str, Callable[..., Told | None]]] = {
     "another root": _hears_other_root,
     "changes since another root": _hears_other_past,
     "another range": _hears_other_range,
     "a range instead of changes": _hears_no_changes,
     "less than was asked for": _hears_small_limits,
+    "a single pair": _hears_one_pair,
+    "nothing but the start": _hears_nothing_but_the_start,
 }
 # Lies that only a look at the proof finds out.
+# What is true, and next to no progress.
+DRIPS: Final = ("a single pair", "nothing but the start", "changes that change nothing")
 FORGERIES: Final = (*TAMPERINGS, *REQUESTS)
 ALL: Final = (*ANSWERS, *INTRODUCTIONS, *REQUESTS)
 

@@ -146,6 +146,17 @@ def deletion_forged(proof: Proof, asked: Asked) -> Proof | None:
     return _with_columns(proof, _columns(proof) | {asked.random.choice(proof.keys): None})
 
 
+def changes_nothing(proof: Proof, asked: Asked) -> Proof | None:
+    """Add changes that change nothing: keys get the values that they have, or go where none is."""
+    if type(proof) is not ChangeProof:
+        return None
+    low = asked.start or b""
+    absent = [low + bytes([number]) for number in range(4)]
+    inert = {key: asked.contents.get(key) for key in absent if proof.end is None or key <= proof.end}
+    told = inert | _columns(proof)
+    return _with_columns(proof, told) if len(told) > len(proof.keys) else None
+
+
 def deeper_stub(proof: Proof, asked: Asked) -> Proof | None:
     """Hide keys beside a whole subtree that hangs deeper than its slot, while the root still matches.
 
@@ -211,5 +222,6 @@ TAMPERINGS: Final[dict[str, Callable[[Proof, Asked], Proof | None]]] = {
     "a child is missing": child_missing,
     "a deletion is missing": deletion_missing,
     "a deletion is forged": deletion_forged,
+    "changes that change nothing": changes_nothing,
     "a stub hangs deeper": deeper_stub,
 }

@@ -208,10 +208,6 @@ CHANGES: dict[str, tuple[Tamper, Reason]] = {
 }
 
 CHANGE_ENDS: dict[str, tuple[Tamper, Reason]] = {
-    "the end lies before the requested one": (
-        lambda _: honest_change(START, b"\x2f\x80").with_proof(end=b"\x2f\x40")._replace(end=END),
-        Reason.WRONG_END,
-    ),
     "the end lies behind the requested one": (
         lambda case: case.with_proof(end=END + b"\x00"),
         Reason.WRONG_END,
@@ -220,16 +216,8 @@ CHANGE_ENDS: dict[str, tuple[Tamper, Reason]] = {
         lambda case: case.with_proof(end=None),
         Reason.WRONG_END,
     ),
-    "the end is a key that stays": (
-        lambda _: honest_change(START, b"\x25")._replace(end=END).with_proof(end=b"\x25"),
-        Reason.WRONG_END,
-    ),
     "the end is the last change but one": (
         lambda case: case.with_proof(end=GONE[1]),
-        Reason.WRONG_END,
-    ),
-    "the requested end is unbounded and the proof's is no change": (
-        lambda _: honest_change(START, b"\x30\x40")._replace(end=None),
         Reason.WRONG_END,
     ),
     "it ends at its last change but one before it is missed": (
@@ -244,14 +232,39 @@ CHANGE_ENDS: dict[str, tuple[Tamper, Reason]] = {
         lambda case: case.without_keys(END, *GONE).with_proof(end=b"\x21\x77"),
         Reason.STUB_NOT_DIRECT,
     ),
-    "it was cut off without any change": (
-        lambda _: honest_change(b"\x22", b"\x25")._replace(end=END),
+    "it ends before the start, and carries nothing": (
+        lambda _: honest_change(b"\x22", b"\x25")._replace(start=b"\x26", end=END),
         Reason.NO_PROGRESS,
     ),
-    "it was cut off behind the range": (
+    "it ends behind the range, and carries nothing": (
         lambda _: honest_change(b"\x22", b"\x25").with_proof(end=b"\x26"),
-        Reason.NO_PROGRESS,
+        Reason.WRONG_END,
     ),
+    "it ends at a key that is longer than any key": (
+        lambda case: case.without_keys(END, *GONE).with_proof(end=b"\x2f" + bytes(252)),
+        Reason.WRONG_END,
+    ),
+    "it carries nothing, and misses a change before the end that it names": (
+        lambda _: honest_change(b"\x26", b"\x2f\x80").with_pairs({})._replace(end=END),
+        Reason.WRONG_ROOT,
+    ),
+    "its end is moved on behind a change, but not its boundary": (
+        lambda _: honest_change(START, b"\x25").with_proof(end=b"\x30\x20")._replace(end=END),
+        Reason.STUB_INSIDE_RANGE,
+    ),
+    "its end is moved on with its boundary, and the changes between are missed": (
+        lambda _: honest_change(START, b"\x2f\x40").without_keys(*GONE)._replace(end=END),
+        Reason.WRONG_ROOT,
+    ),
+}
+
+# A change proof may end at any key within what was asked for: where the prover has looked at enough rows.
+EARLY_ENDS: dict[str, Tamper] = {
+    "between two keys": lambda _: honest_change(START, b"\x2f\x40")._replace(end=END),
+    "at a key that stays": lambda _: honest_change(START, b"\x25")._replace(end=END),
+    "where no end was requested": lambda _: honest_change(START, b"\x30\x40")._replace(end=None),
+    "without any change": lambda _: honest_change(b"\x22", b"\x25")._replace(end=END),
+    "at the start": lambda _: honest_change(b"\x22", b"\x22")._replace(end=END),
 }
 
 CHANGE_STUBS: dict[str, tuple[Tamper, Reason]] = {
@@ -386,10 +399,10 @@ TRUE: dict[str, Tamper] = {
     "it starts from nothing, and deletes what it does not know of": (
         lambda _: deleting(*GONE)(honest_change(old={}))
     ),
-    "a branch tells nothing": lambda case: case.with_more_boundary(Branch(b"\x02", None, ())),
     "a leaf is opened without need": (
-        lambda case: case.with_children(RIGHT).with_more_boundary(
-            Branch(b"\x03\x00\x04\x0f", SCHEME.digest(STORE[b"\x30\x4f"]), ())
-        )
+        lambda case: case.with_boundary(
+            *case.proof.boundary[:RIGHT],
+            *case.proof.boundary[RIGHT + 1 :],
+        ).with_more_boundary(Branch(b"\x03\x00\x04\x0f", SCHEME.digest(STORE[b"\x30\x4f"]), ()))
     ),
 }

@@ -314,7 +314,7 @@ def untruth_of(
     to there into the new, and when every digest and child that it tells of lies outside and stands so in the
     trie of the new content.
     """
-    if proof.end != end and not (proof.keys and proof.end == proof.keys[-1]):
+    if proof.end != end and (proof.end is None or not in_range(proof.end, start, end)):
         return "it ends where it may not"
     if list(proof.keys) != sorted({key for key in proof.keys if in_range(key, start, proof.end)}):
         return "its keys are not those of a range, each once and ascending"

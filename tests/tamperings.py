@@ -275,6 +275,14 @@ BOUNDARY: dict[str, tuple[Tamper, Reason]] = {
     "the branch beside the end is omitted": (without_branch(RIGHT), Reason.WRONG_ROOT),
     "the branch at the end is omitted": (without_branch(AT_END), Reason.WRONG_ROOT),
     "the whole boundary is omitted": (lambda case: case.with_boundary(), Reason.WRONG_ROOT),
+    "a branch tells nothing": (
+        lambda case: case.with_more_boundary(Branch(b"\x02", None, ())),
+        Reason.EMPTY_BRANCH,
+    ),
+    "a branch that is told is emptied": (
+        lambda case: case.with_branch(LEFT, digest=None, children=()),
+        Reason.EMPTY_BRANCH,
+    ),
     "a branch comes twice": (
         lambda case: case.with_more_boundary(case.proof.boundary[LEFT]),
         Reason.BOUNDARY_OUT_OF_ORDER,

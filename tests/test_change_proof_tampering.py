@@ -7,9 +7,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from merkledb import Branch, ChangeProof, Database, InvalidProof, Reason, Scheme
+from merkledb import Branch, ChangeProof, Database, InvalidProof, Reason, Scheme, VerifiedChanges
 from tests import oracle
-from tests.change_tamperings import CHANGE_TABLE, GONE, NEW, OLD, TRUE, honest_change
+from tests.change_tamperings import CHANGE_TABLE, EARLY_ENDS, GONE, NEW, OLD, TRUE, honest_change
 from tests.judging import change_rejection
 from tests.stores import new_database
 from tests.strategies import changes, contents, near_keys, ranges, schemes
@@ -52,6 +52,20 @@ def test_what_is_needless_but_true_is_accepted_and_applied(name: str) -> None:
         copy.apply(case.verify_beside(copy))
         after = {key: value for key, value in OLD.items() if not oracle.in_range(key, START, END)}
         assert copy.tip_root == oracle.root_of(after | oracle.pairs_in(NEW, START, END), SCHEME)
+        copy.check()
+
+
+@pytest.mark.parametrize("name", EARLY_ENDS)
+def test_a_proof_may_end_at_any_key_and_is_applied_up_to_there(name: str) -> None:
+    case = EARLY_ENDS[name](honest_change())
+    with new_database(OLD, SCHEME) as copy:
+        verified = case.verify_beside(copy)
+        assert isinstance(verified, VerifiedChanges)
+        assert not verified.complete
+        assert verified.end == case.proof.end
+        copy.apply(verified)
+        kept = {key: OLD[key] for key in OLD if not oracle.in_range(key, case.start, verified.end)}
+        assert copy.tip_root == oracle.root_of(kept | oracle.pairs_in(NEW, case.start, verified.end), SCHEME)
         copy.check()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merkledb import Branch, InvalidProof, RangeProof, Reason, verify_range
+from merkledb import Branch, ChangeProof, InvalidProof, RangeProof, Reason, verify_range
 from tests import oracle
 from tests.strategies import values
 from tests.tamperings import END, SCHEME, START, STORE, honest
@@ -242,3 +242,12 @@ def test_no_edit_of_the_bytes_makes_a_lie_acceptable(data: st.DataObject) -> Non
         added = data.draw(st.binary(max_size=3) | st.sampled_from([encoded[at:], encoded[at : at + 33]]))
         encoded = encoded[:at] + added + encoded[at + dropped :]
     assert_harmless(encoded, start, end)
+
+
+@pytest.mark.parametrize("kind", [RangeProof, ChangeProof])
+@pytest.mark.parametrize("data", [None, 5, "text", [b"proof"]])
+def test_what_is_not_made_of_bytes_is_the_mistake_of_the_caller_and_of_no_peer(
+    kind: type[RangeProof | ChangeProof], data: object
+) -> None:
+    with pytest.raises(TypeError, match="an encoded proof is bytes, not "):
+        kind.decode(data)  # type: ignore[arg-type]  # that it takes nothing else is tested

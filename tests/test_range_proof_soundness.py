@@ -4,6 +4,8 @@ range, bounds that are keys, prefixes of keys or nothing, paths that end within 
 hand so that the root matches wherever it can be made to.
 """
 
+from types import MappingProxyType
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 import merkledb
 from merkledb import EMPTY_ROOT, Branch, RangeProof, Reason, Scheme, VerifiedRange, verify_range
 from tests import oracle
-from tests.judging import Bound, proof_of, rejection
+from tests.judging import Bound, change_proof_of, proof_of, rejection
 from tests.oracle import Node
+from tests.stores import new_database
 from tests.strategies import BRANCH_FACTORS, SCHEMES, contents, near_keys, schemes
 
 NIBBLES = Scheme("sha256", 16)
@@ -66,13 +69,12 @@ def test_the_empty_root_has_no_nodes() -> None:
     )
 
 
-def test_a_branch_of_which_nothing_is_told_changes_nothing() -> None:
+def test_a_branch_of_which_nothing_is_told_is_rejected() -> None:
     store = {b"\x11": b"a", b"\x12": b"b"}
     proof = honest(store, None, None)._replace(boundary=(Branch(b"\x01", None, ()),))
-    assert rejection(proof, trie_of(store).id, None, None, NIBBLES) is None
+    assert rejection(proof, trie_of(store).id, None, None, NIBBLES) is Reason.EMPTY_BRANCH
     nothing = RangeProof((), (), None, (Branch(b"\x01", None, ()),))
-    assert rejection(nothing, EMPTY_ROOT, None, None, NIBBLES) is None
-    assert rejection(nothing, trie_of(store).id, None, None, NIBBLES) is Reason.WRONG_ROOT
+    assert rejection(nothing, EMPTY_ROOT, None, None, NIBBLES) is Reason.EMPTY_BRANCH
 
 
 # ---------------------------------------------------------------------------- stubs and skipped tokens
@@ -335,6 +337,25 @@ def test_a_verified_range_cannot_be_changed(attribute: str) -> None:
     verified = verified_example()
     with pytest.raises(AttributeError):
         setattr(verified, attribute, ())
+
+
+def test_the_columns_of_a_verified_range_cannot_be_changed_either() -> None:
+    verified = verified_example()
+    assert {type(column) for column in verified.frontier} == {tuple, bytes, MappingProxyType}
+    assert {type(column) for column in (verified.keys, verified.values, verified.next_keys)} == {tuple}
+    with pytest.raises(TypeError):
+        verified.branches[b"\x01"] = b"a lie"  # type: ignore[index]  # that it cannot be done is tested
+
+
+def test_the_columns_of_verified_changes_cannot_be_changed_either() -> None:
+    old, new = {b"\x10": b"a", b"\x20": b"b"}, {b"\x10": b"c", b"\x21": b"d"}
+    with new_database(old, NIBBLES) as database:
+        proof = change_proof_of(old, new, NIBBLES)
+        verified = database.verify_changes(proof, trie_of(new).id)
+    mappings = [verified.changes.new, verified.branches, verified.history, verified.held]
+    assert {type(mapping) for mapping in mappings} == {MappingProxyType}
+    assert {type(column) for column in (*verified.changes[1:], verified.before, verified.gone)} == {tuple}
+    assert {type(column) for column in verified.frontier} == {tuple, bytes, MappingProxyType}
 
 
 def test_verification_keeps_nothing_that_the_caller_could_still_change() -> None:

@@ -160,6 +160,50 @@ def test_who_follows_outlasts_full_disks() -> None:
     assert counts["tries again without room"] >= SEEDS_FOR_A_DISK // 2
 
 
+# What is alike in all runs that are compared: a quiet world, in which one replica copies and then follows.
+QUIET = {
+    "replicas": 1,
+    "mirrors": 0,
+    "origin_servers": 1,
+    "trusting_share": 0.0,
+    "keys": 200,
+    "large_changes": 200,
+    "longest_value_bytes": 60,
+    "max_keys": 8,
+    "max_changes": 8,
+    "max_bytes": 100_000,
+    "commits": 8,
+    "commit_seconds": 0.5,
+    "history": 256,
+    "history_seconds": None,
+    "fault_seconds": 0.05,
+    "roughness": 0.0,
+    "slowness": 0.0,
+    "kills": 0,
+    "partitions": 0,
+    "drops": 0,
+    "full_disks": 0,
+    "max_connections": 64,
+    "buffered_bytes": 64 << 20,
+}
+
+
+def seconds_until_current(seed: int, liars: int) -> float:
+    """How long a world takes to come to rest whose liars say what is true, and next to nothing."""
+    plan = replace(Simulation(seed).plan, liars=liars, repertoire=lies.DRIPS, **QUIET)  # type: ignore[arg-type]  # each of its own type
+    outcome = Simulation(seed, plan=plan, keep_lines=True).run()
+    assert outcome.violation is None
+    assert not any(kind.startswith("dropped") for kind in outcome.counts), "nobody is blamed"
+    (last,) = [line for line in outcome.lines if line.split()[1:3] == ["world", "current"]]
+    return float(last.split()[0])
+
+
+def test_liars_that_drip_at_most_double_the_time_of_the_honest_peer() -> None:
+    alone = sum(seconds_until_current(seed, liars=0) for seed in range(5))
+    beside = sum(seconds_until_current(seed, liars=2) for seed in range(5))
+    assert beside <= 2 * alone, f"{beside:.1f} s, and {alone:.1f} s without"
+
+
 def test_a_failing_seed_is_printed_with_the_way_to_replay_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

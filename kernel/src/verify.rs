@@ -110,18 +110,19 @@ pub fn verify<B: AsRef<[u8]> + Sync>(request: &Request<B>) -> Result<Shown, Reje
     if let Some(max_keys) = limits.max_keys.filter(|most| request.keys.len() > *most) {
         return Err(Rejection::new("TOO_MANY_KEYS", format!("{} of at most {max_keys}", request.keys.len())));
     }
-    check_pairs(request)?;
-    check_bounds(request)?;
-    let start = request.start.as_ref().map(|key| path_of(request.codec, key.as_ref()));
-    let end = request.proof_end.as_ref().map(|key| path_of(request.codec, key.as_ref()));
-    let (start, end) = (start.as_deref(), end.as_deref());
-    check_boundary(request, start, end)?;
+    // Before anything that takes longer for a larger proof than counting its bytes does.
     if let Some(max_bytes) = limits.max_bytes {
         let size = encoded_bytes(request);
         if size > max_bytes {
             return Err(Rejection::new("TOO_MANY_BYTES", format!("{size} of at most {max_bytes}")));
         }
     }
+    check_pairs(request)?;
+    check_bounds(request)?;
+    let start = request.start.as_ref().map(|key| path_of(request.codec, key.as_ref()));
+    let end = request.proof_end.as_ref().map(|key| path_of(request.codec, key.as_ref()));
+    let (start, end) = (start.as_deref(), end.as_deref());
+    check_boundary(request, start, end)?;
     fold(request, start, end)
 }
 
@@ -192,6 +193,9 @@ fn check_branch<B: AsRef<[u8]>>(
     let most = request.limits.max_path_tokens;
     if path.len() > most || (path.len() == most && !branch.children.is_empty()) {
         return Err(Rejection::new("PATH_TOO_LONG", format!("over {most} tokens")));
+    }
+    if branch.digest.is_none() && branch.children.is_empty() {
+        return Err(Rejection::new("EMPTY_BRANCH", at_path(path)));
     }
     let is_token = |token: u8| usize::from(token) < codec.branch_factor();
     let are_tokens = branch.children.iter().all(|(token, _)| token.is_some_and(is_token));
