@@ -24,6 +24,7 @@
     ├── GaveWay                  it was slow to send a large pair, and another peer waited to send one
     ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
     ├── NothingToShow            it has no complete root to copy
+    ├── HeadImplausible          its head has a number that no honest store reaches
     ├── ProofDoubted             a change proof does not hold: the peer lies, or the local content is not at
     │                            the old root
     └── ProofRejected            it sent a proof that does not hold
@@ -255,6 +256,17 @@ class NothingToShow(PeerError):
 
     def __init__(self) -> None:
         super().__init__("it has no complete root to show yet")
+
+
+class HeadImplausible(PeerError):
+    """The peer announces a head whose number no honest store reaches."""
+
+    def __init__(self, revision: int, limit: int) -> None:
+        super().__init__(
+            f"its head has the revision {revision}, above {limit}, which no honest store reaches"
+        )
+        self.revision = revision
+        self.limit = limit
 
 
 class ProofDoubted(PeerError):

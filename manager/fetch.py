@@ -67,6 +67,7 @@ class Sync:
         writer: Where verified ranges go.
         processor: Where proofs are verified.
         random: Where all jitter comes from.
+        trusts_heads: Whether what peers announce becomes the target.
         subscribes: Whether peers are asked for their heads.
         forgives: Whether a peer that was dropped is tried again after a long time.
         accuse: Called with a doubt that was a lie.
@@ -81,6 +82,7 @@ class Sync:
     writer: Writer
     processor: Processor
     random: Random
+    trusts_heads: bool
     subscribes: bool
     forgives: bool
     accuse: Callable[[Doubt], None]

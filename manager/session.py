@@ -37,6 +37,7 @@ from manager.errors import (
     ClaimNotKept,
     ConnectionLost,
     GaveWay,
+    HeadImplausible,
     PairRefused,
     PeerError,
     PeerMisbehaved,
@@ -52,7 +53,7 @@ from manager.peer import Peer
 from manager.progress import PeerProgress, PeerState, SeenHead
 from manager.score import Score
 from manager.work import Doubt
-from merkledb import MerkleDBError
+from merkledb import MAX_FOREIGN_REVISION, MerkleDBError
 from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
@@ -252,6 +253,10 @@ class PeerSession:
 
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
+        if self._sync.trusts_heads and head.revision > MAX_FOREIGN_REVISION:
+            # Followed, it would make every honest head an older one.
+            self.drop(HeadImplausible(head.revision, MAX_FOREIGN_REVISION))
+            return
         self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
         if head.root != self._denied:
             # Should it come back to that root, it may have it then.

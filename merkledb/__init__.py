@@ -29,6 +29,7 @@ from merkledb.errors import (
     OpenError,
     ReadonlyDatabase,
     Reason,
+    RevisionTooHigh,
     SchemeMismatch,
     StaleChanges,
     StaleView,
@@ -42,7 +43,7 @@ from merkledb.mapping import root_of
 from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
-from merkledb.revisions import DEFAULT_HISTORY, Revision
+from merkledb.revisions import DEFAULT_HISTORY, MAX_FOREIGN_REVISION, MAX_REVISION, Revision
 from merkledb.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
 from merkledb.snapshot import Snapshot
 from merkledb.verifier import VerifiedRange, verify_range
@@ -53,8 +54,10 @@ __all__ = [
     "DEFAULT_MAX_BYTES",
     "DEFAULT_MAX_KEYS",
     "EMPTY_ROOT",
+    "MAX_FOREIGN_REVISION",
     "MAX_PROGRESS_BYTES",
     "MAX_PROOF_KEYS",
+    "MAX_REVISION",
     "MAX_VALUE_BYTES",
     "Batch",
     "Branch",
@@ -82,6 +85,7 @@ __all__ = [
     "ReadonlyDatabase",
     "Reason",
     "Revision",
+    "RevisionTooHigh",
     "Scheme",
     "SchemeMismatch",
     "Snapshot",

@@ -32,6 +32,7 @@ from merkledb.revisions import (
     is_at_rest,
     read_revision,
     read_tip,
+    require_foreign_number,
 )
 from merkledb.rows import StoredRows
 from merkledb.scheme import Scheme
@@ -305,6 +306,7 @@ class Database(Content):
             KeyTooLong, ValueTooLong: And nothing is changed.
             TypeError: A key or value is not bytes.
             SyncUnfinished: A sync is under way: finish it, or roll it back.
+            RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
@@ -394,8 +396,9 @@ class Database(Content):
         Args:
             verified: What a verification returned, once or several times, applied in order.
             progress: The manager's own state, kept in the same transaction; None forgets it.
-            revision: The number of the revision that this makes, if it makes one; where it is not above the
-                head's, or None, the number behind the head's is taken.
+            revision: The number of the revision that this makes, if it makes one, at most
+                MAX_FOREIGN_REVISION; where it is not above the head's, or None, the number behind the head's
+                is taken.
 
         Returns:
             The new root of what the tables hold.
@@ -403,9 +406,11 @@ class Database(Content):
         Raises:
             StaleChanges: The content of a range is not what changes were verified against; verify again.
             SchemeMismatch: A range was verified under another scheme.
+            RevisionTooHigh: No honest store has the number ``revision``; and nothing is changed.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
+        require_foreign_number(revision)
         ranges = verified if isinstance(verified, Sequence) else [verified]
         for each in ranges:
             if type(each) is not VerifiedRange and type(each) is not VerifiedChanges:

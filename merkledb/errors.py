@@ -11,6 +11,7 @@
     │   ├── TooManyReaders        all places for snapshots are taken
     │   ├── UnknownRoot           a root that the database never had
     │   ├── HistoryGone           a root that it had, and does not retain any more
+    │   ├── RevisionTooHigh       a revision number above the highest that is possible, or is taken over
     │   ├── StaleView             another commit came before this view's
     │   ├── StaleChanges          the content that changes were verified against is another now
     │   ├── SyncUnfinished        a local commit in the middle of a sync
@@ -110,6 +111,18 @@ class HistoryGone(CallerError):
             f"root {root.hex()} is not retained any more: ask for a newer one, or retain more revisions"
         )
         self.root = root
+
+
+class RevisionTooHigh(CallerError):
+    """A revision number is above the highest that a store makes, or takes over from somewhere else."""
+
+    def __init__(self, number: int, limit: int) -> None:
+        super().__init__(
+            f"revision {number} is above {limit}, which no honest count of commits reaches: "
+            "name its real number or none, or load or sync the content into a new store"
+        )
+        self.number = number
+        self.limit = limit
 
 
 class StaleView(CallerError):

@@ -19,13 +19,19 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
-from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
+from merkledb.errors import CorruptDatabase, HistoryGone, RevisionTooHigh, UnknownRoot
 from merkledb.place import Place, parse_place
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES
 from merkledb.store import Store, Transaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
 SEQUENCE_BYTES: Final = 7
+# The highest number of a revision, in a store and on the wire: every language has integers that hold it.
+MAX_REVISION: Final = 2**63 - 1
+# The highest number that is taken over from somewhere else: a peer, a file, an argument.  A thousand commits
+# a second need 8,900 years to get there, so no honest store has a higher one.  Whoever believes a liar's
+# highest number can still make 2^63 - 2^48 commits of his own.
+MAX_FOREIGN_REVISION: Final = 2**48
 TIP: Final = b"tip"
 DEFAULT_HISTORY: Final = 256
 # How many pruned revisions are still known by their roots, at about a hundred bytes each.
@@ -52,6 +58,24 @@ class Revision(NamedTuple):
     root: bytes = EMPTY_ROOT
     time: float = 0.0
     keys: int = 0
+
+
+def require_foreign_number(number: int | None) -> None:
+    """Raise unless a revision number from somewhere else may be taken over; None is no number.
+
+    Raises:
+        RevisionTooHigh: It is above MAX_FOREIGN_REVISION.
+        TypeError: It is no integer.
+        ValueError: It is negative.
+    """
+    if number is None:
+        return
+    if type(number) is not int:
+        raise TypeError(f"the number of a revision is an int, not {type(number).__name__}")
+    if number < 0:
+        raise ValueError(f"the number of a revision is at least 0, not {number}")
+    if number > MAX_FOREIGN_REVISION:
+        raise RevisionTooHigh(number, MAX_FOREIGN_REVISION)
 
 
 class Tip(NamedTuple):
@@ -171,6 +195,9 @@ def read_revision(store: Store, transaction: Transaction, sequence: int) -> tupl
     if len(row) < _REVISION.size:
         raise CorruptDatabase(str(store.path), f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
+    if number > MAX_REVISION:
+        difference = f"the row of revision {sequence} has the number {number}, above {MAX_REVISION}"
+        raise CorruptDatabase(str(store.path), difference)
     try:
         top = parse_place(row[_REVISION.size :])
     except ValueError as error:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import trio
 
 from manager.peer import Address
-from merkledb import Scheme
+from merkledb import MAX_FOREIGN_REVISION, Scheme
 from merklesync.failures import ExitCode, Failure, describe
 from merklesync.tasks import run_interruptibly
 from syncproto import (
@@ -78,6 +78,11 @@ class MetPeer(NamedTuple):
             return Scheme(self.hello.hasher, self.hello.branch_factor)  # type: ignore[arg-type]  # it raises then
         except ValueError:
             return None
+
+    @property
+    def is_implausible(self) -> bool:
+        """Whether its head has a number that no honest store reaches, so that nobody may follow it."""
+        return self.hello.revision > MAX_FOREIGN_REVISION
 
 
 def met_peers(addresses: tuple[Address, ...]) -> list[MetPeer]:

@@ -91,7 +91,9 @@ def _shows(replica: Replica, root: bytes) -> bool:
 def _target(replica: Replica, met: Sequence[MetPeer]) -> bytes | None:
     """Return where the store would go: to what is newer, or on to what it was on the way to, or nowhere."""
     newer = [
-        peer.hello for peer in met if peer.hello.root and peer.hello.revision > replica.followed_revision
+        peer.hello
+        for peer in met
+        if peer.hello.root and peer.hello.revision > replica.followed_revision and not peer.is_implausible
     ]
     if newer:
         return max(newer, key=lambda hello: hello.revision).root
@@ -133,6 +135,8 @@ def describe_standing(replica: Replica, peer: MetPeer | Silence) -> str:
         return "has no complete root to show"
     if _shows(replica, hello.root):
         return "shows the same root"
+    if peer.is_implausible:
+        return f"announces a revision that no honest store reaches: {_shown(hello.revision, hello.root)}"
     if hello.revision < replica.followed_revision:
         return f"is behind, or has lost what it had: {_shown(hello.revision, hello.root)}"
     if hello.revision == replica.followed_revision:

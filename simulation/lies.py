@@ -231,7 +231,7 @@ def _false_root(liar: Liar, message: Hello | Head) -> Told:
 
 
 def _false_revision(liar: Liar, message: Hello | Head) -> Told:
-    return [_with(message, revision=liar.random.choice([0, 1, 10**6, 2**64 - 1]))]
+    return [_with(message, revision=liar.random.choice([0, 1, 10**6, 2**63 - 1]))]
 
 
 def _false_keys(liar: Liar, message: Hello | Head) -> Told:
