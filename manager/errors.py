@@ -35,7 +35,7 @@ about them stands in their own sentence.
 
 from typing import NamedTuple
 
-from merkledb import Reason, Scheme
+from merkledb import PicklableError, Reason, Scheme
 from syncproto import ErrorCode
 
 
@@ -54,7 +54,7 @@ class PeerFailure(NamedTuple):
         return f"{self.peer}: {self.error}"
 
 
-class SyncError(Exception):
+class SyncError(PicklableError):
     """The root of every error that ends a sync on purpose.  What was applied by then is not fetched again."""
 
 
@@ -157,7 +157,7 @@ class VerificationFailed(NoPeersLeft):
         self.reason = reason
 
 
-class PeerError(Exception):
+class PeerError(PicklableError):
     """One peer failed at one request or connection; another peer, or another time, may do."""
 
 

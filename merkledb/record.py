@@ -16,6 +16,7 @@ record.
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from merkledb.errors import PicklableError
 from merkledb.paths import uvarint
 from merkledb.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
 
@@ -24,7 +25,7 @@ COUNTS: Final = [uvarint(count) for count in range(257)]
 TOKENS: Final = [bytes([token]) for token in range(256)]
 
 
-class Unreadable(ValueError):
+class Unreadable(PicklableError, ValueError):
     """The row of one of several branches is no record.
 
     Args:

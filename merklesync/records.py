@@ -24,6 +24,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 
+from merkledb import PicklableError
 from merklesync.keys import HEX_PREFIX, parse_bytes, shorten
 from merklesync.sorting import Pair
 
@@ -34,7 +35,7 @@ LINE_OVERHEAD_BYTES: Final = 64 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class BadRecord(Exception):
+class BadRecord(PicklableError):
     """A line of a file of pairs is not what it must be.
 
     Attributes:

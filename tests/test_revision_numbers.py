@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 import merkledb
 from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, Situation
+from manager.peer import Address
 from merkledb import MAX_FOREIGN_REVISION, MAX_REVISION, Database
 from merkledb.revisions import put_revision, read_revision, read_tip
 from merklesync.peers import MetPeer
@@ -159,7 +160,7 @@ async def test_content_is_copied_from_a_peer_with_an_implausible_number_where_th
 def test_the_status_of_a_replica_takes_no_implausible_number_for_news(tmp_path: Path) -> None:
     with new_source(some_pairs(5)) as source, new_database(PAIRS) as replica:
         hello = Exaggerating(source.database).hello()
-        peer = MetPeer(("liar", 1), hello, 0.0, {})
+        peer = MetPeer(Address("liar", 1), hello, 0.0, {})
         told = Replica(replica.scheme, replica.head, is_local=False, target=None)
         assert replica_situation(told, [peer]) is Situation.IN_SYNC
         assert "no honest store reaches" in describe_standing(told, peer)
