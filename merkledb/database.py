@@ -307,6 +307,7 @@ class Database(Content):
             TypeError: A key or value is not bytes.
             SyncUnfinished: A sync is under way: finish it, or roll it back.
             RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
+            ImplausibleTime: The clock tells a time that no calendar has; and nothing is changed.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
@@ -407,6 +408,7 @@ class Database(Content):
             StaleChanges: The content of a range is not what changes were verified against; verify again.
             SchemeMismatch: A range was verified under another scheme.
             RevisionTooHigh: No honest store has the number ``revision``; and nothing is changed.
+            ImplausibleTime: As of ``commit``.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """

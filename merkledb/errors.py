@@ -12,6 +12,7 @@
     │   ├── UnknownRoot           a root that the database never had
     │   ├── HistoryGone           a root that it had, and does not retain any more
     │   ├── RevisionTooHigh       a revision number above the highest that is possible, or is taken over
+    │   ├── ImplausibleTime       a clock tells a time that no calendar has
     │   ├── StaleView             another commit came before this view's
     │   ├── StaleChanges          the content that changes were verified against is another now
     │   ├── SyncUnfinished        a local commit in the middle of a sync
@@ -140,6 +141,17 @@ class RevisionTooHigh(CallerError):
         )
         self.number = number
         self.limit = limit
+
+
+class ImplausibleTime(CallerError):
+    """The clock of a database tells a time that no calendar has."""
+
+    def __init__(self, time: object) -> None:
+        super().__init__(
+            f"the clock says {time!r:.40}, which is no number of seconds from 1970 to the year 9999: "
+            "set the machine's clock, or open the store with a clock that tells seconds"
+        )
+        self.time = time
 
 
 class StaleView(CallerError):

@@ -19,7 +19,7 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
-from merkledb.errors import CorruptDatabase, HistoryGone, RevisionTooHigh, UnknownRoot
+from merkledb.errors import CorruptDatabase, HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.place import Place, parse_place
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES
 from merkledb.store import Store, Transaction
@@ -32,6 +32,15 @@ MAX_REVISION: Final = 2**63 - 1
 # a second need 8,900 years to get there, so no honest store has a higher one.  Whoever believes a liar's
 # highest number can still make 2^63 - 2^48 commits of his own.
 MAX_FOREIGN_REVISION: Final = 2**48
+# The last second of the year 9999: calendars in programs end there, and milliseconds lie far behind it.
+MAX_TIME: Final = 253_402_300_799
+# More than a sequence number can count to cannot be retained.
+MAX_HISTORY: Final = 2 ** (8 * SEQUENCE_BYTES) - 1
+# So many newest revisions stay, however old the clock says they are: it may have jumped ahead.
+MIN_RETAINED_REVISIONS: Final = 8
+# A commit looks at the age of so many revisions at most.  Usually it is one or two; more when the age was
+# changed, or where a run of revisions is stamped with times that have not come yet.
+_MAX_AGED_REVISIONS: Final = 4096
 TIP: Final = b"tip"
 DEFAULT_HISTORY: Final = 256
 # How many pruned revisions are still known by their roots, at about a hundred bytes each.
@@ -76,6 +85,17 @@ def require_foreign_number(number: int | None) -> None:
         raise ValueError(f"the number of a revision is at least 0, not {number}")
     if number > MAX_FOREIGN_REVISION:
         raise RevisionTooHigh(number, MAX_FOREIGN_REVISION)
+
+
+def require_time(time: float) -> float:
+    """Return what a clock says.
+
+    Raises:
+        ImplausibleTime: It is no number of seconds since 1970, or lies behind the year 9999.
+    """
+    if not isinstance(time, int | float) or not 0 <= time <= MAX_TIME:
+        raise ImplausibleTime(time)
+    return time
 
 
 class Tip(NamedTuple):
@@ -135,7 +155,7 @@ class Retention(NamedTuple):
 
     Attributes:
         revisions: How many, the head included; at least 1.
-        seconds: Up to which age; the head stays however old it is.
+        seconds: Up to which age; the newest MIN_RETAINED_REVISIONS stay however old they are.
     """
 
     revisions: int = DEFAULT_HISTORY
@@ -239,15 +259,32 @@ def drop_revisions(
         now: The time.
     """
     oldest = max(tip.oldest, least, tip.newest - retention.revisions + 1)
-    while oldest < tip.newest and _is_too_old(store, transaction, oldest, now - retention.seconds):
-        oldest += 1
+    if retention.seconds < math.inf:
+        oldest = _oldest_by_age(store, transaction, oldest, tip.newest, retention.seconds, now)
     for dropped in range(tip.oldest, oldest):
         _forget(store, transaction, dropped - REMEMBERED_REVISIONS)
     return tip._replace(oldest=oldest)
 
 
-def _is_too_old(store: Store, transaction: Transaction, sequence: int, since: float) -> bool:
-    return since > -math.inf and read_revision(store, transaction, sequence)[0].time < since
+def _oldest_by_age(
+    store: Store, transaction: Transaction, oldest: int, newest: int, seconds: float, now: float
+) -> int:
+    """Return the oldest sequence number that is not too old, from ``oldest`` on.
+
+    No clock is trusted alone.  What is too old has to be so by two revisions in a row, so that a clock which
+    jumps ahead and is set right again takes nothing away.  A revision from the future says nothing of its
+    age: it goes with one behind it that is too old.
+    """
+    before = read_revision(store, transaction, newest - 1)[0].time
+    since = min(now, before) - seconds
+    kept = oldest
+    for sequence in range(oldest, min(newest - MIN_RETAINED_REVISIONS + 1, oldest + _MAX_AGED_REVISIONS)):
+        time = read_revision(store, transaction, sequence)[0].time
+        if time < since:
+            kept = sequence + 1
+        elif time <= now:
+            break
+    return kept
 
 
 def _forget(store: Store, transaction: Transaction, sequence: int) -> None:

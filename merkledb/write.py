@@ -28,6 +28,7 @@ from merkledb.revisions import (
     read_retention,
     read_revision,
     read_tip,
+    require_time,
 )
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction
@@ -162,7 +163,7 @@ class Write:
             history: Where the history went; None when nothing before this revision can be read.
             written_locally: Whether a local commit made it.
         """
-        store, transaction, now = self._store, self.transaction, self._clock()
+        store, transaction, now = self._store, self.transaction, require_time(self._clock())
         head, _ = read_revision(store, transaction, self.tip.newest)
         newest = self.tip.newest + 1
         number = max(number, head.number + 1)

@@ -147,10 +147,12 @@ def test_how_much_history_is_kept_is_the_stores_to_remember(tmp_path: Path) -> N
     assert len(succeed("log", store).splitlines()) == 3
     succeed("put", store, "k", "6", "--history", "5")
     assert len(succeed("log", store).splitlines()) == 4
-    succeed("put", store, "k", "7", "--history-seconds", "0")
-    assert len(succeed("log", store).splitlines()) == 1
-    succeed("put", store, "k", "8", "--history-seconds", "inf")
-    assert len(succeed("log", store).splitlines()) == 2
+    succeed("put", store, "k", "7", "--history-seconds", "0", "--history", "20")
+    for value in range(8, 20):
+        succeed("put", store, "k", str(value))
+    assert len(succeed("log", store).splitlines()) == 8
+    succeed("put", store, "k", "20", "--history-seconds", "inf")
+    assert len(succeed("log", store).splitlines()) == 9
 
 
 def test_a_command_that_is_refused_leaves_the_history_alone(tmp_path: Path) -> None:
