@@ -20,7 +20,7 @@ from merkledb.change_prover import Difference, Differences, prove_changes
 from merkledb.change_verifier import VerifiedChanges, verify_changes
 from merkledb.changes import sorted_changes
 from merkledb.check import check
-from merkledb.content import Content
+from merkledb.content import Content, require_bytes
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.kernel import kernel_name
 from merkledb.proof import ChangeProof, RangeProof
@@ -147,6 +147,7 @@ class Database(Content):
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent."""
+        require_bytes("a key", key)
         store = self._store
         with store.read() as transaction:
             if is_at_rest(transaction.get(TIP, db=store.meta)):
@@ -459,6 +460,7 @@ class Database(Content):
         if progress is None:
             transaction.delete(_PROGRESS, db=self._store.sync)
             return
+        require_bytes("the progress", progress)
         if len(progress) > MAX_PROGRESS_BYTES:
             raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
         transaction.put(_PROGRESS, progress, db=self._store.sync)

@@ -19,6 +19,7 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
+from merkledb.content import require_bytes
 from merkledb.errors import CorruptDatabase, HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.place import Place, parse_place
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES
@@ -87,7 +88,7 @@ def require_foreign_number(number: int | None) -> None:
         raise RevisionTooHigh(number, MAX_FOREIGN_REVISION)
 
 
-def require_time(time: float) -> float:
+def require_time(time: object) -> float:
     """Return what a clock says.
 
     Raises:
@@ -234,6 +235,7 @@ def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes)
         UnknownRoot: No revision has or had it, as far as is remembered.
         HistoryGone: It is retained no more.
     """
+    require_bytes("a root", root)
     row = transaction.get(root, db=store.revisions) if len(root) == ID_BYTES else None
     if row is None or not tip.has_head:
         raise UnknownRoot(root)

@@ -6,7 +6,7 @@ A snapshot is the content of a revision, a view one that is only proposed; both 
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from merkledb.content import Content
+from merkledb.content import Content, require_bytes
 from merkledb.errors import InvalidRange
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
@@ -83,6 +83,7 @@ class State(Content):
 
         A range proof with start == end.
         """
+        require_bytes("a key", key)
         with self._store.translated():
             return prove_key(self.trie(), self._rows(), key)
 
@@ -117,7 +118,11 @@ class State(Content):
 
 
 def require_range(start: bytes | None, end: bytes | None) -> None:
-    """Raise InvalidRange when ``start`` lies behind ``end``."""
+    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
+    if start is not None:
+        require_bytes("a start", start)
+    if end is not None:
+        require_bytes("an end", end)
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)
 

@@ -206,7 +206,7 @@ def _load_records(target: _Target, source: Path, form: Format, *, replace: bool,
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
         database = cleanup.enter_context(target.open()) if is_store(target.path) else None
-        scheme = database.scheme if database else target.scheme.complete()
+        scheme = target.scheme.complete() if database is None else database.scheme
         pairs = cleanup.enter_context(SortedPairs())
         lines, size_bytes = _collect(source, form, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:
