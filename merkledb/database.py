@@ -128,7 +128,7 @@ class Database(Content):
         except lmdb.Error as error:
             raise self._store.translate(error) from error
         finally:
-            transaction.abort()
+            self._store.end(transaction)
         with self.snapshot() as snapshot:
             return snapshot.get(key)
 
@@ -224,7 +224,9 @@ class Database(Content):
 
     def _differences(self, snapshot: Snapshot, differences: Iterator[Difference]) -> Iterator[Difference]:
         with snapshot, self._store.translated():
-            yield from differences
+            for difference in differences:
+                yield difference
+                self._store.require_own()
 
     def prove_changes(
         self,

@@ -19,6 +19,8 @@
     │   ├── NoCompleteRoot        a read before the first sync has come to its end
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   ├── DatabaseClosed        any use after close()
+    │   ├── DatabaseOutgrown      the store is larger than what this process reserved for it
+    │   ├── ForkedDatabase        any use in a process that was forked off after it was opened
     │   └── KernelMissing         a kernel is asked for that cannot be had
     ├── OpenError                 a path that cannot be opened as asked
     │   ├── NotADatabase          nothing is there, or something else is
@@ -27,6 +29,7 @@
     │   ├── SchemeMismatch        it has another hasher or branch factor
     │   └── DatabaseInUse         another process, or this one, writes to it
     ├── InvalidProof              a peer's proof does not hold; ``reason`` says why
+    ├── StoreFailed               LMDB fails in a way that says nothing of what is on disk
     ├── DatabaseFull              disk, quota, or map is exhausted; the last commit stands
     └── CorruptDatabase           what is on disk contradicts itself
 
@@ -202,6 +205,26 @@ class DatabaseClosed(CallerError):
         super().__init__(f"{path} is closed: open it again")
 
 
+class DatabaseOutgrown(CallerError):
+    """Another process made the store larger than the address space that this one reserved for it.
+
+    It is taken over at the next use for which nothing stands in the way.
+    """
+
+    def __init__(self, path: str, advice: str) -> None:
+        super().__init__(f"{path} has grown above what this process reserved for it: {advice}")
+
+
+class ForkedDatabase(CallerError):
+    """The process was forked off after the database was opened, which belongs to the parent."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was opened before this process was forked off, and belongs to its parent: "
+            "start processes with spawn, or open the store after the fork"
+        )
+
+
 class KernelMissing(CallerError):
     """The environment asks for a kernel that is not installed, or not the one of this release."""
 
@@ -302,6 +325,15 @@ class InvalidProof(MerkleDBError):
         super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
         self.reason = reason
         self.detail = detail
+
+
+class StoreFailed(MerkleDBError):
+    """LMDB failed in a way that is not expected, and that says nothing of what is on disk."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(
+            f"LMDB failed with {path} ({cause}): nothing of this change was kept; open it again and repeat it"
+        )
 
 
 class DatabaseFull(MerkleDBError):

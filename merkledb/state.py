@@ -69,6 +69,7 @@ class State(Content):
                 if end is not None and key > end:
                     return
                 yield key, value
+                self._store.require_own()
 
     def _descending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
@@ -77,6 +78,7 @@ class State(Content):
                 if start is not None and key < start:
                     return
                 yield key, value
+                self._store.require_own()
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent.

@@ -93,7 +93,7 @@ def test_what_is_no_bytes_is_never_written(write: str) -> None:
         for value in NO_BYTES:
             if value is None:
                 continue  # It deletes, stands for no bound, or forgets.
-            with pytest.raises(TypeError, match="bytes|unhashable"):
+            with pytest.raises(TypeError, match=r"bytes|unhashable"):
                 WRITES[write](database, value)
         assert dict(database.items()) == {b"a": b"1"}
         assert database.revision == 1
