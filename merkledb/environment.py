@@ -262,19 +262,27 @@ def _disown_all() -> None:
         _DISOWNED.append(environment)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def _open_in_any_room(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
-    """Open the environment with as much of ``map_bytes`` as this process may reserve."""
+    """Open the environment with as much of ``map_bytes`` as this process may reserve.
+
+    A reader reserves a quarter of that, for it needs the rest to work with, and can reserve more later.
+    """
+    wanted = map_bytes
     while True:
         try:
-            return _open_environment(path, readonly=readonly, map_bytes=map_bytes)
+            opened = _open_environment(path, readonly=readonly, map_bytes=map_bytes)
         except lmdb.Error as error:
             if getattr(error, "code", 0) != errno.ENOMEM or map_bytes <= _MIN_MAP_BYTES:
                 raise
             map_bytes = max(map_bytes // 4, _MIN_MAP_BYTES)
+            continue
+        if not readonly or map_bytes in (wanted, _MIN_MAP_BYTES):
+            return opened
+        opened.close()
+        return _open_environment(path, readonly=readonly, map_bytes=max(map_bytes // 4, _MIN_MAP_BYTES))
 
 
 def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:

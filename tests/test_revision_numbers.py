@@ -12,8 +12,10 @@ from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, Situation
 from manager.peer import Address
 from merkledb import MAX_FOREIGN_REVISION, MAX_REVISION, Database
 from merkledb.revisions import put_revision, read_revision, read_tip
+from merklesync.failures import ExitCode, Failure
 from merklesync.peers import MetPeer
 from merklesync.situations import Replica, describe_standing, replica_situation
+from merklesync.syncs import _trusted_target
 from merklesync.targets import parse_target
 from syncproto import Head, messages
 from tests.fake_servers import FakeServer, InEventLoop
@@ -164,3 +166,13 @@ def test_the_status_of_a_replica_takes_no_implausible_number_for_news(tmp_path: 
         told = Replica(replica.scheme, replica.head, is_local=False, target=None)
         assert replica_situation(told, [peer]) is Situation.IN_SYNC
         assert "no honest store reaches" in describe_standing(told, peer)
+
+
+def test_a_sync_to_what_peers_announce_passes_over_an_implausible_number() -> None:
+    with new_source(some_pairs(5)) as source:
+        liar = MetPeer(Address("liar", 1), Exaggerating(source.database).hello(), 0.0, {})
+        honest = MetPeer(Address("honest", 2), FakeServer(source.database).hello(), 0.0, {})
+        assert _trusted_target([liar, honest]) == (source.root, 1)
+        with pytest.raises(Failure, match="no honest store reaches") as caught:
+            _trusted_target([liar])
+        assert caught.value.exit_code == ExitCode.NOT_VERIFIED
