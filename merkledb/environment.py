@@ -124,8 +124,7 @@ class Environment:
         if write and self.readonly:
             raise ReadonlyDatabase(str(self.path))
         if not next(self._begins) % _BEGINS_BETWEEN_READER_CHECKS:
-            with contextlib.suppress(lmdb.Error):
-                self.forget_dead_readers()
+            self._look_for_dead_readers()
         self._held.append(None)
         try:
             if not self._is_barred:
@@ -148,9 +147,11 @@ class Environment:
 
     def _begin_again(self, error: lmdb.Error | None, *, write: bool) -> Transaction:
         """Put right what stood in the way of a transaction, and begin it after all."""
-        for _ in range(_MAX_TRIES):
+        for tries in range(_MAX_TRIES):
             if isinstance(error, lmdb.ReadersFullError):
-                self._retake_places(error)
+                # Another thread may just have taken them back, so only a second failure counts.
+                if not self._retake_places() and tries:
+                    raise self.translate(error) from error
             elif error is None or isinstance(error, lmdb.MapResizedError):
                 self._renew(self.lmdb if error is not None else None)
             else:
@@ -165,11 +166,19 @@ class Environment:
             self._held.pop()
         raise DatabaseOutgrown(str(self.path), "it grows faster than this process can open it: try again")
 
-    def _retake_places(self, error: lmdb.Error) -> None:
-        """Take the places of dead readers back; where there is none, there is no place to be had."""
+    def _look_for_dead_readers(self) -> None:
+        """Take back the places of dead readers, unless the environment is being opened anew."""
+        if self._opening.acquire(blocking=False):
+            try:
+                with contextlib.suppress(lmdb.Error):
+                    self.forget_dead_readers()
+            finally:
+                self._opening.release()
+
+    def _retake_places(self) -> int:
+        """Take the places of dead readers back; return how many those were."""
         with self._opening:
-            if not self.forget_dead_readers():
-                raise self.translate(error) from error
+            return self.forget_dead_readers()
 
     def forget_dead_readers(self) -> int:
         """Free the places of readers that were killed; return how many those were.
