@@ -96,6 +96,7 @@ class Environment:
             self.lmdb = _open_in_any_room(path, readonly=readonly, map_bytes=map_bytes)
         except lmdb.Error as error:
             raise opening_error(error, str(path)) from error
+        self._identity = _identity(path)
         _ALL.add(self)
 
     def translate(self, error: lmdb.Error) -> MerkleDBError:
@@ -126,14 +127,15 @@ class Environment:
         if not next(self._begins) % _BEGINS_BETWEEN_READER_CHECKS:
             self._look_for_dead_readers()
         self._held.append(None)
+        if self._is_barred:
+            self._held.pop()
+            return self._begin_again(None, self.lmdb, write=write)
+        present = self.lmdb
         try:
-            if not self._is_barred:
-                return self.lmdb.begin(write=write)
+            return present.begin(write=write)
         except lmdb.Error as error:
             self._held.pop()
-            return self._begin_again(error, write=write)
-        self._held.pop()
-        return self._begin_again(None, write=write)
+            return self._begin_again(error, present, write=write)
 
     def end(self, transaction: Transaction) -> None:
         """End a transaction, which was committed before, or is aborted."""
@@ -145,24 +147,33 @@ class Environment:
             if self._held:
                 self._held.pop()
 
-    def _begin_again(self, error: lmdb.Error | None, *, write: bool) -> Transaction:
-        """Put right what stood in the way of a transaction, and begin it after all."""
+    def _begin_again(
+        self, error: lmdb.Error | None, present: "lmdb.Environment", *, write: bool
+    ) -> Transaction:
+        """Put right what stood in the way of a transaction, and begin it after all.
+
+        Args:
+            error: What stood in the way; None was the bar.
+            present: The environment in which it did.
+            write: Whether the transaction is to write.
+        """
         for tries in range(_MAX_TRIES):
             if isinstance(error, lmdb.ReadersFullError):
                 # Another thread may just have taken them back, so only a second failure counts.
                 if not self._retake_places() and tries:
                     raise self.translate(error) from error
             elif error is None or isinstance(error, lmdb.MapResizedError):
-                self._renew(self.lmdb if error is not None else None)
+                self._renew(present)
             else:
                 raise self.translate(error) from error
             self._held.append(None)
-            try:
-                if not self._is_barred:
-                    return self.lmdb.begin(write=write)
-                error = None
-            except lmdb.Error as again:
-                error = again
+            error = None
+            if not self._is_barred:
+                present = self.lmdb
+                try:
+                    return present.begin(write=write)
+                except lmdb.Error as again:
+                    error = again
             self._held.pop()
         raise DatabaseOutgrown(str(self.path), "it grows faster than this process can open it: try again")
 
@@ -189,12 +200,12 @@ class Environment:
 
     # Opened anew.
 
-    def _renew(self, outgrown: "lmdb.Environment | None") -> None:
+    def _renew(self, outgrown: "lmdb.Environment") -> None:
         """Open the environment anew, with room for what the store has become.
 
         Args:
             outgrown: The one that has no room; where another thread was faster, it is not the present one any
-                more.  None: another thread is at it, or has failed.
+                more, and nothing is to be done unless that thread failed.
 
         Raises:
             DatabaseOutgrown: Transactions of this process do not end, or it may not reserve the room.
@@ -216,6 +227,8 @@ class Environment:
 
     def _reopen(self) -> None:
         """Close the environment and open it again; where that fails, the bar stays, and the next tries."""
+        if _identity(self.path) != self._identity:
+            raise DatabaseOutgrown(str(self.path), "its file was replaced meanwhile, so open it again")
         self.lmdb.close()
         try:
             self.lmdb = _open_in_any_room(self.path, readonly=self.readonly, map_bytes=self._map_bytes)
@@ -235,7 +248,8 @@ class Environment:
         if not self._is_closed:
             self._is_closed = True
             if not self.is_forked:
-                self.lmdb.close()
+                with self._opening:
+                    self.lmdb.close()
             self._unlock()
 
     def _unlock(self) -> None:
@@ -252,6 +266,15 @@ class Environment:
     def is_open_at(self, path: Path) -> bool:
         """Return whether this is an open environment in the folder ``path``."""
         return not self._is_closed and not self.is_forked and self.path.resolve() == path.resolve()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells the data file in a folder from any other; nothing does where there is none."""
+    try:
+        status = (path / "data.mdb").stat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _do_nothing() -> None:

@@ -148,6 +148,18 @@ def test_a_process_with_little_address_space_goes_on_beside_a_growing_store(path
     assert reader.returncode == 0
 
 
+def test_a_store_that_was_replaced_while_it_was_open_is_not_taken_for_the_same(path: Path) -> None:
+    with merkledb.open(path, readonly=True, map_bytes=SMALL_MAP) as database:
+        grow(path)
+        (path / "data.mdb").rename(path / "kept")
+        (path / "data.mdb").write_bytes((path / "kept").read_bytes())
+        for _ in range(2):
+            with pytest.raises(merkledb.DatabaseOutgrown, match="open it again"):
+                database.get(b"key")
+    with merkledb.open(path, readonly=True) as database:
+        assert dict(database.items()) == CONTENT | LARGE
+
+
 # Killed readers.
 
 FEW_PLACES = """
