@@ -41,6 +41,7 @@ _MAX_TABLES: Final = 16
 _MIN_MAP_BYTES: Final = 64 << 20
 # LMDB's lock file: a head with two mutexes, and a cache line for each reader.
 _LOCK_FILE_BYTES: Final = 128 + 64 * MAX_READERS
+# What the system counts the blocks of a file in.
 _BLOCK_BYTES: Final = 512
 # A look at the places of readers costs a few microseconds; so seldom, it costs a read nothing.
 _BEGINS_BETWEEN_READER_CHECKS: Final = 1024
