@@ -26,6 +26,7 @@
     ├── GaveWay                  it was slow to send a large pair, and another peer waited to send one
     ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
     ├── NothingToShow            it has no complete root to copy
+    ├── HeadImplausible          its head has a number that no honest store reaches
     ├── ProofDoubted             a change proof does not hold: the peer lies, or the local content is not at
     │                            the old root
     └── ProofRejected            it sent a proof that does not hold
@@ -39,7 +40,7 @@ import socket
 import ssl
 from typing import Final, NamedTuple
 
-from merkledb import Reason, Scheme
+from merkledb import PicklableError, Reason, Scheme
 from syncproto import ErrorCode
 
 # A reason is for one line on a terminal; a transport of somebody else's may raise anything.
@@ -90,7 +91,7 @@ class PeerFailure(NamedTuple):
         return f"{self.peer}: {self.error}"
 
 
-class SyncError(Exception):
+class SyncError(PicklableError):
     """The root of every error that ends a sync on purpose.  What was applied by then is not fetched again."""
 
 
@@ -207,7 +208,7 @@ class VerificationFailed(NoPeersLeft):
         self.reason = reason
 
 
-class PeerError(Exception):
+class PeerError(PicklableError):
     """One peer failed at one request or connection; another peer, or another time, may do."""
 
 
@@ -311,6 +312,17 @@ class NothingToShow(PeerError):
 
     def __init__(self) -> None:
         super().__init__("it has no complete root to show yet")
+
+
+class HeadImplausible(PeerError):
+    """The peer announces a head whose number no honest store reaches."""
+
+    def __init__(self, revision: int, limit: int) -> None:
+        super().__init__(
+            f"its head has the revision {revision}, above {limit}, which no honest store reaches"
+        )
+        self.revision = revision
+        self.limit = limit
 
 
 class ProofDoubted(PeerError):

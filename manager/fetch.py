@@ -72,6 +72,7 @@ class Sync:
         writer: Where verified ranges go.
         processor: Where proofs are verified.
         random: Where all jitter comes from.
+        trusts_heads: Whether what peers announce becomes the target.
         subscribes: Whether peers are asked for their heads.
         forgives: Whether a peer that was dropped is tried again after a long time.
         is_outdone: Whether a peer shall leave work to others, given it and how well it does.
@@ -87,6 +88,7 @@ class Sync:
     writer: Writer
     processor: Processor
     random: Random
+    trusts_heads: bool
     subscribes: bool
     forgives: bool
     is_outdone: Callable[[Hashable, float], bool]

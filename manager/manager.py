@@ -41,7 +41,7 @@ from manager.standing import Start, hello_of
 from manager.survey import MAX_KNOWN_REVISIONS, known_revisions, require_replaceable, survey
 from manager.work import Doubt
 from manager.writer import NO_ROOM, Writer
-from merkledb import Database, MerkleDBError, Revision
+from merkledb import MAX_FOREIGN_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
 
 _logger = getLogger(__name__)
 
@@ -145,8 +145,13 @@ class Manager:
                 shows the root already under a lower one.
 
         Raises:
-            ValueError: It is no root.
+            ValueError: It is no root, or the number is negative.
+            RevisionTooHigh: No honest store has a revision of that number.
         """
+        if revision is not None and revision < 0:
+            raise ValueError(f"the number of a revision is at least 0, not {revision}")
+        if revision is not None and revision > MAX_FOREIGN_REVISION:
+            raise RevisionTooHigh(revision, MAX_FOREIGN_REVISION)
         if len(root) != ROOT_BYTES:
             raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
         self._aim(Target(root, revision))
@@ -377,6 +382,7 @@ class Manager:
             writer=writer,
             processor=self._processor,
             random=self._random,
+            trusts_heads=self._trust_peers,
             subscribes=self._follows or self._trust_peers,
             forgives=self._follows,
             is_outdone=self._is_outdone,

@@ -20,6 +20,7 @@ import msgpack
 from manager.errors import InvalidProgress
 from manager.goals import Target
 from manager.ranges import RangeMap
+from merkledb import MAX_FOREIGN_REVISION
 from syncproto import MAX_PAIRS
 
 VERSION: Final = 2
@@ -30,7 +31,6 @@ ROOT_BYTES: Final = 32
 MAX_SAVED_RANGES: Final = 1024
 # No database holds more keys or bytes than this; a larger count is damage.
 _MAX_COUNT: Final = 1 << 62
-_MAX_REVISION: Final = 2**64 - 1
 # The shares are a partition of 1, up to rounding.
 _MAX_TOTAL_SHARE: Final = 1.001
 _FIELDS: Final = 10
@@ -161,7 +161,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_revision(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_REVISION
+    return type(value) is int and 0 <= value <= MAX_FOREIGN_REVISION
 
 
 def _is_expectation(value: Any) -> bool:

@@ -45,6 +45,7 @@ from manager.errors import (
     ClaimNotKept,
     ConnectionLost,
     GaveWay,
+    HeadImplausible,
     MachineExhausted,
     PairRefused,
     PeerError,
@@ -64,7 +65,7 @@ from manager.progress import PeerProgress, PeerState, SeenHead
 from manager.score import Score
 from manager.work import Doubt
 from manager.writer import NO_ROOM
-from merkledb import MerkleDBError
+from merkledb import MAX_FOREIGN_REVISION, MerkleDBError
 from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
@@ -311,6 +312,10 @@ class PeerSession:
 
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
+        if self._sync.trusts_heads and head.revision > MAX_FOREIGN_REVISION:
+            # Followed, it would make every honest head an older one.
+            self.drop(HeadImplausible(head.revision, MAX_FOREIGN_REVISION))
+            return
         self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
         if (head.root, head.revision) != self._denied:
             # Should it come back to that root, it may have it then.

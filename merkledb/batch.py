@@ -3,6 +3,8 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from merkledb.content import require_bytes
+
 if TYPE_CHECKING:
     from merkledb.database import Database
 
@@ -20,9 +22,12 @@ class Batch:
         self.root: bytes | None = None
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
+        require_bytes("a key", key)
+        require_bytes("a value", value)
         self._changes[key] = value
 
     def __delitem__(self, key: bytes) -> None:
+        require_bytes("a key", key)
         self._changes[key] = None
 
     def __enter__(self) -> Self:

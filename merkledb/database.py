@@ -20,7 +20,7 @@ from merkledb.change_prover import Difference, Differences, prove_changes
 from merkledb.change_verifier import VerifiedChanges, verify_changes
 from merkledb.changes import sorted_changes
 from merkledb.check import check
-from merkledb.content import Content
+from merkledb.content import Content, require_bytes
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.kernel import kernel_name
 from merkledb.proof import ChangeProof, RangeProof
@@ -31,6 +31,7 @@ from merkledb.revisions import (
     is_at_rest,
     read_revision,
     read_tip,
+    require_foreign_number,
 )
 from merkledb.rows import StoredRows
 from merkledb.scheme import Scheme
@@ -126,7 +127,7 @@ class Database(Content):
         except lmdb.Error as error:
             raise self._store.translate(error) from error
         finally:
-            transaction.abort()
+            self._store.end(transaction)
         with self.snapshot() as snapshot:
             return snapshot.get(key)
 
@@ -145,6 +146,7 @@ class Database(Content):
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent."""
+        require_bytes("a key", key)
         store = self._store
         with store.read() as transaction:
             if is_at_rest(store, transaction):
@@ -225,7 +227,9 @@ class Database(Content):
 
     def _differences(self, snapshot: Snapshot, differences: Iterator[Difference]) -> Iterator[Difference]:
         with snapshot, self._store.translated():
-            yield from differences
+            for difference in differences:
+                yield difference
+                self._store.require_own()
 
     def prove_changes(
         self,
@@ -310,6 +314,8 @@ class Database(Content):
             KeyTooLong, ValueTooLong: And nothing is changed.
             TypeError: A key or value is not bytes.
             SyncUnfinished: A sync is under way: finish it, or roll it back.
+            RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
+            ImplausibleTime: The clock tells a time that no calendar has; and nothing is changed.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
@@ -399,8 +405,9 @@ class Database(Content):
         Args:
             verified: What a verification returned, once or several times, applied in order.
             progress: The manager's own state, kept in the same transaction; None forgets it.
-            revision: The number of the revision that this makes, if it makes one; where it is not above the
-                head's, or None, the number behind the head's is taken.
+            revision: The number of the revision that this makes, if it makes one, at most
+                MAX_FOREIGN_REVISION; where it is not above the head's, or None, the number behind the head's
+                is taken.
 
         Returns:
             The new root of what the tables hold.
@@ -408,9 +415,12 @@ class Database(Content):
         Raises:
             StaleChanges: The content of a range is not what changes were verified against; verify again.
             SchemeMismatch: A range was verified under another scheme.
+            RevisionTooHigh: No honest store has the number ``revision``; and nothing is changed.
+            ImplausibleTime: As of ``commit``.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
+        require_foreign_number(revision)
         ranges = verified if isinstance(verified, Sequence) else [verified]
         for each in ranges:
             if type(each) is not VerifiedRange and type(each) is not VerifiedChanges:
@@ -474,6 +484,7 @@ class Database(Content):
         if progress is None:
             transaction.delete(_PROGRESS, db=self._store.sync)
             return
+        require_bytes("the progress", progress)
         if len(progress) > MAX_PROGRESS_BYTES:
             raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
         transaction.put(_PROGRESS, progress, db=self._store.sync)

@@ -11,12 +11,16 @@
     │   ├── TooManyReaders        all places for snapshots are taken
     │   ├── UnknownRoot           a root that the database never had
     │   ├── HistoryGone           a root that it had, and does not retain any more
+    │   ├── RevisionTooHigh       a revision number above the highest that is possible, or is taken over
+    │   ├── ImplausibleTime       a clock tells a time that no calendar has
     │   ├── StaleView             another commit came before this view's
     │   ├── StaleChanges          the content that changes were verified against is another now
     │   ├── SyncUnfinished        a local commit in the middle of a sync
     │   ├── NoCompleteRoot        a read before the first sync has come to its end
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   ├── DatabaseClosed        any use after close()
+    │   ├── DatabaseOutgrown      the store is larger than what this process reserved for it
+    │   ├── ForkedDatabase        any use in a process that was forked off after it was opened
     │   └── KernelMissing         a kernel is asked for that cannot be had
     ├── OpenError                 a path that cannot be opened as asked
     │   ├── NotADatabase          nothing is there, or something else is
@@ -25,6 +29,7 @@
     │   ├── SchemeMismatch        it has another hasher or branch factor
     │   └── DatabaseInUse         another process, or this one, writes to it
     ├── InvalidProof              a peer's proof does not hold; ``reason`` says why
+    ├── StoreFailed               LMDB fails in a way that says nothing of what is on disk
     ├── DatabaseFull              disk, quota, or map is exhausted; the last commit stands
     └── CorruptDatabase           what is on disk contradicts itself
 
@@ -32,10 +37,27 @@ Every class carries its facts as fields and a sentence that says what to do next
 never reaches a user: ``store`` translates it, ``from`` its cause.
 """
 
+import copyreg
 from enum import StrEnum
+from typing import Any
 
 
-class MerkleDBError(Exception):
+class PicklableError(Exception):
+    """An error that survives pickling, as it must to leave a process of a pool.
+
+    Python would call its class with the finished sentence, where most classes take facts.  The cause, which
+    may be any object at all, becomes its text.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how the error is made again: its class, its arguments, its fields, and the cause's text."""
+        state = dict(self.__dict__)
+        if self.__cause__ is not None:
+            state["__cause__"] = Exception(f"{type(self.__cause__).__name__}: {self.__cause__}")
+        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
+
+
+class MerkleDBError(PicklableError):
     """The root of every error that this package raises on purpose."""
 
 
@@ -112,6 +134,29 @@ class HistoryGone(CallerError):
         self.root = root
 
 
+class RevisionTooHigh(CallerError):
+    """A revision number is above the highest that a store makes, or takes over from somewhere else."""
+
+    def __init__(self, number: int, limit: int) -> None:
+        super().__init__(
+            f"revision {number} is above {limit}, which no honest count of commits reaches: "
+            "name its real number or none, or load or sync the content into a new store"
+        )
+        self.number = number
+        self.limit = limit
+
+
+class ImplausibleTime(CallerError):
+    """The clock of a database tells a time that no calendar has."""
+
+    def __init__(self, time: object) -> None:
+        super().__init__(
+            f"the clock says {time!r:.40}, which is no number of seconds from 1970 to the year 9999: "
+            "set the machine's clock, or open the store with a clock that tells seconds"
+        )
+        self.time = time
+
+
 class StaleView(CallerError):
     """A view cannot be committed, for another commit came first."""
 
@@ -158,6 +203,26 @@ class DatabaseClosed(CallerError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is closed: open it again")
+
+
+class DatabaseOutgrown(CallerError):
+    """Another process made the store larger than the address space that this one reserved for it.
+
+    It is taken over at the next use for which nothing stands in the way.
+    """
+
+    def __init__(self, path: str, advice: str) -> None:
+        super().__init__(f"{path} has grown above what this process reserved for it: {advice}")
+
+
+class ForkedDatabase(CallerError):
+    """The process was forked off after the database was opened, which belongs to the parent."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was opened before this process was forked off, and belongs to its parent: "
+            "start processes with spawn, or open the store after the fork"
+        )
 
 
 class KernelMissing(CallerError):
@@ -261,6 +326,15 @@ class InvalidProof(MerkleDBError):
         super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
         self.reason = reason
         self.detail = detail
+
+
+class StoreFailed(MerkleDBError):
+    """LMDB failed in a way that is not expected, and that says nothing of what is on disk."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(
+            f"LMDB failed with {path} ({cause}): nothing of this change was kept; open it again and repeat it"
+        )
 
 
 class DatabaseFull(MerkleDBError):

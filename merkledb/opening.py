@@ -8,7 +8,14 @@ from pathlib import Path
 from merkledb.database import Database
 from merkledb.errors import CorruptDatabase, SchemeMismatch
 from merkledb.kernel import kernel_name
-from merkledb.revisions import Retention, first_rows, put_retention, read_retention
+from merkledb.revisions import (
+    MAX_HISTORY,
+    Retention,
+    first_rows,
+    put_retention,
+    read_retention,
+    require_time,
+)
 from merkledb.scheme import Scheme
 from merkledb.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
 
@@ -31,8 +38,10 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         scheme: The scheme it must have; None accepts the one it has, and makes a new one with Scheme().
         history: How many revisions are retained, the head included, at least 1; the store remembers it.  None
             leaves it as it is; a new store retains 256.
-        history_seconds: Up to which age revisions are retained at most, the head always; the store remembers
-            it.  None leaves it as it is; a new store retains them whatever their age.
+        history_seconds: Up to which age revisions are retained; the store remembers it.  The newest 8 stay
+            whatever their age, as far as ``history`` allows, and what is too old goes when two commits in a
+            row find it so: the clock may be wrong.  None leaves it as it is; a new store retains revisions
+            whatever their age.
         readonly: Open for reading only.
         create: Make the database when there is none; otherwise that is an error.
         map_bytes: The most that the file may ever grow to.  Address space, not disk: the file grows with
@@ -41,6 +50,7 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
 
     Raises:
         ValueError: A retention that is none.
+        ImplausibleTime: The clock tells a time that no calendar has.
         NotADatabase: Nothing is there and it may not be made, or something else is there.
         SchemeMismatch: It has another scheme.
         FormatTooNew, FormatTooOld: Another release made it.
@@ -48,10 +58,12 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         DatabaseFull: There is no room for its first pages.
         KernelMissing: The environment wants a kernel that cannot be had.
     """
-    if (history is not None and history < 1) or (history_seconds is not None and not history_seconds >= 0):
-        raise ValueError("a history holds at least 1 revision, and no less than 0 seconds")
+    if history is not None and not 1 <= history <= MAX_HISTORY:
+        raise ValueError(f"a history holds 1 to {MAX_HISTORY} revisions, not {history}")
+    if history_seconds is not None and not history_seconds >= 0:
+        raise ValueError(f"a history holds no less than 0 seconds, not {history_seconds}")
     kernel_name()
-    rows = first_rows(Retention(), clock())
+    rows = first_rows(Retention(), require_time(clock()))
     rows[b"meta"] |= _first_meta(scheme or Scheme())
     store = Store(Path(path), rows, readonly=readonly, create=create, map_bytes=map_bytes)
     try:

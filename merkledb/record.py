@@ -16,6 +16,7 @@ record.
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from merkledb.errors import PicklableError
 from merkledb.paths import uvarint
 from merkledb.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
 from merkledb.weights import HEAVY, MAX_WEIGHT
@@ -26,7 +27,7 @@ TOKENS: Final = [bytes([token]) for token in range(256)]
 _WEIGHTS: Final = bytes([*range(1, MAX_WEIGHT + 1), HEAVY])
 
 
-class Unreadable(ValueError):
+class Unreadable(PicklableError, ValueError):
     """The row of one of several branches is no record.
 
     Args:

@@ -19,13 +19,29 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
-from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
+from merkledb.content import require_bytes
+from merkledb.errors import CorruptDatabase, HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.place import Place, parse_place
 from merkledb.scheme import EMPTY_ROOT, ID_BYTES
 from merkledb.store import Store, Transaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
 SEQUENCE_BYTES: Final = 7
+# The highest number of a revision, in a store and on the wire: every language has integers that hold it.
+MAX_REVISION: Final = 2**63 - 1
+# The highest number that is taken over from somewhere else: a peer, a file, an argument.  A thousand commits
+# a second need 8,900 years to get there, so no honest store has a higher one.  Whoever believes a liar's
+# highest number can still make 2^63 - 2^48 commits of his own.
+MAX_FOREIGN_REVISION: Final = 2**48
+# The last second of the year 9999: calendars in programs end there, and milliseconds lie far behind it.
+MAX_TIME: Final = 253_402_300_799
+# More than a sequence number can count to cannot be retained.
+MAX_HISTORY: Final = 2 ** (8 * SEQUENCE_BYTES) - 1
+# So many newest revisions stay, however old the clock says they are: it may have jumped ahead.
+MIN_RETAINED_REVISIONS: Final = 8
+# A commit looks at the age of so many revisions at most.  Usually it is one or two; more when the age was
+# changed, or where a run of revisions is stamped with times that have not come yet.
+_MAX_AGED_REVISIONS: Final = 4096
 TIP: Final = b"tip"
 DEFAULT_HISTORY: Final = 256
 # How many pruned revisions are still known by their roots, at about a hundred bytes each.
@@ -40,8 +56,6 @@ _WRITTEN_LOCALLY: Final = 1
 _UNFINISHED: Final = 2
 # Seven bytes hold no larger sequence number, and history needs one more for a sync under way.
 _MAX_SEQUENCE: Final = (1 << 8 * SEQUENCE_BYTES) - 2
-# Whoever counts up from zero, or from what others counted, stays below; a larger number is damage.
-_MAX_NUMBER: Final = 1 << 63
 # No table has as many rows, and Python's ``len`` can say it.
 _MAX_PAIRS: Final = 1 << 62
 
@@ -60,6 +74,35 @@ class Revision(NamedTuple):
     root: bytes = EMPTY_ROOT
     time: float = 0.0
     keys: int = 0
+
+
+def require_foreign_number(number: int | None) -> None:
+    """Raise unless a revision number from somewhere else may be taken over; None is no number.
+
+    Raises:
+        RevisionTooHigh: It is above MAX_FOREIGN_REVISION.
+        TypeError: It is no integer.
+        ValueError: It is negative.
+    """
+    if number is None:
+        return
+    if type(number) is not int:
+        raise TypeError(f"the number of a revision is an int, not {type(number).__name__}")
+    if number < 0:
+        raise ValueError(f"the number of a revision is at least 0, not {number}")
+    if number > MAX_FOREIGN_REVISION:
+        raise RevisionTooHigh(number, MAX_FOREIGN_REVISION)
+
+
+def require_time(time: object) -> float:
+    """Return what a clock says.
+
+    Raises:
+        ImplausibleTime: It is no number of seconds since 1970, or lies behind the year 9999.
+    """
+    if not isinstance(time, int | float) or not 0 <= time <= MAX_TIME:
+        raise ImplausibleTime(time)
+    return time
 
 
 class Tip(NamedTuple):
@@ -146,7 +189,7 @@ class Retention(NamedTuple):
 
     Attributes:
         revisions: How many, the head included; at least 1.
-        seconds: Up to which age; the head stays however old it is.
+        seconds: Up to which age; the newest MIN_RETAINED_REVISIONS stay however old they are.
     """
 
     revisions: int = DEFAULT_HISTORY
@@ -213,8 +256,8 @@ def read_revision(store: Store, transaction: Transaction, sequence: int) -> tupl
     if len(row) < _REVISION.size:
         raise _damaged(store, f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
-    if number > _MAX_NUMBER or keys > _MAX_PAIRS or not math.isfinite(time):
-        said = f"number {number}, time {time}, {keys} pairs"
+    if number > MAX_REVISION or keys > _MAX_PAIRS:
+        said = f"number {number}, {keys} pairs"
         raise _damaged(store, f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_place(row[_REVISION.size :])
@@ -233,6 +276,7 @@ def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes)
         HistoryGone: It is retained no more.
         CorruptDatabase: The row of the root names a revision that has another root.
     """
+    require_bytes("a root", root)
     row = transaction.get(root, db=store.revisions) if len(root) == ID_BYTES else None
     if row is None or not tip.has_head:
         raise UnknownRoot(root)
@@ -263,15 +307,32 @@ def drop_revisions(
         now: The time.
     """
     oldest = max(tip.oldest, least, tip.newest - retention.revisions + 1)
-    while oldest < tip.newest and _is_too_old(store, transaction, oldest, now - retention.seconds):
-        oldest += 1
+    if retention.seconds < math.inf:
+        oldest = _oldest_by_age(store, transaction, oldest, tip.newest, retention.seconds, now)
     for dropped in range(tip.oldest, oldest):
         _forget(store, transaction, dropped - REMEMBERED_REVISIONS)
     return tip._replace(oldest=oldest)
 
 
-def _is_too_old(store: Store, transaction: Transaction, sequence: int, since: float) -> bool:
-    return since > -math.inf and read_revision(store, transaction, sequence)[0].time < since
+def _oldest_by_age(
+    store: Store, transaction: Transaction, oldest: int, newest: int, seconds: float, now: float
+) -> int:
+    """Return the oldest sequence number that is not too old, from ``oldest`` on.
+
+    No clock is trusted alone.  What is too old has to be so by two revisions in a row, so that a clock which
+    jumps ahead and is set right again takes nothing away.  A revision from the future says nothing of its
+    age: it goes with one behind it that is too old.
+    """
+    before = read_revision(store, transaction, newest - 1)[0].time
+    since = min(now, before) - seconds
+    kept = oldest
+    for sequence in range(oldest, min(newest - MIN_RETAINED_REVISIONS + 1, oldest + _MAX_AGED_REVISIONS)):
+        time = read_revision(store, transaction, sequence)[0].time
+        if time < since:
+            kept = sequence + 1
+        elif time <= now:
+            break
+    return kept
 
 
 def _forget(store: Store, transaction: Transaction, sequence: int) -> None:

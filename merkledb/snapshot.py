@@ -55,10 +55,11 @@ class Snapshot(State):
         super().__init__(store)
         self.scheme = scheme
         self._transaction = transaction or store.begin()
+        self._is_to_end = transaction is None
         try:
             self._open(root)
         except BaseException:
-            self._transaction.abort()
+            self.close()
             raise
 
     def _open(self, root: bytes | None) -> None:
@@ -101,7 +102,7 @@ class Snapshot(State):
             yield views
         finally:
             if views is not None:
-                views.abort()
+                self._store.end(views)
 
     @contextmanager
     def _provable_rows(self) -> Iterator[Rows]:
@@ -126,8 +127,10 @@ class Snapshot(State):
         return self._past is None
 
     def close(self) -> None:
-        """End the read transaction; the snapshot cannot be used afterwards."""
-        self._transaction.abort()
+        """End the read transaction, if it has one of its own; the snapshot cannot be used afterwards."""
+        if self._is_to_end:
+            self._is_to_end = False
+            self._store.end(self._transaction)
 
     def __len__(self) -> int:
         with self._store.translated():

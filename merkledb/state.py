@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from merkledb.content import Content
+from merkledb.content import Content, require_bytes
 from merkledb.errors import InvalidRange
 from merkledb.proof import RangeProof
 from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
@@ -75,6 +75,7 @@ class State(Content):
                 if end is not None and key > end:
                     return
                 yield key, value
+                self._store.require_own()
 
     def _descending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
@@ -83,12 +84,14 @@ class State(Content):
                 if start is not None and key < start:
                     return
                 yield key, value
+                self._store.require_own()
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent.
 
         A range proof with start == end.
         """
+        require_bytes("a key", key)
         with self._store.translated():
             return prove_key(self.trie(), self._rows(), key)
 
@@ -123,7 +126,11 @@ class State(Content):
 
 
 def require_range(start: bytes | None, end: bytes | None) -> None:
-    """Raise InvalidRange when ``start`` lies behind ``end``."""
+    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
+    if start is not None:
+        require_bytes("a start", start)
+    if end is not None:
+        require_bytes("an end", end)
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)
 

@@ -20,35 +20,31 @@ more 0x00 before it.  Row keys sort as the keys do.
 """
 
 import contextlib
-import errno
 import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 import lmdb
 
 from merkledb.digests import Digests
+from merkledb.environment import LMDB_VERSION as LMDB_VERSION  # noqa: PLC0414 - for those who use a store.
+from merkledb.environment import Cursor as Cursor  # noqa: PLC0414
+from merkledb.environment import Environment
+from merkledb.environment import Transaction as Transaction  # noqa: PLC0414
 from merkledb.errors import (
     CorruptDatabase,
-    DatabaseClosed,
-    DatabaseFull,
-    DatabaseInUse,
     FormatTooNew,
     FormatTooOld,
     MerkleDBError,
     NotADatabase,
-    ReadonlyDatabase,
-    TooManyReaders,
 )
-from merkledb.folder import CUT_SHORT, prepare_folder, sync_folder
+from merkledb.folder import CUT_SHORT, prepare_folder
 
 FORMAT: Final = 3
-# LMDB's major version and with it the file format: 0 is the 0.9 series.
-LMDB_VERSION: Final = 0
 # Address space, not disk and not memory: the file grows as it fills.  One tebibyte is far above any store
 # that one machine syncs, and far below the 128 tebibytes that a process has.
 DEFAULT_MAP_BYTES: Final = 1 << 40
@@ -58,10 +54,6 @@ MAX_ROW_KEY_BYTES: Final = 511
 # overfills no page.
 _FIRST_PASS: Final = (1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1)
 _SECOND_PASS: Final = tuple(1 - taken for taken in _FIRST_PASS)
-# Every worker thread of a server and every iterator in flight takes a reader's slot.
-_MAX_READERS: Final = 1024
-_MAX_TABLES: Final = 16
-_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES: Final = (
     b"values",
     b"branches",
@@ -75,15 +67,6 @@ _TABLES: Final = (
 _LENGTH_CHECKS: Final = 1000
 # Often enough that a killed reader costs little, seldom enough to cost nothing.
 _WRITES_BETWEEN_READER_CHECKS: Final = 32
-# Where a process may not reserve the whole map, this is the least that is tried.
-_MIN_MAP_BYTES: Final = 64 << 20
-
-if TYPE_CHECKING:
-    Transaction = lmdb.Transaction[bytes]
-    Cursor = lmdb.Cursor[bytes]
-else:  # LMDB's types are generic for a type checker only.
-    Transaction = lmdb.Transaction
-    Cursor = lmdb.Cursor
 Table = Any  # lmdb's handle of a table; its type has no public name.
 
 
@@ -155,34 +138,43 @@ class Store:
         self.path = path
         self.readonly = readonly
         self._writing = threading.Lock()
-        self._closed = False
         self._writes = 0
         self.digests = Digests()
         with contextlib.ExitStack() as undo:
-            self._lock_file = prepare_folder(path, readonly=readonly, create=create)
-            if self._lock_file is not None:
-                undo.callback(os.close, self._lock_file)
-            with self.translated():
-                self._environment = _open_in_any_room(path, readonly=readonly, map_bytes=map_bytes)
-            undo.callback(self._environment.close)
-            self._page_bytes = self._environment.stat()["psize"]
-            self._require_whole_file()
-            self._forget_dead_readers()
-            tables = self._open_tables(first_rows)
-            self.values, self.branches, self.value_history, self.branch_history = tables[:4]
-            self.revisions, self.meta, self.sync = tables[4:]
+            lock_file = prepare_folder(path, readonly=readonly, create=create)
+            if lock_file is not None:
+                undo.callback(os.close, lock_file)
+            self.environment = Environment(path, readonly=readonly, map_bytes=map_bytes, lock_file=lock_file)
             undo.pop_all()
+            undo.callback(self.environment.close)
+            self.begin, self.end = self.environment.begin, self.environment.end
+            self._page_bytes = self.environment.lmdb.stat()["psize"]
+            self._require_whole_file()
+            # Each reader that was killed leaves its place to the next one that opens the store.
+            with self.translated():
+                self.environment.forget_dead_readers()
+            self._keep_tables(self._open_tables(first_rows))
+            self.environment.renewed = self._renew_tables
+            undo.pop_all()
+
+    def _keep_tables(self, tables: list[Table]) -> None:
+        self.values, self.branches, self.value_history, self.branch_history = tables[:4]
+        self.revisions, self.meta, self.sync = tables[4:]
+
+    def _renew_tables(self) -> None:
+        """Open the tables in an environment that was opened anew."""
+        self._keep_tables([self._open_existing(name) for name in _TABLES])
 
     def _open_tables(self, first_rows: Mapping[bytes, Mapping[bytes, bytes]]) -> list[Table]:
         """Return the tables in the order of ``_TABLES``, made in one transaction when the store is new."""
         with self.translated():
-            if self._environment.stat()["entries"]:
+            if self.environment.lmdb.stat()["entries"]:
                 self._require_known_format()
                 return [self._open_existing(name) for name in _TABLES]
             if self.readonly:
                 raise NotADatabase(str(self.path), CUT_SHORT)
-            with self._environment.begin(write=True) as transaction:
-                tables = [self._environment.open_db(name, transaction) for name in _TABLES]
+            with self.environment.lmdb.begin(write=True) as transaction:
+                tables = [self.environment.lmdb.open_db(name, transaction) for name in _TABLES]
                 for table, rows in first_rows.items():
                     for key, value in rows.items():
                         transaction.put(key, value, db=tables[_TABLES.index(table)])
@@ -203,7 +195,7 @@ class Store:
 
     def _open_existing(self, name: bytes) -> Table:
         try:
-            return self._environment.open_db(name, create=False)
+            return self.environment.lmdb.open_db(name, create=False)
         except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
             foreign = "is an LMDB environment that merkledb did not make: name another path"
             raise NotADatabase(str(self.path), foreign) from error
@@ -225,7 +217,7 @@ class Store:
 
     def _missing_pages(self) -> int:
         """Return how many pages the file lacks at its end."""
-        pages = self._environment.info()["last_pgno"] + 1
+        pages = self.environment.lmdb.info()["last_pgno"] + 1
         return pages - (self.path / "data.mdb").stat().st_size // self._page_bytes
 
     def _lengthen(self) -> None:
@@ -245,15 +237,13 @@ class Store:
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
-        if not self._closed:
-            self._closed = True
-            self._environment.close()
-            if self._lock_file is not None:
-                os.close(self._lock_file)
+        self.environment.close()
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
         """Turn LMDB's errors within into this package's."""
+        if self.environment.is_forked:
+            self.environment.require_usable()
         try:
             yield
         except lmdb.Error as error:
@@ -261,42 +251,12 @@ class Store:
 
     def translate(self, error: lmdb.Error) -> MerkleDBError:
         """Return this package's error for one of LMDB's."""
-        path, code = str(self.path), getattr(error, "code", 0)
-        if self._closed or "closed/deleted/dropped" in str(error):
-            return DatabaseClosed(path)
-        if isinstance(error, lmdb.MapFullError):
-            return DatabaseFull(path, "the map is used up: open it with a larger map_bytes")
-        if isinstance(error, lmdb.DiskError) or code in _FULL_ERRNOS:
-            return DatabaseFull(path, str(error))
-        if code == errno.EIO:
-            # LMDB's word for a write that the system carried out in part, as it does on a disk that fills up.
-            return DatabaseFull(path, "the disk did not take all that was written: it is full, or failing")
-        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
-            return NotADatabase(path, "holds a file that is no LMDB 0.9 database")
-        if isinstance(error, lmdb.ReadersFullError):
-            return TooManyReaders(path, _MAX_READERS)
-        if code == errno.ENOMEM:
-            return NotADatabase(path, "cannot be opened: this process may not reserve address space for it")
-        if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            return NotADatabase(path, f"cannot be opened ({os.strerror(code)}): get access to its files")
-        if "already open in this process" in str(error):
-            return DatabaseInUse(path, same_process=True)
-        return CorruptDatabase(path, str(error))
+        return self.environment.translate(error)
 
-    def begin(self, *, write: bool = False) -> Transaction:
-        """Begin a transaction; the caller commits or aborts it.
-
-        Raises:
-            ReadonlyDatabase, DatabaseClosed, DatabaseFull
-        """
-        if self._closed:
-            raise DatabaseClosed(str(self.path))
-        if write and self.readonly:
-            raise ReadonlyDatabase(str(self.path))
-        try:  # Not ``translated``, which would cost as much as the whole rest of a read of one key.
-            return self._environment.begin(write=write)
-        except lmdb.Error as error:
-            raise self.translate(error) from error
+    def require_own(self) -> None:
+        """Raise ForkedDatabase in a process that was forked off; an iterator may live on in one."""
+        if self.environment.is_forked:
+            self.environment.require_usable()
 
     def begin_views(self, transaction: Transaction) -> Transaction | None:
         """Begin a second read transaction of the same moment, which copies no value before it is wanted.
@@ -310,14 +270,7 @@ class Store:
         tables = (self.values, self.value_history)
         if not any(transaction.stat(table)["overflow_pages"] for table in tables):
             return None
-        try:
-            views = self._environment.begin(buffers=True)
-        except lmdb.ReadersFullError:
-            return None
-        if views.id() != transaction.id():
-            views.abort()
-            return None
-        return cast("Transaction", views)
+        return self.environment.begin_views(transaction)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -327,32 +280,31 @@ class Store:
             try:
                 yield transaction
             finally:
-                transaction.abort()
+                self.end(transaction)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
         """Give the one write transaction; commit it, durably, at the end, or undo it on any exception."""
+        # Before the lock: of a thread that the fork left behind, nobody would ever release it.
+        self.environment.require_usable()
         with self._writing:
             transaction = self.begin(write=True)
             with self.translated():
                 try:
                     yield transaction
                     transaction.commit()
-                except BaseException:
-                    transaction.abort()
-                    raise
-            # The commit stands, so nothing that fails from here on may say otherwise.
-            with contextlib.suppress(MerkleDBError, lmdb.Error, OSError):
-                self._lengthen()
-                self._writes += 1
-                if self._writes % _WRITES_BETWEEN_READER_CHECKS == 0:
-                    self._forget_dead_readers()
+                    # The commit stands, so nothing that fails from here on may say otherwise.
+                    with contextlib.suppress(MerkleDBError, lmdb.Error, OSError):
+                        self._tidy()
+                finally:
+                    self.end(transaction)
 
-    def _forget_dead_readers(self) -> None:
-        """Free the places of readers that were killed, which keep old pages from being used again."""
-        if not self.readonly:
-            with self.translated():
-                self._environment.reader_check()
+    def _tidy(self) -> None:
+        """Do after a commit what keeps the file whole, and old pages of use."""
+        self._lengthen()
+        self._writes += 1
+        if self._writes % _WRITES_BETWEEN_READER_CHECKS == 0:
+            self.environment.forget_dead_readers()
 
     def entries(self, transaction: Transaction, table: Table) -> int:
         """Return how many rows ``table`` has."""
@@ -389,31 +341,3 @@ def delete_rows(transaction: Transaction, table: Table, keys: Iterable[bytes]) -
     """Delete the rows of ``keys``, where they exist."""
     for key in keys:
         transaction.delete(row_key(key), db=table)
-
-
-def _open_in_any_room(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
-    """Open the environment with as much of ``map_bytes`` as this process may reserve."""
-    while True:
-        try:
-            return _open_environment(path, readonly=readonly, map_bytes=map_bytes)
-        except lmdb.Error as error:
-            if getattr(error, "code", 0) != errno.ENOMEM or map_bytes <= _MIN_MAP_BYTES:
-                raise
-            map_bytes = max(map_bytes // 4, _MIN_MAP_BYTES)
-
-
-def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Environment:
-    new = not (path / "data.mdb").exists()
-    environment = lmdb.open(
-        # As bytes, for a path need not be UTF-8.
-        os.fsencode(path),
-        map_size=map_bytes,
-        readonly=readonly,
-        create=not readonly,
-        max_dbs=_MAX_TABLES,
-        max_readers=_MAX_READERS,
-        lib_version=LMDB_VERSION,
-    )
-    if new:
-        sync_folder(path)
-    return environment

@@ -15,11 +15,12 @@ from typing import Final, Self
 
 from merkledb.change_verifier import VerifiedChanges
 from merkledb.changes import Changes, sorted_changes
-from merkledb.errors import SyncUnfinished
+from merkledb.errors import RevisionTooHigh, SyncUnfinished
 from merkledb.history import HistoryWriter, prune_history, value_rows
 from merkledb.past_branch import place_of
 from merkledb.place import Place
 from merkledb.revisions import (
+    MAX_REVISION,
     Revision,
     Tip,
     drop_revisions,
@@ -28,6 +29,7 @@ from merkledb.revisions import (
     read_retention,
     read_revision,
     read_tip,
+    require_time,
 )
 from merkledb.scheme import Scheme
 from merkledb.store import Store, Transaction
@@ -176,10 +178,13 @@ class Write:
             history: Where the history went; None when nothing before this revision can be read.
             written_locally: Whether a local commit made it.
         """
-        store, transaction, now = self._store, self.transaction, self._clock()
+        store, transaction, now = self._store, self.transaction, require_time(self._clock())
         head, _ = read_revision(store, transaction, self.tip.newest)
         newest = self.tip.newest + 1
-        revision = Revision(max(number, head.number + 1), root, now, store.entries(transaction, store.values))
+        number = max(number, head.number + 1)
+        if number > MAX_REVISION:
+            raise RevisionTooHigh(number, MAX_REVISION)
+        revision = Revision(number, root, now, store.entries(transaction, store.values))
         put_revision(store, transaction, newest, revision, self._top())
         tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
         least = newest if history is None else self.tip.oldest

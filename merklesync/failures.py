@@ -28,7 +28,7 @@ from typing import IO, Any, Final
 import click
 
 from manager import PeerUnreachable, SyncError, VerificationFailed
-from merkledb import CorruptDatabase, InvalidProof, InvalidRange, MerkleDBError
+from merkledb import CorruptDatabase, InvalidProof, InvalidRange, MerkleDBError, PicklableError
 from merklesync.keys import shorten
 from merklesync.records import BadRecord
 from merklesync.tree_writer import TreeError
@@ -61,7 +61,7 @@ Exit codes:
 With --json, a command that fails prints {"error": ..., "exit_code": ...}."""
 
 
-class Failure(click.ClickException):
+class Failure(PicklableError, click.ClickException):
     """The end of a command that could not be done.
 
     Args:

@@ -37,7 +37,8 @@ def log(store: Path, *, limit: int | None, as_json: bool) -> None:
     Each can be read, proved and exported with --at, and is served to whoever asks for its root. A replica
     takes over the numbers of its source, so there some may be missing.
 
-    JSON: store, revisions: a list of revision (the number), root, time (seconds since 1970), keys.
+    JSON: store, revisions: a list of revision (the number), root, time (seconds since 1970; null where it is
+    no time), keys.
     """
     with open_for_reading(store) as database:
         revisions = database.revisions()
@@ -55,13 +56,22 @@ def _document(revision: Revision) -> dict[str, Any]:
     return {
         "revision": revision.number,
         "root": revision.root.hex(),
-        "time": revision.time,
+        "time": None if _moment(revision) is None else revision.time,
         "keys": revision.keys,
     }
 
 
+def _moment(revision: Revision) -> datetime | None:
+    """Return when a revision was made; None where what the store has is no time, which JSON could not say."""
+    try:
+        return datetime.fromtimestamp(revision.time, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _time(revision: Revision) -> str:
-    return datetime.fromtimestamp(revision.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = _moment(revision)
+    return "time unknown        " if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _keys(revision: Revision) -> str:

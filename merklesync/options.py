@@ -238,7 +238,7 @@ retention_options: Final = _packing(
         "--history-seconds",
         type=_type(parse_seconds),
         metavar="N",
-        help="Up to which age it retains them at most, the newest always; inf: up to any.",
+        help="Up to which age it retains them, the newest 8 always; inf: up to any.",
     ),
 )
 

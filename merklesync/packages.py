@@ -8,7 +8,7 @@ file.
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGES: Final = ("merkledb", "syncproto", "server", "manager")
 
@@ -30,6 +30,11 @@ class HiddenPackage(ImportError):
                 "or start Python so that its folder does not come first on sys.path"
             )
         super().__init__(sentence, name=name, path=None if found is None else str(found))
+        self._found = found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how the error is made again from its facts, as errors of the other packages are."""
+        return type(self), (self.name, self._found), dict(self.__dict__)
 
 
 def require_own_packages(folder: Path) -> None:

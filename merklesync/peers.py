@@ -17,7 +17,7 @@ import trio
 from manager import Limits
 from manager.errors import reason_of
 from manager.peer import Address
-from merkledb import Scheme
+from merkledb import MAX_FOREIGN_REVISION, Scheme
 from merklesync.failures import ExitCode, Failure
 from merklesync.output import note
 from merklesync.tasks import run_interruptibly
@@ -93,6 +93,11 @@ class MetPeer(NamedTuple):
             return Scheme(self.hello.hasher, self.hello.branch_factor)  # type: ignore[arg-type]  # it raises then
         except ValueError:
             return None
+
+    @property
+    def is_implausible(self) -> bool:
+        """Whether its head has a number that no honest store reaches, so that nobody may follow it."""
+        return self.hello.revision > MAX_FOREIGN_REVISION
 
 
 def met_peers(addresses: tuple[Address, ...], patience_seconds: float = 0.0) -> list[MetPeer]:

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import IO, Any, Final
 
+from merkledb import PicklableError
 from merklesync.keys import HEX_PREFIX, name_bytes, parse_bytes, parse_text, shorten
 from merklesync.sorting import Pair
 
@@ -85,7 +86,7 @@ _HEADERS: Final[dict[tuple[str, ...], tuple[Notation, Notation]]] = {
 }
 
 
-class BadRecord(Exception):
+class BadRecord(PicklableError):
     """A line of a file of pairs is not what it must be.
 
     Attributes:

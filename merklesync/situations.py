@@ -112,7 +112,7 @@ def _target(replica: Replica, met: Sequence[MetPeer]) -> Target | None:
     newer = [
         Target(peer.hello.root, peer.hello.revision)
         for peer in met
-        if peer.hello.root and peer.hello.revision > replica.followed_revision
+        if peer.hello.root and peer.hello.revision > replica.followed_revision and not peer.is_implausible
     ]
     if newer:
         return max(newer, key=lambda target: target.revision or 0)
@@ -164,17 +164,23 @@ def describe_standing(replica: Replica, peer: MetPeer | Silence) -> str:
         if hello.revision > replica.followed_revision and not replica.is_local:
             return f"shows the same root under a higher revision, {hello.revision:,}"
         return "shows the same root"
-    if replica.known.get(hello.revision, hello.root) != hello.root:
-        shown = _shown(hello.revision, hello.root)
-        return f"has diverged: this revision has or had another content here: {shown}"
-    if hello.revision < replica.followed_revision:
-        return f"is behind, or has lost what it had: {_shown(hello.revision, hello.root)}"
-    if hello.revision == replica.followed_revision:
-        return f"is not ahead, and shows another content: {_shown(hello.revision, hello.root)}"
+    return f"{_describe_other(replica, peer, hello.root)}: {_shown(hello.revision, hello.root)}"
+
+
+def _describe_other(replica: Replica, peer: MetPeer, root: bytes) -> str:
+    """Return how a peer stands to a store that does not show its root."""
+    revision = peer.hello.revision
+    if replica.known.get(revision, root) != root:
+        return "has diverged: this revision has or had another content here"
+    if peer.is_implausible:
+        return "announces a revision that no honest store reaches"
+    if revision < replica.followed_revision:
+        return "is behind, or has lost what it had"
+    if revision == replica.followed_revision:
+        return "is not ahead, and shows another content"
     if replica.is_first or replica.head is None or replica.head.root == EMPTY_ROOT:
-        return f"can be copied: {_shown(hello.revision, hello.root)}"
-    way = _WAYS[peer.retains.get(replica.head.root)]
-    return f"is ahead{way}: {_shown(hello.revision, hello.root)}"
+        return "can be copied"
+    return f"is ahead{_WAYS[peer.retains.get(replica.head.root)]}"
 
 
 def _shown(revision: int, root: bytes) -> str:

@@ -142,8 +142,14 @@ def _trusted_target(met: list[MetPeer]) -> Target:
         Failure: None has.
     """
     for peer in met:
-        if peer.hello.root is not None:
+        if peer.hello.root is not None and not peer.is_implausible:
             return Target(peer.hello.root, peer.hello.revision)
+    if any(peer.is_implausible for peer in met):
+        raise Failure(
+            f"{met[0].address} announces revision {met[0].hello.revision}, which no honest store reaches: "
+            "name another peer, or a root that you trust with --root",
+            ExitCode.NOT_VERIFIED,
+        )
     raise Failure(
         f"{met[0].address} has no complete root yet, for its own first sync is unfinished: "
         "try again later, or name another peer"

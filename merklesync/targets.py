@@ -26,6 +26,7 @@ from typing import BinaryIO, Final, NamedTuple
 import trio
 
 from manager.goals import Target
+from merkledb import MAX_FOREIGN_REVISION
 from merklesync.failures import Failure
 from merklesync.formats import STANDARD_STREAM
 from merklesync.keys import shorten
@@ -41,7 +42,6 @@ TAIL_BYTES: Final = 4096
 _MISSING_LOOKS: Final = 8
 UNREADABLE: Final = "the roots cannot be read: {}; the last one is followed until they can be"
 _READ_BYTES: Final = 65_536
-_MAX_REVISION: Final = 2**64 - 1
 
 Aim = Callable[[Target], None]
 Complain = Callable[[str], None]
@@ -58,8 +58,12 @@ def parse_target(line: str) -> Target:
     if not rest:
         return Target(root)
     number = rest[0] if len(rest) == 1 else ""
-    if not (number.isascii() and number.isdecimal()) or int(number) > _MAX_REVISION:
+    if not (number.isascii() and number.isdecimal()):
         raise ValueError(f"{shorten(line)!r} is not a root and the number of its revision")
+    if int(number) > MAX_FOREIGN_REVISION:
+        raise ValueError(
+            f"revision {shorten(number)} is above {MAX_FOREIGN_REVISION}: no honest store has it"
+        )
     return Target(root, int(number))
 
 

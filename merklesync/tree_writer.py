@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
+from merkledb import PicklableError
 from merklesync.keys import name_bytes
 from merklesync.paths import is_there
 from merklesync.sorting import Pair
@@ -31,7 +32,7 @@ Fault = tuple[bytes, str]
 """A key, and why no file can have it as its path."""
 
 
-class TreeError(Exception):
+class TreeError(PicklableError):
     """A folder tree cannot be written; the sentence says why and what to do."""
 
 

@@ -12,8 +12,10 @@ While it serves, a server raises nothing for what a client does: clients get an 
 counters and the observer of failures tell the operator.
 """
 
+from merkledb import PicklableError
 
-class ServerError(Exception):
+
+class ServerError(PicklableError):
     """The root of every error that this package raises on purpose."""
 
 

@@ -234,7 +234,7 @@ def _false_root(liar: Liar, message: Hello | Head) -> Told:
 
 def _false_revision(liar: Liar, message: Hello | Head) -> Told:
     # Whoever believes the highest number there can be has no number left for whatever comes next.
-    highest = 2**40 if liar.is_believed else 2**64 - 1
+    highest = 2**40 if liar.is_believed else 2**63 - 1
     return [_with(message, revision=liar.random.choice([0, 1, 10**6, highest]))]
 
 

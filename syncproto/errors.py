@@ -28,8 +28,26 @@ An ``Error`` *message* is none of these: a peer that answers with a typed refusa
 carries its facts as fields and a sentence that says what to do next.
 """
 
+import copyreg
+from typing import Any
 
-class SyncProtocolError(Exception):
+
+class PicklableError(Exception):
+    """An error that survives pickling, as it must to leave a process of a pool.
+
+    Python would call its class with the finished sentence, where most classes take facts.  The cause, which
+    may be any object at all, becomes its text.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how the error is made again: its class, its arguments, its fields, and the cause's text."""
+        state = dict(self.__dict__)
+        if self.__cause__ is not None:
+            state["__cause__"] = Exception(f"{type(self.__cause__).__name__}: {self.__cause__}")
+        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
+
+
+class SyncProtocolError(PicklableError):
     """The root of every error that this package raises on purpose."""
 
 

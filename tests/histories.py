@@ -65,7 +65,9 @@ BYTES = {
 
 
 @contextlib.contextmanager
-def small_windows(rows: int, size: int = 1 << 20, pruned_rows: int = 4096) -> Iterator[None]:
+def small_windows(
+    rows: int, size: int = 1 << 20, pruned_rows: int = 4096, retained: int = 8
+) -> Iterator[None]:
     """Make a small store need what a large one needs: many windows to read through, many steps to prune."""
     with pytest.MonkeyPatch.context() as patch:
         for names_of, limit in ((ROWS, rows), (BYTES, size)):
@@ -73,6 +75,7 @@ def small_windows(rows: int, size: int = 1 << 20, pruned_rows: int = 4096) -> It
                 for name in names:
                     patch.setattr(module, name, limit)
         patch.setattr(merkledb.history, "_PRUNED_ROWS", pruned_rows)
+        patch.setattr(merkledb.revisions, "MIN_RETAINED_REVISIONS", retained)
         yield
 
 

@@ -66,7 +66,7 @@ def _text(max_bytes: int, min_size: int = 0) -> st.SearchStrategy[str]:
 counts = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1])
 positive_counts = counts.filter(bool)
 request_ids = positive_counts
-revisions = counts | st.integers(0, 2**64 - 1)
+revisions = counts | st.integers(0, 2**63 - 1)
 numbers_of_keys = counts | st.integers(0, 2**63 - 1)
 roots = st.binary(min_size=32, max_size=32)
 bounds = (

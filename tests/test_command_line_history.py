@@ -1,10 +1,12 @@
 """log, diff, --at, --history: what a store was before, by number, by root, and by the beginning of one."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 import merkledb
+from merkledb.revisions import put_revision, read_revision
 from merklesync.revisions import RevisionNumber, RootBeginning, parse_revision
 from tests.command_line import commit, content, fail, succeed, succeed_json
 
@@ -147,10 +149,12 @@ def test_how_much_history_is_kept_is_the_stores_to_remember(tmp_path: Path) -> N
     assert len(succeed("log", store).splitlines()) == 3
     succeed("put", store, "k", "6", "--history", "5")
     assert len(succeed("log", store).splitlines()) == 4
-    succeed("put", store, "k", "7", "--history-seconds", "0")
-    assert len(succeed("log", store).splitlines()) == 1
-    succeed("put", store, "k", "8", "--history-seconds", "inf")
-    assert len(succeed("log", store).splitlines()) == 2
+    succeed("put", store, "k", "7", "--history-seconds", "0", "--history", "20")
+    for value in range(8, 20):
+        succeed("put", store, "k", str(value))
+    assert len(succeed("log", store).splitlines()) == 8
+    succeed("put", store, "k", "20", "--history-seconds", "inf")
+    assert len(succeed("log", store).splitlines()) == 9
 
 
 def test_a_command_that_is_refused_leaves_the_history_alone(tmp_path: Path) -> None:
@@ -184,3 +188,16 @@ def test_a_revision_has_several_names(text: str, name: RevisionNumber | RootBegi
 def test_what_names_no_revision_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no revision"):
         parse_revision(text)
+
+
+@pytest.mark.parametrize("time", [math.nan, math.inf, -1e300, 1e300, 1.7e12])
+def test_a_stored_time_that_is_none_is_shown_as_such(tmp_path: Path, time: float) -> None:
+    path = tmp_path / "store"
+    succeed("put", path, "k", "v")
+    with merkledb.open(path) as database, database._store.write() as transaction:
+        revision, top = read_revision(database._store, transaction, 1)
+        put_revision(database._store, transaction, 1, revision._replace(time=time), top)
+    assert "time unknown" in succeed("log", path)
+    newest, first = succeed_json("log", path)["revisions"]
+    assert newest["time"] is None
+    assert first["time"] > 0

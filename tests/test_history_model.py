@@ -76,7 +76,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def create(
         self, scheme: Scheme, history: int, seconds: float | None, windows: int, pruned: int, request: Request
     ) -> None:
-        self.windows = small_windows(windows, pruned_rows=pruned)
+        self.windows = small_windows(windows, pruned_rows=pruned, retained=1)
         self.windows.__enter__()
         self.scheme, self.history, self.seconds = scheme, history, seconds
         self.open()
@@ -120,7 +120,8 @@ class HistoryMachine(RuleBasedStateMachine):
         newest = len(self.known) - 1
         self.oldest = newest if is_first_sync else max(self.oldest, newest - self.history + 1)
         while self.seconds is not None and self.oldest < newest:
-            if self.known[self.oldest].time >= self.clock.now - self.seconds:
+            # Two revisions in a row have to find it too old.
+            if self.known[self.oldest].time >= self.known[-2].time - self.seconds:
                 break
             self.oldest += 1
         self.unfinished = False

@@ -1,6 +1,7 @@
 """Any retained root reads and proves, byte by byte, as it did when it was the head."""
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -304,42 +305,109 @@ def test_roots_are_known_to_be_gone_for_a_while_and_then_unknown(
             assert database._store.entries(transaction, database._store.revisions) <= 2 * (2 + 3 + 1)
 
 
-@pytest.mark.parametrize("history", [0, -1])
+@pytest.mark.parametrize("history", [0, -1, 2**56, 10**20])
 def test_a_history_without_the_head_is_refused(tmp_path: Path, history: int) -> None:
     with pytest.raises(ValueError, match="history"):
         merkledb.open(tmp_path / "store", history=history)
 
 
-def test_revisions_older_than_the_age_are_pruned_but_never_the_head(tmp_path: Path) -> None:
+def numbers(database: Database) -> list[int]:
+    return [revision.number for revision in database.revisions()]
+
+
+def commit_many(database: Database, count: int) -> None:
+    for _ in range(count):
+        database.commit({b"key": b"%d" % database.revision})
+
+
+def test_revisions_older_than_the_age_are_pruned_but_never_the_newest_few(tmp_path: Path) -> None:
     clock = Clock()
-    with merkledb.open(tmp_path / "store", history=5, history_seconds=100, clock=clock) as database:
-        for number in range(1, 4):
-            clock.now += 40
-            database.commit({b"key": b"%d" % number})
-        # Made at 0, 40, 80 and 120 seconds: the first is too old.
-        assert [revision.number for revision in database.revisions()] == [3, 2, 1]
-        assert [clock.now - revision.time for revision in database.revisions()] == [0, 40, 80]
+    with merkledb.open(tmp_path / "store", history=20, history_seconds=100, clock=clock) as database:
+        for _ in range(12):
+            clock.now += 10
+            commit_many(database, 1)
+        # Made every ten seconds: the oldest is 100 seconds older than the revision before the newest.
+        assert [clock.now - revision.time for revision in database.revisions()] == list(range(0, 120, 10))
         clock.now += 1000
-        database.commit({b"key": b"late"})
-        assert [revision.number for revision in database.revisions()] == [4]
+        commit_many(database, 1)
+        assert len(database.revisions()) == 12, "one revision alone may be of a clock that jumped"
+        commit_many(database, 1)
+        assert len(database.revisions()) == merkledb.revisions.MIN_RETAINED_REVISIONS
         clock.now += 1000
-        assert database[b"key"] == b"late"
         database.commit({})
-        assert [revision.number for revision in database.revisions()] == [4]
-        for number in range(10):
-            database.commit({b"key": b"%d" % number})
-        assert len(database.revisions()) == 5
+        assert database.revision == 14
+        commit_many(database, 30)
+        assert len(database.revisions()) == 20
+
+
+def test_a_clock_that_jumps_ahead_and_is_set_right_takes_nothing_away(tmp_path: Path) -> None:
+    clock = Clock()
+    with merkledb.open(tmp_path / "store", history_seconds=100, clock=clock) as database:
+        commit_many(database, 20)
+        clock.now += 1e9
+        commit_many(database, 1)
+        clock.now -= 1e9
+        commit_many(database, 5)
+        assert numbers(database) == list(range(26, -1, -1))
+        clock.now += 2e9
+        commit_many(database, 40)
+        assert len(database.revisions()) == 40, "the newest few, and what was made since"
+
+
+def test_a_clock_that_stays_ahead_leaves_the_newest_few(tmp_path: Path) -> None:
+    clock = Clock()
+    with merkledb.open(tmp_path / "store", history_seconds=100, clock=clock) as database:
+        commit_many(database, 20)
+        clock.now += 1e9
+        commit_many(database, 2)
+        assert len(database.revisions()) == merkledb.revisions.MIN_RETAINED_REVISIONS
+
+
+@pytest.mark.parametrize("ahead", [1, 30])
+def test_revisions_stamped_years_ahead_do_not_end_pruning(tmp_path: Path, ahead: int) -> None:
+    clock = Clock()
+    with merkledb.open(tmp_path / "store", history_seconds=100, clock=clock) as database:
+        clock.now += 1e9
+        commit_many(database, ahead)
+        clock.now -= 1e9
+        commit_many(database, 10)
+        clock.now += 200
+        commit_many(database, 10)
+        # The revisions from the future are gone, with those behind them that are too old.
+        assert numbers(database) == list(range(ahead + 20, ahead + 10, -1))
+        assert all(revision.time == clock.now for revision in database.revisions())
 
 
 def test_a_clock_that_goes_back_prunes_nothing_too_early(tmp_path: Path) -> None:
     clock = Clock()
     with merkledb.open(tmp_path / "store", history_seconds=100, clock=clock) as database:
-        database.commit({b"key": b"1"})
+        commit_many(database, 10)
         clock.now -= 10_000
-        database.commit({b"key": b"2"})
+        commit_many(database, 10)
         clock.now += 50
-        database.commit({b"key": b"3"})
-        assert [revision.number for revision in database.revisions()] == [3, 2, 1, 0]
+        commit_many(database, 10)
+        assert numbers(database) == list(range(30, -1, -1))
+
+
+@pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf, -1, 1.7e12, 10**400, None, "now"])
+def test_a_clock_that_tells_no_time_is_refused_and_nothing_is_written(tmp_path: Path, time: object) -> None:
+    clock = Clock()
+    with merkledb.open(tmp_path / "store", clock=clock) as database:
+        commit_many(database, 1)
+        clock.now = time  # type: ignore[assignment]  # what is no time is what is tested
+        with pytest.raises(merkledb.ImplausibleTime):
+            database.commit({b"more": b""})
+        assert numbers(database) == [1, 0]
+        assert b"more" not in database
+        clock.now = merkledb.revisions.MAX_TIME
+        commit_many(database, 1)
+        assert database.revisions()[0].time == merkledb.revisions.MAX_TIME
+        clock.now = 0
+        commit_many(database, 1)
+    clock.now = time  # type: ignore[assignment]
+    with pytest.raises(merkledb.ImplausibleTime):
+        merkledb.open(tmp_path / "new", clock=clock)
+    assert not (tmp_path / "new").exists()
 
 
 def test_pruning_takes_all_rows_away_in_bounded_steps(tmp_path: Path) -> None:

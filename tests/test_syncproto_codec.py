@@ -241,7 +241,7 @@ UNSENDABLE: list[tuple[Message, str]] = [
     (replace(CLIENT_HELLO, root=None, revision=1), "root"),
     (replace(CLIENT_HELLO, root=None, keys=1), "root"),
     (replace(CLIENT_HELLO, revision=-1), "revision"),
-    (replace(CLIENT_HELLO, revision=2**64), "revision"),
+    (replace(CLIENT_HELLO, revision=2**63), "revision"),
     (replace(CLIENT_HELLO, keys=-1), "keys"),
     (replace(CLIENT_HELLO, keys=2**63), "keys"),
     (replace(CLIENT_HELLO, keys=True), "keys"),
