@@ -39,20 +39,20 @@ demo: $(READY)
 	$(BIN)/merklesync demo
 
 test: lint types
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 quick: lint types
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not slow'
 
 test-pure: $(READY)
-	MERKLESYNC_KERNEL=pure $(BIN)/python -m pytest -n $(JOBS) $(KERNEL_TESTS)
+	MERKLESYNC_KERNEL=pure $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(KERNEL_TESTS)
 
 soak: $(READY)
-	MERKLESYNC_TESTS=soak $(BIN)/python -m pytest -n $(JOBS) -o faulthandler_timeout=0
+	MERKLESYNC_TESTS=soak $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -o faulthandler_timeout=0
 
 coverage: $(READY)
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,6 +19,9 @@ from bench.results import Results, grids, markdown, replace_measured, text
 from bench.scale import require_plots
 from bench.workload import KINDS, ROUNDS, Workload, values
 
+# All but a few need what one run of the benchmark printed.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench_scale")]
+
 ROOT = Path(__file__).parent.parent
 PLAN = Plan((100, 300), 300, 1)
 

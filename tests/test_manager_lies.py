@@ -23,6 +23,7 @@ from tests.fake_servers import Answer, Asked, Conversation, FakeServer, Scripted
 from tests.sources import Source, new_source
 from tests.stores import new_database
 from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
+from tests.thoroughness import amount
 
 Tampering = Callable[[ChangeProof], ChangeProof]
 
@@ -379,7 +380,8 @@ BAD_SCRIPTS: list[Answer] = [
 ]
 
 
-@settings(max_examples=40)
+@pytest.mark.slow
+@settings(max_examples=amount(40, soak=2_000))
 @given(
     st.lists(st.sampled_from(BAD_SCRIPTS), max_size=4),
     st.integers(0, 4),
