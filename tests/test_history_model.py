@@ -368,4 +368,4 @@ class HistoryMachine(RuleBasedStateMachine):
 
 
 HistoryMachine.TestCase.settings = settings(max_examples=amount(30, soak=3_000), stateful_step_count=20)
-TestHistory = HistoryMachine.TestCase
+TestHistory = pytest.mark.slow(HistoryMachine.TestCase)

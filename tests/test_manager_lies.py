@@ -229,6 +229,7 @@ async def a_copy_with_untrue_progress(source: Source, copy: Database) -> None:
     source.change(100, random.Random(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [1, 2, 4])
 async def test_no_honest_peer_is_dropped_for_content_that_is_not_at_its_root(
     peers: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
@@ -282,6 +283,7 @@ async def test_a_lie_about_a_short_range_gets_no_honest_peer_dropped_for_what_li
     assert "dropped peer honest" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOUBTFUL)
 async def test_a_liar_gets_no_honest_peer_dropped_for_content_that_is_not_at_its_root(
     name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture

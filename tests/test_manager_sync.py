@@ -333,6 +333,7 @@ class CancelAtStep(trio.abc.Instrument):
             self._scope.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_sync_cancelled_at_any_step_resumes_to_the_target(seed: int) -> None:
     source_of_steps = random.Random(seed)

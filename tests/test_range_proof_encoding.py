@@ -224,6 +224,7 @@ def assert_harmless(data: bytes, start: bytes | None, end: bytes | None) -> None
     assert pairs == oracle.pairs_in(STORE, start, verified.end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_no_flipped_bit_makes_a_lie_acceptable(part: int) -> None:
     encoded = honest().proof.encode()

@@ -50,6 +50,7 @@ def assert_tip_holds(database: Database, expected: Mapping[bytes, bytes]) -> Non
     assert database.tip_root == oracle.root_of(expected, database.scheme)
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     scheme=schemes(),

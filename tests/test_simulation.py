@@ -133,6 +133,7 @@ def test_a_failing_seed_is_printed_with_the_way_to_replay_it(
     assert "simulation.safety.Unsafe" in logged
 
 
+@pytest.mark.slow
 def test_good_seeds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.run_all(range(3), 1)
     printed = capsys.readouterr().out
@@ -141,6 +142,7 @@ def test_good_seeds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "published" in printed
 
 
+@pytest.mark.slow
 def test_processes_share_the_seeds() -> None:
     alone, shared = ({each.seed: each for each in runner.results_of(range(3), jobs)} for jobs in (1, 2))
     assert alone.keys() == shared.keys() == {0, 1, 2}

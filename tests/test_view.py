@@ -47,6 +47,7 @@ def is_absent(model: dict[bytes, bytes], key: bytes) -> bool:
     return key not in model
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), store=contents())
 @settings(max_examples=amount(100, soak=6_000))
 def test_views_on_views_read_and_prove_what_their_commits_give(
@@ -82,6 +83,7 @@ def test_views_on_views_read_and_prove_what_their_commits_give(
             assert_proves_as(view, model, scheme, start, end)
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), first=contents(), commits=commit_sequences())
 @settings(max_examples=amount(30, soak=2_000))
 def test_a_view_keeps_to_its_state_while_others_commit(
