@@ -14,8 +14,8 @@ JOBS ?= 2
 SEEDS ?= 1000
 # Only merkledb uses the kernel, and the simulation runs whole systems on it. All other packages see merkledb alone, whose
 # answers these tests hold to be the same on both kernels. A pattern that matches nothing fails, as pytest finds no such file.
-KERNEL_TESTS := $(addprefix tests/test_,change_proof_*.py database_*.py enumeration.py history_model.py history_reading.py \
-	kernel.py range_proof_*.py records.py simulation.py tampering.py vectors.py view.py)
+KERNEL_TESTS := $(addprefix tests/test_,change_proof_*.py database_*.py enumeration.py history_*.py kernel.py \
+	range_proof_*.py simulation.py store_*.py tampering.py vectors.py view.py)
 KERNEL_SOURCES := $(wildcard kernel/*.toml kernel/Cargo.lock kernel/src/*.rs)
 
 # Tests start some hundred processes, which would compile every module anew where Python is told not to keep them.
