@@ -19,12 +19,15 @@ import merkledb
 from merkledb import Database, DatabaseFull, Scheme
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - it is used only where it exists.
+# What must be free there: containers often have 64 MB, which a few stores of a test would fill.
+_MEMORY_BYTES = 1 << 30
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder for all stores of a simulation, in memory where there is one."""
-    where = _MEMORY if _MEMORY.is_dir() else None
+    """Give a folder for all stores of a simulation, in memory where there is room for them."""
+    is_roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES
+    where = _MEMORY if is_roomy else None
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=where) as folder:
         yield Path(folder)
 

@@ -1,4 +1,4 @@
-"""What all tests share: the hypothesis profile, and a way to run without measuring coverage."""
+"""What all tests share: the hypothesis profiles, and a way to run without measuring coverage."""
 
 import os
 import sys
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.thoroughness import SOAKS
+
+# Of a test that says nothing about it; twenty times as many as usual.
+SOAK_EXAMPLES = 2000
 
 # The machines that run the tests differ tenfold in speed, so nothing here is timed. In continuous integration
 # a run must say the same as the run before it; on a developer's machine new examples are worth more.
@@ -16,7 +21,11 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("merklesync")
+# A soak looks for what no run has found yet, so it never repeats the examples of the run before it.
+settings.register_profile(
+    "soak", settings.get_profile("merklesync"), derandomize=False, max_examples=SOAK_EXAMPLES
+)
+settings.load_profile("soak" if SOAKS else "merklesync")
 
 
 @pytest.fixture

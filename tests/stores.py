@@ -1,12 +1,11 @@
-"""Databases for tests of one process: in a folder of their own that goes away with them."""
+"""Databases for tests of one process: in folders that go away with them, in memory where there is room."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import merkledb
 from merkledb import Database, Scheme
+from simulation.disk import temporary_folder
 
 
 @contextlib.contextmanager
@@ -15,8 +14,8 @@ def new_database(
 ) -> Iterator[Database]:
     """Open a new database that holds the contents, one commit old if there are any."""
     with (
-        tempfile.TemporaryDirectory() as folder,
-        merkledb.open(Path(folder) / "store", scheme=scheme or Scheme()) as database,
+        temporary_folder() as folder,
+        merkledb.open(folder / "store", scheme=scheme or Scheme()) as database,
     ):
         if contents:
             database.commit(contents)

@@ -1,6 +1,7 @@
 """A process that syncs a store, to be killed: ``python -m tests.sync_process STORE PORT ROOT``.
 
-It prints a line when it begins, and ends with status 0 when the store is at the root.
+It prints a line when it begins, and another after each step of its progress; it ends with status 0 when the
+store is at the root.
 """
 
 import sys
@@ -23,7 +24,15 @@ LIMITS = Limits(
 async def main(store: str, port: int, root: bytes) -> None:
     with merkledb.open(store) as database:
         print("syncing", flush=True)  # noqa: T201 - the parent waits for it.
-        await Manager(database, [("127.0.0.1", port)], root, limits=LIMITS).run()
+        manager = Manager(database, [("127.0.0.1", port)], root, limits=LIMITS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report, manager)
+            await manager.run()
+
+
+async def report(manager: Manager) -> None:
+    async for progress in manager.watch():
+        print(progress.keys + progress.changes, flush=True)  # noqa: T201 - the parent counts the lines.
 
 
 if __name__ == "__main__":

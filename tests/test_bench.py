@@ -33,6 +33,7 @@ SIZES: dict[str, dict[str, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_a_benchmark_runs(name: str) -> None:
     options = [f"--{option}={size}" for option, size in SIZES[name].items()]

@@ -26,6 +26,9 @@ from bench.workload import (
     values,
 )
 
+# All but a few need what one run of the benchmark printed.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench_scale")]
+
 ROOT = Path(__file__).parent.parent
 PLAN = Plan((100, 300), 300, 1)
 

@@ -17,6 +17,7 @@ from tests.test_range_proof_encoding import (
     NOT_CANONICAL,
     branches,
 )
+from tests.thoroughness import amount
 
 CHANGES = ChangeProof(
     keys=(b"a", b"b", b"c"),
@@ -90,7 +91,7 @@ def test_lengths_are_not_believed(name: str) -> None:
     end=st.none() | st.binary(max_size=300),
     boundary=st.lists(branches(), max_size=5),
 )
-@settings(max_examples=100)
+@settings(max_examples=amount(30, soak=2_000))
 def test_whatever_encodes_decodes_to_itself(
     changes: list[tuple[bytes, bytes | None]], end: bytes | None, boundary: list[Branch]
 ) -> None:
@@ -100,7 +101,7 @@ def test_whatever_encodes_decodes_to_itself(
 
 
 @given(data=st.binary(max_size=40).map(lambda tail: GOLDEN_CHANGES[:20] + tail))
-@settings(max_examples=200)
+@settings(max_examples=amount(60, soak=4_000))
 def test_whatever_decodes_encodes_to_itself(data: bytes) -> None:
     try:
         proof = ChangeProof.decode(data)

@@ -17,6 +17,7 @@ from tests.judging import change_proof_of, overlaid
 from tests.oracle import Contents
 from tests.stores import new_database
 from tests.strategies import SCHEMES, Limits, changes, contents, limits, near_keys, ranges, schemes
+from tests.thoroughness import amount
 
 KIB = 1024
 # What a proof cut off by its bytes may leave unused, unless the next change is larger.
@@ -85,8 +86,9 @@ def with_needed_bytes(
     return proof
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), step=steps(), limit=limits(), beside=contents(max_size=3))
-@settings(max_examples=500)
+@settings(max_examples=amount(150, soak=10_000))
 def test_every_honest_change_proof_is_by_definition_accepted_and_within_its_limits(
     data: st.DataObject,
     scheme: Scheme,
@@ -158,7 +160,7 @@ def assert_accepted(
 
 
 @given(scheme=schemes(), step=steps(), max_keys=st.integers(1, 5))
-@settings(max_examples=100)
+@settings(max_examples=amount(30, soak=2_000))
 def test_a_walk_over_change_proofs_brings_a_copy_forward(
     scheme: Scheme, step: tuple[dict[bytes, bytes], dict[bytes, bytes]], max_keys: int
 ) -> None:
@@ -246,6 +248,7 @@ NASTY: dict[str, tuple[dict[bytes, bytes], dict[bytes, bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", NASTY)
 def test_what_others_stumbled_over_is_proved_and_accepted_in_every_range(name: str, backwards: bool) -> None:
@@ -304,6 +307,7 @@ def test_a_change_that_came_and_went_is_none() -> None:
         assert database.prove_changes(old_root, new_root).keys == (b"b",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_a_change_proof_of_any_size_in_bytes_is_cut_at_the_last_change_that_fits(scheme: Scheme) -> None:
     # Limits beside each other show a cut that miscounts by a byte, also where a length needs a longer header.

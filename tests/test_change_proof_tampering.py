@@ -15,6 +15,7 @@ from tests.stores import new_database
 from tests.strategies import changes, contents, near_keys, ranges, schemes
 from tests.tamperings import END, SCHEME, START, Case, honest
 from tests.test_tampering import BRANCHES, CHILDREN, PATHS, RANGES, UNSOUND, mutated, tellings
+from tests.thoroughness import amount
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,9 @@ def mutated_cases(draw: st.DrawFn) -> Case:
     return case.with_proof(end=max(case.pairs)) if is_cut and case.pairs and draw(st.booleans()) else case
 
 
+@pytest.mark.slow
 @given(case=mutated_cases())
-@settings(max_examples=2500)
+@settings(max_examples=amount(1000, soak=50_000))
 def test_a_mutated_proof_is_never_accepted_when_it_is_untrue(local: Database, case: Case) -> None:
     assert isinstance(case.proof, ChangeProof)
     try:
@@ -152,7 +154,7 @@ def test_a_mutated_proof_is_never_accepted_when_it_is_untrue(local: Database, ca
 
 
 @given(data=st.data())
-@settings(max_examples=400)
+@settings(max_examples=amount(200, soak=8_000))
 def test_no_edit_of_the_bytes_makes_a_lie_acceptable(local: Database, data: st.DataObject) -> None:
     start, end, max_keys = data.draw(st.sampled_from([(START, END, None), (None, END, 3), (START, None, 2)]))
     encoded = honest_change(start, end, max_keys).proof.encode()
@@ -175,6 +177,7 @@ def assert_harmless(local: Database, data: bytes, start: bytes | None, end: byte
     assert oracle.untruth_of(proof, OLD, NEW, SCHEME, start, end) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(2))
 def test_no_flipped_bit_makes_a_lie_acceptable(local: Database, part: int) -> None:
     encoded = honest_change().proof.encode()
@@ -184,8 +187,9 @@ def test_no_flipped_bit_makes_a_lie_acceptable(local: Database, part: int) -> No
             assert_harmless(local, altered, START, END)
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), new=contents(min_size=1, max_size=10))
-@settings(max_examples=600)
+@settings(max_examples=amount(200, soak=12_000))
 def test_a_trie_told_with_stubs_is_accepted_exactly_when_they_hide_no_key_of_the_range(
     data: st.DataObject, scheme: Scheme, new: dict[bytes, bytes]
 ) -> None:

@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import DEADLINE_SECONDS, PROGRAM, content, fail, fill, finish, run, start, succeed
+from tests.command_line import (
+    DEADLINE_SECONDS,
+    PROGRAM,
+    commit,
+    content,
+    fail,
+    fill,
+    finish,
+    run,
+    start,
+    succeed,
+)
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_proof_is_never_written_over_something(tmp_path: Path) -> None:
@@ -60,7 +73,8 @@ def test_a_failed_replace_leaves_local_content_protected(tmp_path: Path) -> None
 
 def test_an_export_that_is_terminated_leaves_no_half_file(tmp_path: Path) -> None:
     store, target = tmp_path / "store", tmp_path / "target.jsonl"
-    fill(store, {b"%06d" % number: bytes(2_000) for number in range(50_000)})
+    fill(store, {})
+    commit(store, {b"%06d" % number: bytes(2_000) for number in range(50_000)})
     with start("export", store, target) as process:
         while not (target.exists() and target.stat().st_size):
             assert process.poll() is None

@@ -34,6 +34,7 @@ from tests.command_line import (
     succeed_json,
 )
 from tests.stores import new_database
+from tests.thoroughness import amount
 
 TREE = {b"a/b": b"1", b"a-b": b"", b"a/c/d": b"\x00\xff", b"\xff\xfe": b"not UTF-8", b"z z": b"x" * 5000}
 
@@ -410,7 +411,7 @@ keys = st.binary(max_size=3)
 contents = st.dictionaries(keys, st.binary(max_size=3), max_size=30)
 
 
-@settings(max_examples=30)  # each makes two stores, durably
+@settings(max_examples=amount(30, soak=2_000))  # each makes two stores, durably
 @given(before=contents, source=contents, max_batch_keys=st.integers(1, 8))
 def test_a_load_makes_the_content_the_sources_whatever_the_batches(
     before: dict[bytes, bytes], source: dict[bytes, bytes], max_batch_keys: int

@@ -35,6 +35,8 @@ from tests.command_line import (
     succeed_json,
 )
 
+pytestmark = pytest.mark.slow
+
 PAIRS = {b"key %d" % number: b"value %d" % number for number in range(2_000)}
 ROOT = root_of(PAIRS).hex()
 

@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_with_amount_rate_and_time(folder: Path, tmp_path: Path) -> None:
     shown = stderr_on_a_terminal("load", tmp_path / "store", folder)
     for part in ("loading", "100%", "100 keys", "5.1 kB", "keys/s", "in 0."):

@@ -14,12 +14,17 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import merkledb
 from merkledb import Database, Scheme, VerifiedChanges, VerifiedRange, verify_range
 from tests.judging import change_proof_of, proof_of
+from tests.thoroughness import amount
+
+pytestmark = pytest.mark.slow
 
 SPAWN = multiprocessing.get_context("spawn")
-KILLS = 12
+KILLS = amount(4, soak=200)
 # Long enough to lose patience with a process that hangs; nothing waits this long when all is well.
 PATIENCE_SECONDS = 60.0
 

@@ -23,6 +23,7 @@ from tests.strategies import (
     ranges,
     schemes,
 )
+from tests.thoroughness import amount
 
 Bound = bytes | None
 
@@ -30,8 +31,9 @@ Bound = bytes | None
 # --------------------------------------------------------------------------------- commits, one by one
 
 
+@pytest.mark.slow
 @given(scheme=schemes(), commits=commit_sequences())
-@settings(max_examples=200)
+@settings(max_examples=amount(60, soak=4_000))
 def test_every_commit_of_a_sequence_has_the_root_of_the_mapping(
     scheme: Scheme, commits: list[dict[bytes, bytes | None]]
 ) -> None:
@@ -49,7 +51,7 @@ def test_every_commit_of_a_sequence_has_the_root_of_the_mapping(
 
 
 @given(scheme=schemes(), mapping=contents(max_size=40))
-@settings(max_examples=150)
+@settings(max_examples=amount(50, soak=3_000))
 def test_root_of_takes_mappings_and_pairs_in_any_order(scheme: Scheme, mapping: dict[bytes, bytes]) -> None:
     expected = oracle.root_of(mapping, scheme)
     assert merkledb.root_of(mapping, scheme) == expected
@@ -58,7 +60,7 @@ def test_root_of_takes_mappings_and_pairs_in_any_order(scheme: Scheme, mapping: 
 
 
 @given(scheme=schemes(), mapping=contents(min_size=1), data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=amount(30, soak=2_000))
 def test_content_has_one_root_however_it_was_reached(
     data: st.DataObject, scheme: Scheme, mapping: dict[bytes, bytes]
 ) -> None:
@@ -77,7 +79,7 @@ def test_content_has_one_root_however_it_was_reached(
 
 
 @given(data=st.data(), scheme=schemes(), mapping=contents())
-@settings(max_examples=200)
+@settings(max_examples=amount(60, soak=4_000))
 def test_items_of_a_range_come_in_order_and_in_reverse(
     data: st.DataObject, scheme: Scheme, mapping: dict[bytes, bytes]
 ) -> None:
@@ -92,7 +94,7 @@ def test_items_of_a_range_come_in_order_and_in_reverse(
 
 
 @given(data=st.data(), scheme=schemes(), mapping=contents())
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 def test_absent_keys_read_as_absent(data: st.DataObject, scheme: Scheme, mapping: dict[bytes, bytes]) -> None:
     key = data.draw(near_keys(sorted(mapping)).filter(lambda key: key not in mapping) | st.just(bytes(600)))
     with new_database(mapping, scheme) as database, database.snapshot() as snapshot:
@@ -246,6 +248,7 @@ def nested_store(keys_wanted: int, dropped: int) -> dict[bytes, bytes]:
     return {key: b"%d" % at * (at % 9) for at, key in enumerate(found)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropped", range(6))
 def test_work_that_is_cut_into_pieces_is_cut_anywhere(dropped: int) -> None:
     # A kernel takes a few thousand items at a time; where they are cut depends on how many come before.

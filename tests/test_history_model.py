@@ -31,6 +31,7 @@ from tests.histories import (
 )
 from tests.judging import change_proof_of, overlaid, proof_of
 from tests.strategies import changes, keys, limits, ranges, schemes
+from tests.thoroughness import amount
 
 Contents = dict[bytes, bytes]
 
@@ -367,5 +368,5 @@ class HistoryMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-HistoryMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=20)
-TestHistory = HistoryMachine.TestCase
+HistoryMachine.TestCase.settings = settings(max_examples=amount(30, soak=3_000), stateful_step_count=20)
+TestHistory = pytest.mark.slow(HistoryMachine.TestCase)

@@ -27,11 +27,13 @@ from tests.judging import change_proof_of, proof_of
 from tests.oracle import Contents
 from tests.stores import new_database
 from tests.strategies import commit_sequences, contents, limits, near_keys, ranges, schemes
+from tests.thoroughness import amount
 
 # Neighbours that differ in the last bit, in the first, in a nibble; prefixes of each other; the empty key.
 KEYS = (b"", b"\x00", b"\x10\x00", b"\x10\x01", b"\x80")
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     scheme=schemes(),
@@ -41,7 +43,7 @@ KEYS = (b"", b"\x00", b"\x10\x00", b"\x10\x01", b"\x80")
     window_bytes=st.sampled_from([1, 64, 1 << 20]),
     large=st.lists(st.binary(max_size=2), max_size=3),
 )
-@settings(max_examples=200)
+@settings(max_examples=amount(50, soak=4_000))
 def test_every_retained_root_reads_as_it_did(
     data: st.DataObject,
     scheme: Scheme,
@@ -125,6 +127,7 @@ SMALL: dict[str, tuple[Scheme, Sequence[bytes]]] = {
 
 
 # So heavy that all of them are buckets, some, or none.
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [b"v", b"m" * 200, b"h" * 600], ids=lambda value: f"{len(value)} bytes")
 @pytest.mark.parametrize("name", SMALL)
 def test_every_root_reads_and_proves_the_same_after_any_two_steps_between_small_stores(
@@ -464,6 +467,7 @@ def test_snapshots_in_use_read_on_while_everything_is_pruned(tmp_path: Path) -> 
             snapshot.close()
 
 
+@pytest.mark.slow
 def test_a_large_store_reads_and_proves_at_old_roots_what_it_did_at_them(tmp_path: Path) -> None:
     # Over 4,096 rows and over a megabyte lie in the tables, in history, and in both; windows end in each.
     some = random.Random(11)

@@ -486,6 +486,7 @@ def test_syncs_are_pruned_as_commits_are(tmp_path: Path) -> None:
             database.at(merkledb.root_of(C))
 
 
+@pytest.mark.slow
 def test_a_large_sync_that_is_given_up_half_way_leaves_the_head() -> None:
     old = {number.to_bytes(3): b"%d" % number for number in range(0, 20_000, 2)}
     new = {number.to_bytes(3): b"new" for number in range(0, 20_000, 3)}

@@ -36,6 +36,7 @@ from tests import oracle
 from tests.judging import proof_of
 from tests.strategies import contents, near_keys, ranges, schemes, short_keys
 from tests.tamperings import SCHEME, TABLE, honest
+from tests.thoroughness import amount
 
 merklekernel = pytest.importorskip("merklekernel", reason="the compiled kernel is not installed")
 
@@ -84,7 +85,7 @@ def streams(draw: st.DrawFn, branch_factor: int) -> Items:
 
 
 @given(data=st.data(), scheme=schemes())
-@settings(max_examples=400)
+@settings(max_examples=amount(130, soak=8_000))
 def test_folds_close_the_same_branches(data: st.DataObject, scheme: Scheme) -> None:
     items = data.draw(streams(scheme.branch_factor))
     pure, compiled = Fold(scheme), CompiledFold(merklekernel, scheme)
@@ -122,7 +123,7 @@ def test_columns_that_are_none_are_refused(items: Items) -> None:
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_rows_of_history_are_the_same(data: st.DataObject, branch_factor: int) -> None:
     paths = data.draw(st.lists(st.binary(max_size=3), max_size=5))
     old = [data.draw(records(branch_factor)) for _ in paths]
@@ -143,7 +144,7 @@ def test_rows_of_history_are_the_same(data: st.DataObject, branch_factor: int) -
 
 
 @given(data=st.data(), scheme=schemes(), pairs=contents())
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_items_and_pairs_fold_to_the_same_root(
     data: st.DataObject, scheme: Scheme, pairs: dict[bytes, bytes]
 ) -> None:
@@ -182,7 +183,7 @@ def test_items_come_in_the_same_order(data: st.DataObject, items: Items) -> None
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 4, 16, 256]))
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_walks_take_the_same_steps(data: st.DataObject, branch_factor: int) -> None:
     tokens = st.integers(0, branch_factor - 1) | st.sampled_from([0, branch_factor - 1])
     changed = sorted(data.draw(st.sets(short_keys(), max_size=30)))
@@ -201,7 +202,7 @@ def test_walks_take_the_same_steps(data: st.DataObject, branch_factor: int) -> N
 @given(
     row=st.binary(max_size=80) | st.builds(bytes.__add__, records(16), st.binary(max_size=2)) | records(16)
 )
-@settings(max_examples=400)
+@settings(max_examples=amount(130, soak=8_000))
 def test_walks_call_the_same_rows_unreadable(row: bytes) -> None:
     def step(walk: AnyWalk) -> Any:
         try:
@@ -214,7 +215,7 @@ def test_walks_call_the_same_rows_unreadable(row: bytes) -> None:
 
 
 @given(row=st.binary(max_size=80) | records(16), token=st.integers(0, 15))
-@settings(max_examples=400)
+@settings(max_examples=amount(130, soak=8_000))
 def test_children_weigh_the_same(row: bytes, token: int) -> None:
     try:
         expected = pure_child_weight(row, token)
@@ -226,7 +227,7 @@ def test_children_weigh_the_same(row: bytes, token: int) -> None:
 
 
 @given(scheme=schemes(), pairs=contents(min_size=1, max_size=9))
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_buckets_have_the_same_branches(scheme: Scheme, pairs: dict[bytes, bytes]) -> None:
     keys = sorted(pairs)
     values = [pairs[key] for key in keys]
@@ -235,7 +236,7 @@ def test_buckets_have_the_same_branches(scheme: Scheme, pairs: dict[bytes, bytes
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_boundaries_are_the_same(data: st.DataObject, branch_factor: int) -> None:
     tokens = st.lists(st.integers(0, branch_factor - 1), max_size=4).map(bytes)
     paths = data.draw(st.lists(tokens, max_size=5))
@@ -299,7 +300,7 @@ def test_each_tampering_has_the_same_reason(name: str) -> None:
 
 
 @given(data=st.data(), scheme=schemes(), store=contents())
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_honest_proofs_show_the_same(data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]) -> None:
     start, end = data.draw(ranges(sorted(store)))
     proof = proof_of(store, scheme, start, end)
@@ -308,8 +309,9 @@ def test_honest_proofs_show_the_same(data: st.DataObject, scheme: Scheme, store:
     assert_alike(proof, root_of(store, scheme), start, end, scheme, None, limit)
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), store=contents(min_size=1))
-@settings(max_examples=500)
+@settings(max_examples=amount(160, soak=10_000))
 def test_mutated_proofs_are_judged_the_same(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:

@@ -2,13 +2,16 @@
 
 Server and client are processes of their own, over TCP.  The server counts the pairs it proves; the stores say
 how many of them were on disk when the client died.  A client that starts again may have another target.
+
+The moments are counted in steps of the client's progress, not in seconds, so a slow machine kills as one in a
+hurry does.
 """
 
 import hashlib
 import random
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +22,12 @@ import merkledb
 from manager.limits import PAIR_OVERHEAD_BYTES
 from tests.sync_process import LIMITS
 from tests.syncing import applied_keys
+from tests.thoroughness import amount
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill_resume")]
 
 KEYS = 20_000
-KILLS = 30
+KILLS = amount(6, soak=200)
 # The source's later revisions, each with so many changes.
 LATER_REVISIONS = 6
 CHANGES = 3000
@@ -30,7 +36,10 @@ CHANGES = 3000
 MOST_IN_FLIGHT = LIMITS.buffered_bytes // (PAIR_OVERHEAD_BYTES + 64)
 # The proofs that the server was making when a client died are counted with the next client.
 LATE = 2 * LIMITS.max_keys
-PATIENCE_SECONDS = 60
+# Behind the last step before a kill, some of a moment's loops pass: up to a few milliseconds.
+MOST_LOOPS = 100_000
+# Of the syncs to any target, for some of them have to come to their end.
+UNDISTURBED_SHARE = 0.3
 
 
 class Source(NamedTuple):
@@ -83,19 +92,35 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
         server.kill()
 
 
-def sync(source: Source, store: Path, root: bytes, seconds: float) -> bool:
-    """Sync in a process that is killed after some seconds; return whether it ended before."""
+class Killed(NamedTuple):
+    """The moment at which a process is killed: after so many steps of its progress, and some loops more."""
+
+    steps: int
+    loops: int
+
+
+def some_moment(choice: random.Random, usual_steps: int) -> Killed:
+    """Return a moment: most lie within a sync, some before its first and some after its last transaction."""
+    return Killed(int(choice.expovariate(2 / usual_steps)), choice.randrange(MOST_LOOPS))
+
+
+def sync(source: Source, store: Path, root: bytes, killed: Killed | None = None) -> bool:
+    """Sync in a process that is killed at a moment; return whether it ended before."""
     command = [sys.executable, "-m", "tests.sync_process", str(store), str(source.port), root.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "syncing\n"
-        try:
-            status = client.wait(seconds)
-        except subprocess.TimeoutExpired:
+        steps = 0
+        while (killed is None or steps < killed.steps) and client.stdout.readline():
+            steps += 1
+        if killed is not None:
+            for _ in range(killed.loops):
+                pass
             client.kill()
-            return False
-    assert status == 0
-    return True
+        status = client.wait()
+    assert status in (0, -signal.SIGKILL)
+    assert status == 0 or killed is not None
+    return status == 0
 
 
 def keys_on_disk(store: Path) -> int:
@@ -121,11 +146,10 @@ def assert_copied(source: Source, store: Path, root: bytes) -> None:
         assert copy.progress is None
 
 
-def seconds_of_a_sync(source: Source, store: Path, root: bytes) -> float:
-    """Return how long a sync takes on this machine that nobody disturbs."""
-    began = time.monotonic()
-    assert sync(source, store, root, PATIENCE_SECONDS)
-    return time.monotonic() - began
+def usual_steps(source: Source) -> int:
+    """Return about how many steps an undisturbed sync has: one for each transaction, and a few more."""
+    pair_bytes = PAIR_OVERHEAD_BYTES + 64
+    return len(source.contents[source.roots[0]]) * pair_bytes // LIMITS.transaction_bytes + 4
 
 
 class Outcome(NamedTuple):
@@ -136,10 +160,10 @@ class Outcome(NamedTuple):
     lost_keys: int
 
 
-def sync_for(source: Source, store: Path, seconds: float, keys_before: int) -> Outcome:
-    """Sync to the first root for some seconds; return what came of it."""
+def sync_until(source: Source, store: Path, killed: Killed | None, keys_before: int) -> Outcome:
+    """Sync to the first root until a moment; return what came of it."""
     proved = source.proved_keys
-    ended = sync(source, store, source.roots[0], seconds)
+    ended = sync(source, store, source.roots[0], killed)
     keys = keys_on_disk(store)
     return Outcome(ended, keys, source.proved_keys - proved - (keys - keys_before))
 
@@ -150,18 +174,16 @@ def test_a_sync_killed_at_random_moments_resumes_without_fetching_again_what_it_
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails.
     moments = random.Random(seed)
-    usual_seconds = seconds_of_a_sync(source, tmp_path / "undisturbed", source.roots[0])
     kills = resumed = syncs = 0
     # So many kills, and so many of them within a sync.
     while kills < KILLS or resumed <= KILLS // 4:
         syncs += 1
         store, keys, ended = tmp_path / str(syncs), 0, False
         while not ended:
-            # Most moments lie within a sync, some before its first and some after its last transaction.
             is_enough = kills >= KILLS and resumed > KILLS // 4
-            seconds = PATIENCE_SECONDS if is_enough else moments.expovariate(2 / usual_seconds)
+            killed = None if is_enough else some_moment(moments, usual_steps(source))
             resumed += keys > 0
-            ended, keys, lost = sync_for(source, store, seconds, keys)
+            ended, keys, lost = sync_until(source, store, killed, keys)
             kills += not ended
             assert 0 <= lost <= (LATE if ended else MOST_IN_FLIGHT)
         assert keys == KEYS
@@ -175,16 +197,16 @@ def test_a_sync_killed_at_random_moments_resumes_to_any_other_target_and_never_s
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails.
     choice = random.Random(seed)
     store = tmp_path / "store"
-    usual_seconds = seconds_of_a_sync(source, store, source.roots[0])
+    assert sync(source, store, source.roots[0])
     shown, kills = {source.roots[0]}, 0
-    # Some of the syncs have to come to their end, whatever the moments are.
     while kills < KILLS // 2 or len(shown) < 3:
         target = choice.choice(source.roots)
-        ended = sync(source, store, target, choice.expovariate(2 / usual_seconds))
+        killed = None if choice.random() < UNDISTURBED_SHARE else some_moment(choice, usual_steps(source))
+        ended = sync(source, store, target, killed)
         kills += not ended
         root = shown_root(source, store)
         assert root is not None, "what was complete once stays readable"
         assert root == target or not ended
         shown.add(root)
-    assert sync(source, store, source.roots[-1], PATIENCE_SECONDS)
+    assert sync(source, store, source.roots[-1])
     assert_copied(source, store, source.roots[-1])

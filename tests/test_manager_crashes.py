@@ -21,6 +21,7 @@ from tests.fake_servers import FakeServer, ScriptedServer
 from tests.sources import Source, Watching, new_source
 from tests.stores import new_database
 from tests.syncing import assert_same, some_pairs
+from tests.thoroughness import amount
 
 # Small proofs and transactions make many moments out of a short sync.
 LIMITS = Limits(max_keys=8, max_changes=4, transaction_bytes=4000, requests_per_peer=2)
@@ -105,6 +106,7 @@ def moved_source(source: Source) -> list[bytes]:
 
 
 # Together the offsets are all steps that there are.
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", range(6))
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_sync_to_moving_targets_cancelled_at_any_step_resumes(is_first: bool, offset: int) -> None:
@@ -191,7 +193,8 @@ STEPS = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
+@settings(max_examples=amount(30, soak=2_000))
 @given(st.lists(STEPS, max_size=12), st.integers(0, 1 << 32), st.sampled_from([2, 5, 256]))
 def test_whatever_happens_a_copy_shows_roots_that_there_were_and_ends_at_the_newest(
     steps: list[Callable[[Story], None]], seed: int, history: int

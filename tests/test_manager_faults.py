@@ -34,6 +34,7 @@ from tests import fake_servers
 from tests.fake_servers import Answer, Asked, Conversation, FakeServer, InEventLoop, ScriptedServer
 from tests.stores import new_database
 from tests.syncing import applied_keys, assert_same, some_pairs, sync_from
+from tests.thoroughness import amount
 
 # Lies about content.
 
@@ -790,7 +791,8 @@ BAD_SCRIPTS: list[Answer] = [
 ]
 
 
-@settings(max_examples=40)
+@pytest.mark.slow
+@settings(max_examples=amount(40, soak=2_000))
 @given(st.lists(st.sampled_from(BAD_SCRIPTS), max_size=5), st.integers(0, 5), st.integers(0, 1 << 32))
 def test_one_honest_peer_is_enough_among_any_others(scripts: list[Answer], place: int, seed: int) -> None:
     async def main() -> None:

@@ -23,6 +23,7 @@ from tests.fake_servers import Answer, Asked, Conversation, FakeServer, Scripted
 from tests.sources import Source, new_source
 from tests.stores import new_database
 from tests.syncing import SMALL, assert_same, some_pairs, sync_from, sync_in_part
+from tests.thoroughness import amount
 
 Tampering = Callable[[ChangeProof], ChangeProof]
 
@@ -254,6 +255,7 @@ async def a_copy_with_untrue_progress(source: Source, copy: Database) -> None:
     source.change(100, random.Random(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [1, 2, 4])
 async def test_no_honest_peer_is_dropped_for_content_that_is_not_at_its_root(
     peers: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
@@ -307,6 +309,7 @@ async def test_a_lie_about_a_short_range_gets_no_honest_peer_dropped_for_what_li
     assert "dropped peer honest" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOUBTFUL)
 async def test_a_liar_gets_no_honest_peer_dropped_for_content_that_is_not_at_its_root(
     name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
@@ -405,7 +408,8 @@ BAD_SCRIPTS: list[Answer] = [
 ]
 
 
-@settings(max_examples=40)
+@pytest.mark.slow
+@settings(max_examples=amount(40, soak=2_000))
 @given(
     st.lists(st.sampled_from(BAD_SCRIPTS), max_size=4),
     st.integers(0, 4),

@@ -95,6 +95,7 @@ async def test_where_nobody_says_how_many_keys_there_are_the_tree_tells_the_shar
         assert (each.expected_keys, each.seconds_left) == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [0, 1, 999, 2**63 - 1])
 async def test_a_lie_about_the_number_of_keys_spoils_the_display_and_nothing_else(
     said: int, autojump_clock: MockClock

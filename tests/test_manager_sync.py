@@ -36,6 +36,7 @@ from tests.fake_servers import Asked, Conversation, FakeServer, InEventLoop
 from tests.stores import new_database
 from tests.strategies import contents, schemes
 from tests.syncing import SMALL, applied_keys, assert_same, some_pairs, sync_from, sync_in_part
+from tests.thoroughness import amount
 
 
 async def sync_honestly(
@@ -66,7 +67,7 @@ async def test_a_sync_works_in_real_threads() -> None:
         assert_same(database, source)
 
 
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 @given(contents(), contents(), schemes(), st.integers(1, 5), st.integers(1, 3))
 def test_any_database_ends_with_exactly_the_targets_content(
     pairs: dict[bytes, bytes], others: dict[bytes, bytes], scheme: Scheme, max_keys: int, servers: int
@@ -332,6 +333,7 @@ class CancelAtStep(trio.abc.Instrument):
             self._scope.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_sync_cancelled_at_any_step_resumes_to_the_target(seed: int) -> None:
     source_of_steps = random.Random(seed)

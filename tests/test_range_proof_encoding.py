@@ -12,6 +12,7 @@ from merkledb import Branch, ChangeProof, InvalidProof, RangeProof, Reason, veri
 from tests import oracle
 from tests.strategies import values
 from tests.tamperings import END, SCHEME, START, STORE, honest
+from tests.thoroughness import amount
 
 # Decoding may take a few times the bytes that it is given, and this much that does not depend on them.
 MAX_DECODING_BYTES = 256 * 1024
@@ -191,7 +192,7 @@ def branches() -> st.SearchStrategy[Branch]:
     end=st.none() | st.binary(max_size=300),
     boundary=st.lists(branches(), max_size=5),
 )
-@settings(max_examples=200)
+@settings(max_examples=amount(60, soak=4_000))
 def test_whatever_encodes_decodes_to_itself(
     pairs: list[tuple[bytes, bytes]], end: bytes | None, boundary: list[Branch]
 ) -> None:
@@ -201,7 +202,7 @@ def test_whatever_encodes_decodes_to_itself(
 
 
 @given(data=st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: GOLDEN[:20] + tail))
-@settings(max_examples=500)
+@settings(max_examples=amount(160, soak=10_000))
 def test_whatever_decodes_encodes_to_itself(data: bytes) -> None:
     try:
         proof = RangeProof.decode(data)
@@ -223,6 +224,7 @@ def assert_harmless(data: bytes, start: bytes | None, end: bytes | None) -> None
     assert pairs == oracle.pairs_in(STORE, start, verified.end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_no_flipped_bit_makes_a_lie_acceptable(part: int) -> None:
     encoded = honest().proof.encode()
@@ -232,7 +234,7 @@ def test_no_flipped_bit_makes_a_lie_acceptable(part: int) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=500)
+@settings(max_examples=amount(160, soak=10_000))
 def test_no_edit_of_the_bytes_makes_a_lie_acceptable(data: st.DataObject) -> None:
     start, end, max_keys = data.draw(st.sampled_from([(START, END, None), (None, END, 3), (START, None, 2)]))
     encoded = honest(start, end, max_keys).proof.encode()

@@ -14,6 +14,7 @@ from tests import oracle
 from tests.judging import proof_of
 from tests.stores import new_database
 from tests.strategies import HASHERS, SCHEMES, Limits, contents, keys, limits, near_keys, ranges, schemes
+from tests.thoroughness import amount
 
 KIB = 1024
 # What a proof cut off by its bytes may leave unused, unless the next pair is larger.
@@ -54,8 +55,9 @@ def assert_next_keys_name_what_is_left(
         assert any(first <= key and (behind is None or key < behind) for key in store)
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), store=contents(), limit=limits())
-@settings(max_examples=600)
+@settings(max_examples=amount(150, soak=12_000))
 def test_every_honest_proof_is_by_definition_accepted_and_within_its_limits(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes], limit: Limits
 ) -> None:
@@ -99,7 +101,7 @@ def assert_needed_bytes_suffice(
 
 
 @given(data=st.data(), scheme=schemes(), store=contents(max_size=12))
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 def test_needed_bytes_is_the_size_of_the_smallest_proof_that_makes_progress(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:
@@ -135,7 +137,7 @@ def test_needed_bytes_suffices_where_a_longer_proof_is_the_smaller_one(scheme: S
 
 
 @given(data=st.data(), scheme=schemes(), store=contents())
-@settings(max_examples=150)
+@settings(max_examples=amount(50, soak=3_000))
 def test_a_proof_for_one_key_says_whether_it_is_present(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:
@@ -149,7 +151,7 @@ def test_a_proof_for_one_key_says_whether_it_is_present(
 
 
 @given(scheme=schemes(), store=contents(min_size=1), other=contents())
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 def test_a_proof_holds_at_no_other_root(
     scheme: Scheme, store: dict[bytes, bytes], other: dict[bytes, bytes]
 ) -> None:
@@ -162,7 +164,7 @@ def test_a_proof_holds_at_no_other_root(
 
 
 @given(data=st.data(), scheme=schemes(), start=st.none() | keys())
-@settings(max_examples=30)
+@settings(max_examples=amount(30, soak=2_000))
 def test_the_empty_store_proves_that_every_range_is_empty(
     data: st.DataObject, scheme: Scheme, start: bytes | None
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_large_proof_cut_off_by_bytes_leaves_less_than_8_kib_unused(scheme: Sc
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_a_proof_of_any_size_in_bytes_is_cut_at_the_last_pair_that_fits(scheme: Scheme) -> None:
     # Limits beside each other show a cut that miscounts by a byte, also where a length needs a longer header.

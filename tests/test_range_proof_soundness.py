@@ -17,6 +17,7 @@ from tests.judging import Bound, change_proof_of, proof_of, rejection
 from tests.oracle import Node
 from tests.stores import new_database
 from tests.strategies import BRANCH_FACTORS, SCHEMES, contents, near_keys, schemes
+from tests.thoroughness import amount
 
 NIBBLES = Scheme("sha256", 16)
 
@@ -35,7 +36,7 @@ def honest(store: dict[bytes, bytes], start: Bound, end: Bound) -> RangeProof:
 
 
 @given(data=st.data(), scheme=schemes(), store=contents(min_size=1))
-@settings(max_examples=100)
+@settings(max_examples=amount(30, soak=2_000))
 def test_the_whole_trie_as_one_stub_proves_nothing(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:

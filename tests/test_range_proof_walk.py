@@ -12,6 +12,7 @@ from tests import oracle
 from tests.judging import overlaid
 from tests.stores import new_database
 from tests.strategies import SCHEMES, Limits, contents, limits, near_keys, ranges, schemes
+from tests.thoroughness import amount
 
 
 def walk(
@@ -49,6 +50,7 @@ def assert_tip_holds(database: Database, expected: Mapping[bytes, bytes]) -> Non
     assert database.tip_root == oracle.root_of(expected, database.scheme)
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     scheme=schemes(),
@@ -57,7 +59,7 @@ def assert_tip_holds(database: Database, expected: Mapping[bytes, bytes]) -> Non
     shared=st.booleans(),
     limit=limits(),
 )
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_pieces_applied_in_any_order_end_at_the_same_root(
     data: st.DataObject,
     scheme: Scheme,
@@ -78,7 +80,7 @@ def test_pieces_applied_in_any_order_end_at_the_same_root(
 
 
 @given(data=st.data(), scheme=schemes(), source=contents(), local=contents(max_size=8), limit=limits())
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 def test_many_pieces_applied_at_once_do_what_they_do_one_by_one(
     data: st.DataObject, scheme: Scheme, source: dict[bytes, bytes], local: dict[bytes, bytes], limit: Limits
 ) -> None:
@@ -96,7 +98,7 @@ def test_many_pieces_applied_at_once_do_what_they_do_one_by_one(
 
 
 @given(data=st.data(), scheme=schemes(), source=contents(), local=contents())
-@settings(max_examples=100)
+@settings(max_examples=amount(30, soak=2_000))
 def test_any_single_range_replaces_exactly_that_range(
     data: st.DataObject, scheme: Scheme, source: dict[bytes, bytes], local: dict[bytes, bytes]
 ) -> None:
@@ -109,7 +111,7 @@ def test_any_single_range_replaces_exactly_that_range(
 
 
 @given(data=st.data(), scheme=schemes(), store=contents(min_size=1), limit=limits())
-@settings(max_examples=40)
+@settings(max_examples=amount(40, soak=2_000))
 def test_the_rest_may_be_split_at_the_next_keys(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes], limit: Limits
 ) -> None:
@@ -140,7 +142,7 @@ def test_a_walk_continues_behind_a_key_of_the_longest_length(scheme: Scheme) -> 
 
 
 @given(scheme=schemes(), source=contents(min_size=2), local=contents(min_size=1))
-@settings(max_examples=20)
+@settings(max_examples=amount(20, soak=2_000))
 def test_progress_lives_and_dies_with_what_it_speaks_of(
     scheme: Scheme, source: dict[bytes, bytes], local: dict[bytes, bytes]
 ) -> None:
@@ -160,7 +162,7 @@ def test_progress_lives_and_dies_with_what_it_speaks_of(
 
 
 @given(data=st.data(), scheme=schemes(), source=contents(), wrong=contents(max_size=3))
-@settings(max_examples=30)
+@settings(max_examples=amount(30, soak=2_000))
 def test_only_what_was_verified_can_be_applied(
     data: st.DataObject, scheme: Scheme, source: dict[bytes, bytes], wrong: dict[bytes, bytes]
 ) -> None:
@@ -179,7 +181,7 @@ def test_only_what_was_verified_can_be_applied(
 
 
 @given(scheme=schemes(), other=schemes(), source=contents(min_size=1, max_size=4), key=near_keys([]))
-@settings(max_examples=20)
+@settings(max_examples=amount(20, soak=2_000))
 def test_a_range_of_another_scheme_is_refused(
     scheme: Scheme, other: Scheme, source: dict[bytes, bytes], key: bytes
 ) -> None:

@@ -256,6 +256,7 @@ values = st.none() | st.binary(max_size=8)
 deltas = st.dictionaries(st.binary(max_size=2), values, max_size=8)
 
 
+@pytest.mark.slow
 @given(
     st.lists(deltas, min_size=1, max_size=5),
     st.data(),

@@ -280,6 +280,7 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_keeps_nobody_waiti
         assert await other.receive() == head_of(database)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1), st.booleans(), st.booleans()), max_size=30),
     st.booleans(),

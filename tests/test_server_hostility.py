@@ -78,6 +78,7 @@ async def misbehave(site: Site, steps: list[Act], greets: bool) -> None:
         await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [False, True])
 @given(
     st.lists(st.tuples(st.lists(acts, max_size=12), st.booleans()), min_size=1, max_size=3), st.floats(0, 5)

@@ -5,6 +5,7 @@ The seed that finds a bug must be a good one without it, so that it is the bug t
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -28,7 +29,7 @@ from simulation import Simulation
 from simulation.plan import Plan
 from simulation.safety import NotLive, Unexpected, Unsafe, Violation
 
-pytestmark = pytest.mark.usefixtures("untraced")
+pytestmark = [pytest.mark.usefixtures("untraced"), pytest.mark.slow]
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 # How many seeds may pass by each bug.
@@ -237,6 +238,17 @@ BUGS: dict[Plant, tuple[type[Violation], ...]] = {
 }
 
 
+# Where the search begins for the bugs that the seeds from 0 on are slow to find. A change of the code may let
+# such a seed pass by its bug; then the search only takes longer.
+FIRST_SEEDS: dict[Plant, int] = {
+    accept_deeper_stubs: 6,
+    forget_a_range: 2,
+    believe_a_crashed_sync: 15,
+    miss_targets: 11,
+    announce_nothing: 16,
+}
+
+
 def plan_for(plant: Plant, seed: int) -> Plan:
     """Return a plan under which a bug can do harm."""
     plan = Simulation(seed).plan
@@ -249,14 +261,20 @@ def plan_for(plant: Plant, seed: int) -> Plan:
     return plan
 
 
+@cache
+def violation_without_a_bug(seed: int, plan: Plan) -> Violation | None:
+    """Return what a seed violates as the code stands; several bugs are found by the same seed."""
+    return Simulation(seed, plan=plan).run().violation
+
+
 @pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = None
+    found, first_seed = None, FIRST_SEEDS.get(plant, 0)
     with monkeypatch.context() as patch:
         plant(patch)
-        for seed in range(MAX_SEEDS):
+        for seed in range(first_seed, first_seed + MAX_SEEDS):
             found = Simulation(seed, plan=plan_for(plant, seed)).run().violation
             if found is not None:
                 break
     assert isinstance(found, BUGS[plant])
-    assert Simulation(seed, plan=plan_for(plant, seed)).run().violation is None
+    assert violation_without_a_bug(seed, plan_for(plant, seed)) is None

@@ -457,6 +457,7 @@ leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.float
 trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
+@pytest.mark.slow
 @given(st.lists(trees, max_size=15), st.sampled_from([layout.kind for layout in LAYOUTS]), st.integers(0, 3))
 def test_elements_of_any_type_give_a_message_or_a_typed_error(
     elements: list[object], kind: int, request_id: int

@@ -11,6 +11,7 @@ from tests import oracle
 from tests.judging import Telling, rejection
 from tests.strategies import contents, near_keys, ranges, schemes
 from tests.tamperings import END, OTHER_ID, SCHEME, START, STORE, TABLE, Case, honest
+from tests.thoroughness import amount
 
 # Why a telling that hides a key may be rejected; below the longest key, a stub hangs deeper than any path.
 UNSOUND = (Reason.STUB_NOT_DIRECT, Reason.STUB_INSIDE_RANGE, Reason.PATH_TOO_LONG)
@@ -136,8 +137,9 @@ def mutated_cases(draw: st.DrawFn) -> Case:
     return case.with_proof(end=max(pairs)) if is_cut and pairs and draw(st.booleans()) else case
 
 
+@pytest.mark.slow
 @given(case=mutated_cases())
-@settings(max_examples=3000)
+@settings(max_examples=amount(1500, soak=60_000))
 def test_a_mutated_proof_is_never_accepted_with_pairs_that_are_not_the_truth(case: Case) -> None:
     try:
         verified = case.verify()
@@ -164,8 +166,9 @@ def tellings(draw: st.DrawFn, node: oracle.Node, slot: bytes, paths: list[bytes]
     return telling
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), store=contents(min_size=1, max_size=10))
-@settings(max_examples=1000)
+@settings(max_examples=amount(400, soak=20_000))
 def test_a_trie_told_with_stubs_is_accepted_exactly_when_they_hide_no_key_of_the_range(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:

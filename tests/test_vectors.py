@@ -63,6 +63,7 @@ def test_a_database_has_every_root_that_its_keys_fit_into(case: RootCase) -> Non
             database.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", big_cases(), ids=lambda case: str(case.pairs))
 def test_a_database_has_the_big_roots_after_deletions_and_replacements(case: BigCase) -> None:
     contents, deleted, replaced = big_changes(case.pairs)

@@ -17,6 +17,7 @@ from tests import oracle
 from tests.histories import Request, assert_proves_as, assert_reads_as, assert_reads_range_as, small_windows
 from tests.stores import new_database
 from tests.strategies import changes, commit_sequences, contents, limits, near_keys, ranges, schemes
+from tests.thoroughness import amount
 
 Change = dict[bytes, bytes | None]
 
@@ -48,8 +49,9 @@ def is_absent(model: dict[bytes, bytes], key: bytes) -> bool:
     return key not in model
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), store=contents())
-@settings(max_examples=300)
+@settings(max_examples=amount(100, soak=6_000))
 def test_views_on_views_read_and_prove_what_their_commits_give(
     data: st.DataObject, scheme: Scheme, store: dict[bytes, bytes]
 ) -> None:
@@ -83,8 +85,9 @@ def test_views_on_views_read_and_prove_what_their_commits_give(
             assert_proves_as(view, model, scheme, start, end)
 
 
+@pytest.mark.slow
 @given(data=st.data(), scheme=schemes(), first=contents(), commits=commit_sequences())
-@settings(max_examples=60)
+@settings(max_examples=amount(30, soak=2_000))
 def test_a_view_keeps_to_its_state_while_others_commit(
     data: st.DataObject, scheme: Scheme, first: dict[bytes, bytes], commits: list[Change]
 ) -> None:
