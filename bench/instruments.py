@@ -11,7 +11,7 @@ What is between the last two was spent waiting for the interpreter, which anothe
 in Python gives it away after a while (see ``sys.setswitchinterval``), or when it calls what lets go of it; a
 single call that does not, and a collection of garbage, are not interrupted.
 
-``WatchedThread`` is the thread in which a manager verifies and writes by turns (see ``manager.processor``).
+``WatchedThread`` is the thread in which a manager verifies and writes by turns (see ``manager.executor``).
 Where it does nothing, it waits for the network, or for the event loop to hand it work that is there.
 """
 
@@ -28,8 +28,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
-from manager import OneThread
-from manager.verifying import verify_answer
+from manager import SerialExecutor
+from manager.transfer.verification import verify_answer
 from merkledb import ChangeProof, RangeProof
 
 Result = TypeVar("Result")
@@ -129,7 +129,7 @@ class Job(NamedTuple):
     ended: float
 
 
-class WatchedThread(OneThread):
+class WatchedThread(SerialExecutor):
     """A processor that times what it does.
 
     Attributes:
@@ -146,7 +146,7 @@ class WatchedThread(OneThread):
             setattr(proof, _DECODE, partial(self._decode, proof.decode))
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run the work as ``OneThread`` does."""
+        """Run the work as ``SerialExecutor`` does."""
         return await super().run(partial(self._work, work, time.perf_counter()))
 
     def _work(self, work: Callable[[], Result], asked: float) -> Result:

@@ -205,9 +205,7 @@ async def sync_verified(path: str, port: int, root: str) -> dict[str, Any]:
     with merkledb.open(path) as database:
         thread, watch = WatchedThread(), LoopWatch()
         # The replicas of benchmarks are copies of files, which count as written here.
-        manager = Manager(
-            database, [f"127.0.0.1:{port}"], bytes.fromhex(root), replace=True, processor=thread
-        )
+        manager = Manager(database, [f"127.0.0.1:{port}"], bytes.fromhex(root), replace=True, executor=thread)
         with watch.watching():
             await manager.run()
         return {"loop": watch.figures(), "thread": thread.figures(), **_fetched(database, manager)}

@@ -18,10 +18,10 @@ import msgpack
 import trio
 
 import merkledb
-from manager import Limits, OneThread
-from manager.client import PeerClient
+from manager import Limits, SerialExecutor
 from manager.limits import PAIR_OVERHEAD_BYTES
-from merkledb.store import LMDB_VERSION, key_of_row, put_sorted, seek
+from manager.peers.client import PeerClient
+from merkledb.storage.store import LMDB_VERSION, key_of_row, put_sorted, seek
 from syncproto import MAX_FRAME_BYTES, Connection, GetRange, Hello, Range, Role, encode
 
 # Address space, not disk: more than any benchmark writes.
@@ -125,7 +125,7 @@ class RawClient:
         self._waiting: list[Columns] = []
         self._waiting_bytes = 0
         # As in the manager: one thread at a time, for LMDB gives the interpreter away at every row.
-        self._thread = OneThread()
+        self._thread = SerialExecutor()
         self.keys = 0
 
     async def copy(self, stream: trio.abc.Stream) -> None:

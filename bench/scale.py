@@ -116,13 +116,13 @@ def machine() -> str:
     data, release = bytes(70), platform.release().partition("-")[0]
     microseconds = min(timeit.repeat(lambda: sha256(data).digest(), number=100_000, repeat=5)) * 10
     return (
-        f"{os.cpu_count()} cores of an {_processor()}, {platform.system()} {release}, "
+        f"{os.cpu_count()} cores of an {_executor()}, {platform.system()} {release}, "
         f"Python {platform.python_version()}, LMDB {'.'.join(map(str, lmdb.version()))}, "
         f"{merkledb.kernel_name()} kernel; sha256 of 70 bytes from Python takes {microseconds:.2f} µs"
     )
 
 
-def _processor() -> str:
+def _executor() -> str:
     """Return the processor's name, where the system tells it, or else its kind."""
     described = Path("/proc/cpuinfo")
     for line in described.read_text().splitlines() if described.exists() else []:

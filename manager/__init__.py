@@ -1,49 +1,46 @@
 """The manager of syncs: makes a database the verified copy of a root, from peers that it does not trust.
 
-Start reading with ``manager``, which ties the parts together; then ``goals``, ``ledger``, ``session``,
-``fetch`` and ``writer``.
+Start reading with ``manager``, which ties the parts together; then ``pivot``, ``scheduler``,
+``peer_session``, ``fetcher`` and ``sync_writer``.
 """
 
 from manager.errors import (
-    ClaimNotKept,
     ConnectionLost,
-    GaveWay,
     HeadImplausible,
     InvalidProgress,
     LocalContent,
     MachineExhausted,
     NoPeersLeft,
-    NothingToShow,
-    PairRefused,
     PairTooLarge,
     PeerError,
     PeerFailure,
     PeerMisbehaved,
+    PeerNotReady,
     PeerRefused,
     PeersOverloaded,
     PeerUnreachable,
-    ProofDoubted,
+    Preempted,
     ProofRejected,
+    ProofSuspected,
     RequestTimeout,
-    RootLacking,
+    RootUnavailable,
     SchemeDiffers,
+    SizeClaimBroken,
     SyncError,
     TargetGone,
+    ValueTooLargeForPeer,
     VerificationFailed,
     WrongRoot,
 )
+from manager.executor import Processor, SerialExecutor
 from manager.limits import Limits
 from manager.manager import Manager
-from manager.peer import Peer, PeerAddress
-from manager.processor import OneThread, Processor
-from manager.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
-from manager.situation import Facts, PeerFacts, Situation, situation_of
+from manager.peers.address import Peer, PeerAddress
+from manager.status.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
+from manager.status.status import PeerStatusFacts, StatusFacts, SyncStatus, status_of
 
 __all__ = [
-    "ClaimNotKept",
     "ConnectionLost",
-    "Facts",
-    "GaveWay",
     "HeadImplausible",
     "InvalidProgress",
     "Limits",
@@ -51,35 +48,38 @@ __all__ = [
     "MachineExhausted",
     "Manager",
     "NoPeersLeft",
-    "NothingToShow",
-    "OneThread",
-    "PairRefused",
     "PairTooLarge",
     "Peer",
     "PeerAddress",
     "PeerError",
-    "PeerFacts",
     "PeerFailure",
     "PeerMisbehaved",
+    "PeerNotReady",
     "PeerProgress",
     "PeerRefused",
     "PeerState",
+    "PeerStatusFacts",
     "PeerUnreachable",
     "PeersOverloaded",
+    "Preempted",
     "Processor",
     "Progress",
     "ProgressStream",
-    "ProofDoubted",
     "ProofRejected",
+    "ProofSuspected",
     "Reached",
     "ReachedStream",
     "RequestTimeout",
-    "RootLacking",
+    "RootUnavailable",
     "SchemeDiffers",
-    "Situation",
+    "SerialExecutor",
+    "SizeClaimBroken",
+    "StatusFacts",
     "SyncError",
+    "SyncStatus",
     "TargetGone",
+    "ValueTooLargeForPeer",
     "VerificationFailed",
     "WrongRoot",
-    "situation_of",
+    "status_of",
 ]

@@ -13,7 +13,7 @@
         ├── PeersOverloaded      who could be reached has said for long that it is overloaded
         ├── TargetGone           peers were reached, and each has pruned the target or never had it
         ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
-        └── VerificationFailed   the last hope sent a proof that does not hold: ``peer`` and ``reason``
+        └── VerificationFailed   the last hope sent a proof that does not hold: ``address`` and ``reason``
 
     PeerError                    one peer failed; never leaves the manager, which tries again or elsewhere
     ├── ConnectionLost           no connection, or it ended
@@ -21,13 +21,13 @@
     ├── PeerMisbehaved           it broke the protocol
     ├── SchemeDiffers            its store has another hasher or branch factor
     ├── PeerRefused              it answered with an error code
-    │   └── RootLacking          it never had the root that was asked for, or has pruned it
-    ├── ClaimNotKept             it claimed a large pair, and then sent no such thing
-    ├── GaveWay                  it was slow to send a large pair, and another peer waited to send one
-    ├── PairRefused              a pair does not fit into what it sends, or into what we fetch
-    ├── NothingToShow            it has no complete root to copy
+    │   └── RootUnavailable          it never had the root that was asked for, or has pruned it
+    ├── SizeClaimBroken             it claimed a large pair, and then sent no such thing
+    ├── Preempted                  it was slow to send a large pair, and another peer waited to send one
+    ├── ValueTooLargeForPeer              a pair does not fit into what it sends, or into what we fetch
+    ├── PeerNotReady            it has no complete root to copy
     ├── HeadImplausible          its head has a number that no honest store reaches
-    ├── ProofDoubted             a change proof does not hold: the peer lies, or the local content is not at
+    ├── ProofSuspected             a change proof does not hold: the peer lies, or the local content is not at
     │                            the old root
     └── ProofRejected            it sent a proof that does not hold
 
@@ -126,7 +126,7 @@ class MachineExhausted(SyncError):
         self.what = what
 
 
-class Disturbed(SyncError):
+class ConcurrentWrite(SyncError):
     """Somebody else wrote to the database; the manager then looks again at what it holds, on its own."""
 
     def __init__(self) -> None:
@@ -260,7 +260,7 @@ class PeerRefused(PeerError):
         return self.code is ErrorCode.OVERLOADED
 
 
-class RootLacking(PeerRefused):
+class RootUnavailable(PeerRefused):
     """The peer never had the root that it was asked for, or has pruned it.
 
     Attributes:
@@ -272,7 +272,7 @@ class RootLacking(PeerRefused):
         self.root = root
 
 
-class PairRefused(PeerError):
+class ValueTooLargeForPeer(PeerError):
     """A pair does not fit into what the peer sends, or into what we fetch.
 
     Attributes:
@@ -286,7 +286,7 @@ class PairRefused(PeerError):
         self.max_bytes = max_bytes
 
 
-class ClaimNotKept(PeerError):
+class SizeClaimBroken(PeerError):
     """The peer claimed that a pair needs a large proof, and then did not send one.
 
     Attributes:
@@ -300,14 +300,14 @@ class ClaimNotKept(PeerError):
         self.is_late = is_late
 
 
-class GaveWay(PeerError):
+class Preempted(PeerError):
     """The peer was slow to send a large pair, and another one waited to send one too."""
 
     def __init__(self) -> None:
         super().__init__("it was slow to send a large pair, and another peer waited")
 
 
-class NothingToShow(PeerError):
+class PeerNotReady(PeerError):
     """The peer has no complete root: its own first sync is unfinished."""
 
     def __init__(self) -> None:
@@ -325,7 +325,7 @@ class HeadImplausible(PeerError):
         self.limit = limit
 
 
-class ProofDoubted(PeerError):
+class ProofSuspected(PeerError):
     """A change proof does not hold, which may be due to the local content.
 
     Attributes:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from manager.errors import (
     ConnectionLost,
     NoPeersLeft,
-    PairRefused,
     PairTooLarge,
     PeerFailure,
     PeerRefused,
@@ -16,12 +15,13 @@ from manager.errors import (
     PeerUnreachable,
     ProofRejected,
     RequestTimeout,
-    RootLacking,
+    RootUnavailable,
     TargetGone,
+    ValueTooLargeForPeer,
     VerificationFailed,
 )
-from manager.goals import Target
-from manager.progress import SeenHead
+from manager.scheduling.pivot import Target
+from manager.status.progress import SeenHead
 
 
 def newest_announced(heads: Sequence[SeenHead], above: int) -> Target | None:
@@ -41,9 +41,9 @@ def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
         if isinstance(error, ProofRejected):
             return VerificationFailed(failures, name, error.reason)
     for _, error in failures:
-        if isinstance(error, PairRefused):
+        if isinstance(error, ValueTooLargeForPeer):
             return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
-    if any(isinstance(error, RootLacking) for _, error in failures):
+    if any(isinstance(error, RootUnavailable) for _, error in failures):
         return TargetGone(failures)
     lost = [isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures]
     if all(lost):

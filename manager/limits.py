@@ -2,7 +2,7 @@
 
 Memory is bounded by ``buffered_bytes`` and one large pair, at most ``max_proof_bytes``, whatever the size of
 the database; patience is bounded by the timeouts and the numbers of failures.  The defaults are for one or a
-few peers; what is asked at a time follows what the line to a peer carries (see ``link``).
+few peers; what is asked at a time follows what the line to a peer carries (see ``throughput``).
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Limits:
         overdue_seconds: Who has nothing else to do asks for what somebody else was asked for so long ago.  An
             honest answer takes less, so little is fetched twice; a silent peer delays the others by no more.
         min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
-        goal_seconds: How long a root is fetched although there is a newer target.  What is fetched within it
+        pivot_seconds: How long a root is fetched although there is a newer target.  What is fetched within it
             shares a root and is brought forward together; and all of it has to be brought forward before
             peers forget that root, so it is a small part of what they retain at some commits a second.
         backoff_seconds: The bound of the first wait after a failure.
@@ -67,9 +67,9 @@ class Limits:
             as long as other peers are at work, and the sync fails when it is so with all of them.
         max_connect_failures: The same for a peer that never answered at all: more likely a wrong address than
             an outage.
-        forgive_seconds: The bound of the first time for which a peer stays dropped that is followed; each
+        ban_seconds: The bound of the first time for which a peer stays dropped that is followed; each
             time it doubles.  A damaged answer of an honest peer is rare, and a liar's costs a request.
-        max_forgive_seconds: The bound of every such time.
+        max_ban_seconds: The bound of every such time.
         unproven_seconds: How long a head that a trusted peer announced is asked for without any further part
             of it being verified, before another peer's head is followed instead.  Longer than an honest
             answer takes on the slowest line: ``max_bytes`` at ``min_bytes_per_second``, and
@@ -93,15 +93,15 @@ class Limits:
     request_timeout_seconds: float = 20.0
     overdue_seconds: float = 2.0
     min_bytes_per_second: int = 64 * KIB
-    goal_seconds: float = 5.0
+    pivot_seconds: float = 5.0
     backoff_seconds: float = 0.25
     max_backoff_seconds: float = 30.0
     overload_backoff_seconds: float = 5.0
     overload_patience_seconds: float = 300.0
     max_failures: int = 8
     max_connect_failures: int = 4
-    forgive_seconds: float = 1200.0
-    max_forgive_seconds: float = 86_400.0
+    ban_seconds: float = 1200.0
+    max_ban_seconds: float = 86_400.0
     unproven_seconds: float = 60.0
     max_timeouts: int = 2
 

@@ -1,13 +1,13 @@
 """The manager: makes one database the verified copy of a target root, from peers that nobody has to trust.
 
-    PeerSession (one a peer)                             Writer (one)
-      ledger.take -> ask -> verify -> ledger.accept  ->    collect -> database.apply -> ledger.settle
-                            (in a thread)                             (in a thread)
+    PeerSession (one a peer)                                  SyncWriter (one)
+      scheduler.take -> ask -> verify -> scheduler.accept  ->   collect -> database.apply -> scheduler.settle
+                               (in a thread)                               (in a thread)
 
 The target comes from someone the caller trusts, and may change at any moment; everything else is checked
 against it.  This module ties the parts together, decides when the sync is over, and says which typed error
-ends it; how work is divided stands in ``ledger``, ``shelves`` and ``split``, which target is fetched in
-``goals``, what becomes of a peer's failure in ``session``.
+ends it; how work is divided stands in ``scheduler``, ``backlog`` and ``subdivide``, which target is fetched
+in ``pivot``, what becomes of a peer's failure in ``peer_session``.
 
 Invariants:
 
@@ -24,23 +24,29 @@ from typing import NamedTuple, NoReturn
 
 import trio
 
-from manager.backoff import Backoff
-from manager.errors import NothingToShow, PeerError, PeerFailure, SyncError
-from manager.fetch import Sync
-from manager.goals import Target
+from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError
+from manager.executor import Processor, SerialExecutor
 from manager.hope import newest_announced, no_peers_left
-from manager.ledger import Ledger
 from manager.limits import Limits
-from manager.peer import PeerAddress, peer_at
-from manager.processor import OneThread, Processor
-from manager.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
-from manager.saved import ROOT_BYTES
-from manager.session import PeerSession
-from manager.situation import Facts, Situation, situation_of
-from manager.standing import Start, hello_of
-from manager.survey import MAX_KNOWN_REVISIONS, known_revisions, require_replaceable, survey
-from manager.work import Doubt
-from manager.writer import NO_ROOM, Writer
+from manager.peer_session import PeerSession
+from manager.peers.address import PeerAddress, peer_at
+from manager.peers.health import Backoff
+from manager.scheduling.checkpoint import ROOT_BYTES
+from manager.scheduling.pivot import Target
+from manager.scheduling.resume import (
+    MAX_KNOWN_REVISIONS,
+    ResumePoint,
+    hello_of,
+    known_revisions,
+    load_resume_point,
+    require_replaceable,
+)
+from manager.scheduling.scheduler import Scheduler
+from manager.scheduling.work import Suspicion
+from manager.status.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
+from manager.status.status import StatusFacts, SyncStatus, status_of
+from manager.transfer.fetcher import Sync
+from manager.transfer.sync_writer import NO_ROOM, SyncWriter
 from merkledb import MAX_FOREIGN_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
 
 _logger = getLogger(__name__)
@@ -73,7 +79,7 @@ class Manager:
         trust_peers: Whether the heads that peers announce are targets: the one with the highest revision, if
             that is above what the database has reached.
         random: Where all jitter comes from.
-        processor: Where blocking work runs; a thread when not given.
+        executor: Where blocking work runs; a thread when not given.
 
     Raises:
         ValueError: No peers, an address that is none, or a target that is no root.
@@ -89,7 +95,7 @@ class Manager:
         replace: bool = False,
         trust_peers: bool = False,
         random: Random | None = None,
-        processor: Processor | None = None,
+        executor: Processor | None = None,
     ) -> None:
         if not peers:
             raise ValueError("a sync needs at least one peer")
@@ -98,15 +104,15 @@ class Manager:
         self.limits = limits or Limits()
         self._target: Target | None = None
         self._target_is_announced = False
-        # Who announced the target, and the goal.
+        # Who announced the target, and the pivot.
         self._announcers: dict[bytes, tuple[PeerSession, ...]] = {}
         # Whether whoever announced the target is believed; a target that was named always is.
         self._target_is_believed = True
         self._replace = replace
         self._trust_peers = trust_peers
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
-        self._processor = processor or OneThread()
-        self._ledger: Ledger | None = None
+        self._executor = executor or SerialExecutor()
+        self._scheduler: Scheduler | None = None
         self._sessions: list[PeerSession] = []
         self._reached_revision = 0
         # What is or was here under which number of the source, the older ones first.
@@ -131,7 +137,7 @@ class Manager:
     @property
     def is_at_target(self) -> bool:
         """Whether the database shows the newest target, under its number where that is known."""
-        return self._ledger is not None and self._ledger.is_done
+        return self._scheduler is not None and self._scheduler.is_done
 
     def update_target(self, root: bytes, revision: int | None = None) -> None:
         """Go to another root from now on, from the event loop of the sync, at any moment.
@@ -158,9 +164,9 @@ class Manager:
 
     def _follow_head(self, announced: _Announced) -> None:
         """Go to a head that a peer announced."""
-        goal = self._ledger.goals.goal if self._ledger is not None else None
+        pivot = self._scheduler.pivots.pivot if self._scheduler is not None else None
         # They may announce something else by the time that this turns out to be nowhere.
-        kept = {} if goal is None else {goal.root: self._announcers.get(goal.root, ())}
+        kept = {} if pivot is None else {pivot.root: self._announcers.get(pivot.root, ())}
         self._announcers = kept | {announced.target.root: announced.announcers}
         self._aim(announced.target, is_announced=True, is_believed=announced.is_believed)
 
@@ -168,12 +174,12 @@ class Manager:
         """Go to a target that the caller has named, or a peer announced."""
         was_believed, self._target_is_believed = self._target_is_believed, is_believed
         self._target, self._target_is_announced = target, is_announced
-        if self._ledger is not None:
-            self._ledger.aim(target, trio.current_time())
-            goals = self._ledger.goals
-            if not was_believed and not goals.is_newest and not goals.is_proven:
+        if self._scheduler is not None:
+            self._scheduler.aim(target, trio.current_time())
+            pivots = self._scheduler.pivots
+            if not was_believed and not pivots.is_newest and not pivots.is_proven:
                 # Nothing was fetched of what took its place only because there was nothing better to do.
-                self._ledger.abandon_goal(trio.current_time())
+                self._scheduler.abandon_goal(trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -182,29 +188,29 @@ class Manager:
     def progress(self) -> Progress:
         """How far the sync is now."""
         peers = tuple(session.progress for session in self._sessions) or self._idle_peers()
-        if self._ledger is None:
-            situation = Situation.NO_TARGET if self._target is None else Situation.CATCHING_UP
+        if self._scheduler is None:
+            status = SyncStatus.NO_TARGET if self._target is None else SyncStatus.CATCHING_UP
             if self._no_room:
-                situation = Situation.NO_ROOM
+                status = SyncStatus.NO_ROOM
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
-            return Progress(situation, self.target, None, 0, *counts, peers, self._no_room)
-        ledger, now = self._ledger, trio.current_time()
-        tally, head = ledger.tally, ledger.standing.head
-        keys_per_second, bytes_per_second = tally.rates(now)
+            return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
+        scheduler, now = self._scheduler, trio.current_time()
+        stats, head = scheduler.stats, scheduler.local.head
+        keys_per_second, bytes_per_second = stats.rates(now)
         return Progress(
-            situation=situation_of(self._facts(ledger, peers)),
+            status=status_of(self._facts(scheduler, peers)),
             target=self.target,
             root=head.root if head is not None else None,
             revision=head.number if head is not None else 0,
-            keys=tally.keys,
-            changes=tally.changes,
-            bytes=tally.bytes,
-            expected_keys=tally.expected_keys,
-            share=tally.share,
+            keys=stats.keys,
+            changes=stats.changes,
+            bytes=stats.bytes,
+            expected_keys=stats.expected_keys,
+            share=stats.share,
             keys_per_second=keys_per_second,
             bytes_per_second=bytes_per_second,
-            elapsed_seconds=tally.elapsed_seconds(now),
-            seconds_left=tally.seconds_left(now),
+            elapsed_seconds=stats.elapsed_seconds(now),
+            seconds_left=stats.seconds_left(now),
             peers=peers,
             reason=self._no_room,
         )
@@ -212,25 +218,25 @@ class Manager:
     def _idle_peers(self) -> tuple[PeerProgress, ...]:
         return tuple(PeerProgress(peer.name, PeerState.CONNECTING, 1.0, 0, 0, "") for peer in self.peers)
 
-    def _facts(self, ledger: Ledger, peers: Sequence[PeerProgress]) -> Facts:
-        head = ledger.standing.head
-        return Facts(
+    def _facts(self, scheduler: Scheduler, peers: Sequence[PeerProgress]) -> StatusFacts:
+        head = scheduler.local.head
+        return StatusFacts(
             head=head.root if head is not None else None,
             revision=self._reached_revision,
             is_first=head is None or head.number == 0,
             has_target=self._target is not None,
-            is_at_target=ledger.is_done or self._is_only_tried(ledger),
-            copies_in_full=ledger.copies_in_full,
+            is_at_target=scheduler.is_done or self._is_only_tried(scheduler),
+            copies_in_full=scheduler.copies_in_full,
             peers=[peer.facts for peer in peers],
             follows_heads=self._trust_peers,
             known=self._known_revisions(),
             has_no_room=bool(self._no_room),
         )
 
-    def _is_only_tried(self, ledger: Ledger) -> bool:
+    def _is_only_tried(self, scheduler: Scheduler) -> bool:
         """Whether the target is a head that could not be had before, while what is here is whole."""
-        has_head = not self._target_is_believed and ledger.standing.is_at_rest
-        return has_head and self._reached_revision > 0 and not ledger.goals.is_proven
+        has_head = not self._target_is_believed and scheduler.local.is_at_rest
+        return has_head and self._reached_revision > 0 and not scheduler.pivots.is_proven
 
     def _known_revisions(self) -> Mapping[int, bytes]:
         """Return the roots that were here by the numbers of the source; none where these are our own."""
@@ -266,8 +272,8 @@ class Manager:
     def _applied(self, head: Revision | None) -> None:
         """Tell of a transaction, and of the head if it is new."""
         if head is not None:
-            assert self._ledger is not None
-            revision = self._ledger.goals.revision_of(head.root)
+            assert self._scheduler is not None
+            revision = self._scheduler.pivots.revision_of(head.root)
             self._reached_revision = head.number if revision is None else revision
             self._know({self._reached_revision: head.root})
             for session in self._sessions:
@@ -293,9 +299,9 @@ class Manager:
             MachineExhausted: The machine has no memory left.
         """
         try:
-            ledger = await self._begin()
-            while not ledger.is_done:
-                await self._work(ledger)
+            scheduler = await self._begin()
+            while not scheduler.is_done:
+                await self._work(scheduler)
             self._publish()
             return self.progress
         finally:
@@ -316,8 +322,8 @@ class Manager:
         """
         self._follows = True
         try:
-            ledger = await self._begin()
-            await self._work(ledger)
+            scheduler = await self._begin()
+            await self._work(scheduler)
         finally:
             self._end_streams()
         raise AssertionError("following ends with an error only")
@@ -328,24 +334,24 @@ class Manager:
         for reached_stream in self._reached_streams:
             reached_stream.end()
 
-    async def _begin(self) -> Ledger:
+    async def _begin(self) -> Scheduler:
         """Look at the database, and open the books."""
         start, known = await self._prepare_somehow()
         self._know(known)
         self._target = self._target or start.target
         self._reached_revision = self._revision_of(start)
-        self._ledger = ledger = Ledger(start, self._target, self.limits, trio.current_time())
-        self._sync = self._make_sync(ledger)
+        self._scheduler = scheduler = Scheduler(start, self._target, self.limits, trio.current_time())
+        self._sync = self._make_sync(scheduler)
         self._sessions = [PeerSession(peer, self._sync, self._peer_changed) for peer in self.peers]
         self._publish()
-        return ledger
+        return scheduler
 
-    async def _prepare_somehow(self) -> tuple[Start, Mapping[int, bytes]]:
+    async def _prepare_somehow(self) -> tuple[ResumePoint, Mapping[int, bytes]]:
         """Look at the database; when following, as soon as the machine has room for that."""
         pauses = Backoff(self.limits.backoff_seconds, self.limits.max_backoff_seconds, self._random)
         while True:
             try:
-                start = await self._processor.run(self._prepare)
+                start = await self._executor.run(self._prepare)
             except NO_ROOM as error:
                 if not self._follows:
                     raise
@@ -363,12 +369,12 @@ class Manager:
             self._no_room = lack
             self._publish()
 
-    def _make_sync(self, ledger: Ledger) -> Sync:
-        writer = Writer(
+    def _make_sync(self, scheduler: Scheduler) -> Sync:
+        writer = SyncWriter(
             self.database,
-            ledger,
+            scheduler,
             self.limits,
-            self._processor,
+            self._executor,
             replace=self._replace,
             applied=self._applied,
             no_room=self._note_room if self._follows else None,
@@ -376,29 +382,29 @@ class Manager:
         )
         return Sync(
             database=self.database,
-            hello=hello_of(self.database.scheme, ledger.standing, self.limits),
+            hello=hello_of(self.database.scheme, scheduler.local, self.limits),
             limits=self.limits,
-            ledger=ledger,
+            scheduler=scheduler,
             writer=writer,
-            processor=self._processor,
+            executor=self._executor,
             random=self._random,
             trusts_heads=self._trust_peers,
             subscribes=self._follows or self._trust_peers,
-            forgives=self._follows,
+            unbans=self._follows,
             is_outdone=self._is_outdone,
-            accuse=self._accuse,
+            report_invalid_proof=self._report_invalid_proof,
             heard=self._head_heard,
             fail=self._fail,
         )
 
-    def _revision_of(self, start: Start) -> int:
+    def _revision_of(self, start: ResumePoint) -> int:
         """Return below which revision no peer is followed; a number that was given here says nothing."""
-        head = start.standing.head
-        return 0 if head is None or start.standing.is_local else head.number
+        head = start.local.head
+        return 0 if head is None or start.local.is_local else head.number
 
-    async def _work(self, ledger: Ledger) -> None:
+    async def _work(self, scheduler: Scheduler) -> None:
         """Run the sessions and the writer until the newest target is reached; when following, for ever."""
-        ledger.open()
+        scheduler.open()
         self._scope = trio.CancelScope()
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -406,10 +412,10 @@ class Manager:
                     nursery.start_soon(session.run)
                 nursery.start_soon(self._write)
                 if self._trust_peers:
-                    nursery.start_soon(self._watch_heads, ledger)
-                while self._follows or not ledger.is_done:
-                    await ledger.wait_until(float("inf"))
-                ledger.close()
+                    nursery.start_soon(self._watch_heads, scheduler)
+                while self._follows or not scheduler.is_done:
+                    await scheduler.wait_until(float("inf"))
+                scheduler.close()
                 for session in self._sessions:
                     session.leave()
         if self._failure is not None:
@@ -432,11 +438,11 @@ class Manager:
         """Whether another peer can be asked now whose answers hold much more of what was asked for."""
         return any(session is not peer and session.is_better_than(usefulness) for session in self._sessions)
 
-    def _accuse(self, doubt: Doubt) -> None:
-        """Drop the peer whose doubted proof was a lie."""
+    def _report_invalid_proof(self, suspicion: Suspicion) -> None:
+        """Drop the peer whose suspected proof was a lie."""
         for session in self._sessions:
-            if session == doubt.peer:
-                session.drop(doubt.failure)
+            if session == suspicion.peer:
+                session.ban(suspicion.failure)
 
     def _head_heard(self) -> None:
         """Look whether what peers announce is a new target."""
@@ -449,14 +455,14 @@ class Manager:
         Whoever announced a head that could not be had is believed less than every other peer, whatever the
         number: its heads are followed only where nothing else is left to be done.
         """
-        assert self._ledger is not None
+        assert self._scheduler is not None
         best, target = self._best_announced(), self._target
         if best is None or target == best.target:
             return
         # A target of which nothing can be had gives way to whatever there is above what is here.
-        is_lost = not self._target_is_believed and not self._ledger.goals.is_proven
+        is_lost = not self._target_is_believed and not self._scheduler.pivots.is_proven
         if target is not None and not is_lost:
-            may_lead = best.is_believed or self._ledger.is_done
+            may_lead = best.is_believed or self._scheduler.is_done
             if not may_lead or (best.target.revision or 0) <= max(
                 self._reached_revision, target.revision or 0
             ):
@@ -477,31 +483,31 @@ class Manager:
                 return _Announced(newest, is_believed, tuple(announcers))
         return None
 
-    async def _watch_heads(self, ledger: Ledger) -> None:
+    async def _watch_heads(self, scheduler: Scheduler) -> None:
         """Follow another head where nobody shows anything of the present one, and try it again later."""
-        while not ledger.is_closed:
+        while not scheduler.is_closed:
             now = trio.current_time()
-            quiet_at = ledger.goals.quiet_since + self.limits.unproven_seconds
-            if not ledger.is_done and quiet_at <= now and not self._sync.writer.large_pairs.is_at_work:
+            quiet_at = scheduler.pivots.quiet_since + self.limits.unproven_seconds
+            if not scheduler.is_done and quiet_at <= now and not self._sync.writer.large_values.is_at_work:
                 self._doubt_goal()
             self._consider_heads()
             times = [quiet_at, *(session.disbelieved_until for session in self._sessions)]
-            await ledger.wait_until(min((time for time in times if time > now), default=float("inf")))
+            await scheduler.wait_until(min((time for time in times if time > now), default=float("inf")))
 
     def _doubt_goal(self) -> None:
         """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
-        assert self._ledger is not None
-        ledger, now = self._ledger, trio.current_time()
-        goal, head = ledger.goals.goal, ledger.standing.head
-        ledger.goals.doubt(now)
-        if goal is None:
+        assert self._scheduler is not None
+        scheduler, now = self._scheduler, trio.current_time()
+        pivot, head = scheduler.pivots.pivot, scheduler.local.head
+        scheduler.pivots.suspicion(now)
+        if pivot is None:
             return
-        self._disbelieve(goal.root)
+        self._disbelieve(pivot.root)
         best = self._best_announced()
-        if best is not None and best.target.root != goal.root:
+        if best is not None and best.target.root != pivot.root:
             self._follow_head(best)
         elif not (head is not None and self._is_confirmed(head) and self._stay_at(head)):
-            ledger.give_up_goal(now)
+            scheduler.give_up_pivot(now)
 
     def _disbelieve(self, root: bytes) -> None:
         """Note that a root that was announced cannot be had, whatever its announcers say by now."""
@@ -522,37 +528,41 @@ class Manager:
         return any(shown is not None and shown.root == head.root for shown in heads)
 
     def _peer_changed(self) -> None:
-        """Look whether anything can still be expected of any peer, on the way to the goal."""
-        assert self._ledger is not None
-        ledger = self._ledger
-        if not ledger.is_done and all(self._hopeless(session) for session in self._sessions):
-            self._lose_hope(ledger)
+        """Look whether anything can still be expected of any peer, on the way to the pivot."""
+        assert self._scheduler is not None
+        scheduler = self._scheduler
+        if not scheduler.is_done and all(self._unusable(session) for session in self._sessions):
+            self._give_up(scheduler)
         self._publish()
 
-    def _hopeless(self, session: PeerSession) -> PeerError | None:
+    def _unusable(self, session: PeerSession) -> PeerError | None:
         """Return why nothing is expected of a peer; None while something is."""
         if self._target is None and session.head is not None and session.head.root is None:
-            return NothingToShow()
-        return session.hopeless
+            return PeerNotReady()
+        return session.unusable
 
-    def _lose_hope(self, ledger: Ledger) -> None:
+    def _give_up(self, scheduler: Scheduler) -> None:
         """Go on to another target, or wait for better times, or end the sync, whatever is possible."""
-        if not ledger.goals.is_newest:
-            ledger.give_up_goal(trio.current_time())
+        if not scheduler.pivots.is_newest:
+            scheduler.give_up_pivot(trio.current_time())
             # Where nobody is left to ask, nobody will call this again.
             self._peer_changed()
             return
-        if self._trust_peers and self._target is not None and self._go_elsewhere(ledger, self._target.root):
+        if (
+            self._trust_peers
+            and self._target is not None
+            and self._go_elsewhere(scheduler, self._target.root)
+        ):
             return
-        if self._follows and not all(session.is_dropped for session in self._sessions):
+        if self._follows and not all(session.is_banned for session in self._sessions):
             return
-        failures = [(session.peer.name, self._hopeless(session)) for session in self._sessions]
+        failures = [(session.peer.name, self._unusable(session)) for session in self._sessions]
         self._fail(no_peers_left(tuple(PeerFailure(name, error) for name, error in failures if error)))
 
-    def _go_elsewhere(self, ledger: Ledger, lost: bytes) -> bool:
+    def _go_elsewhere(self, scheduler: Scheduler, lost: bytes) -> bool:
         """Go to the best head that may be had, or stay at what is here; return whether that could be done."""
         self._disbelieve(lost)
-        best, head = self._best_announced(), ledger.standing.head
+        best, head = self._best_announced(), scheduler.local.head
         if best is not None and best.target.root != lost:
             self._follow_head(best)
             return True
@@ -568,19 +578,19 @@ class Manager:
         Returns:
             Whether it could be done.
         """
-        assert self._ledger is not None
-        if not (self._target_is_announced and self._ledger.standing.is_at_rest and head.number):
+        assert self._scheduler is not None
+        if not (self._target_is_announced and self._scheduler.local.is_at_rest and head.number):
             return False
         self._aim(Target(head.root, self._reached_revision))
         return True
 
     # In threads, for they touch the database.
 
-    def _prepare(self) -> tuple[Start, Mapping[int, bytes]]:
+    def _prepare(self) -> tuple[ResumePoint, Mapping[int, bytes]]:
         """Return where the sync begins, and which roots are known by their numbers."""
-        start = survey(self.database)
+        start = load_resume_point(self.database)
         if self._target is not None:
             require_replaceable(self.database, self._target, replace=self._replace)
-            if start.standing.is_at_rest and self.database.progress is not None:
+            if start.local.is_at_rest and self.database.progress is not None:
                 self.database.set_progress(None)
-        return start, {} if start.standing.is_local else known_revisions(self.database)
+        return start, {} if start.local.is_local else known_revisions(self.database)

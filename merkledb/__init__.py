@@ -1,14 +1,13 @@
 """An authenticated key-value store: a Merkle trie on LMDB that proves ranges and changes, and keeps history.
 
-It knows no network.  Start reading with ``fold``, the one function that everything else feeds a stream to;
-then ``verifier``, ``trie``, ``prover``, ``changes``, ``writer``; ``revisions``, ``history``, ``past`` and
-``change_verifier``; ``database`` is what users hold.
+It knows no network.  Start reading with ``pure_fold``, the one function that everything else feeds a stream
+to; then ``range_verifier``, ``trie``, ``prover``, ``merge_stream``, ``applier``; ``revisions``, ``log``,
+``reader`` and ``change_verifier``; ``database`` is what users hold.
 """
 
 from merkledb.batch import Batch
-from merkledb.change_prover import Difference
-from merkledb.change_verifier import VerifiedChanges
 from merkledb.database import MAX_PROGRESS_BYTES, Database
+from merkledb.differences import Difference
 from merkledb.errors import (
     CallerError,
     CorruptDatabase,
@@ -43,15 +42,16 @@ from merkledb.errors import (
     UnknownRoot,
     ValueTooLong,
 )
-from merkledb.kernel import kernel_name
-from merkledb.mapping import root_of
+from merkledb.formats.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
+from merkledb.formats.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
+from merkledb.history.revisions import DEFAULT_HISTORY, MAX_FOREIGN_REVISION, MAX_REVISION, Revision
+from merkledb.kernel.interface import kernel_name
 from merkledb.opening import open  # noqa: A004 - used as merkledb.open
-from merkledb.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
-from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
-from merkledb.revisions import DEFAULT_HISTORY, MAX_FOREIGN_REVISION, MAX_REVISION, Revision
-from merkledb.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
+from merkledb.proofs.change_verifier import VerifiedChanges
+from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
+from merkledb.proofs.range_verifier import VerifiedRange, verify_range
+from merkledb.root_of import root_of
 from merkledb.snapshot import Snapshot
-from merkledb.verifier import VerifiedRange, verify_range
 from merkledb.view import View
 
 __all__ = [

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
-from merkledb.fold import Branches
-from merkledb.history import require_value_row
-from merkledb.kernel import AnyFold, leaves, new_fold
-from merkledb.past import Past
-from merkledb.past_branch import parse_past_branch
-from merkledb.revisions import SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
-from merkledb.rows import PastRows, Row, StoredRows
-from merkledb.scheme import Scheme
-from merkledb.store import Store, Transaction, key_of_row, row_key
+from merkledb.formats.scheme import Scheme
+from merkledb.history.branch_delta import parse_branch_delta
+from merkledb.history.log import require_value_row
+from merkledb.history.reader import HistoryReader
+from merkledb.history.revisions import SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
+from merkledb.history.rows import HistoricalRows, Row, StoredRows
+from merkledb.kernel.interface import AnyFold, leaves, new_fold
+from merkledb.kernel.pure_fold import Branches
+from merkledb.storage.store import Store, Transaction, key_of_row, row_key
 
 # A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
 _STRETCH_PAIRS: Final = 4096
@@ -97,7 +97,7 @@ class _Check:
                 require_value_row(row)
             for key, row in self._transaction.cursor(db=self._store.branch_history):
                 self._require_history(key, behind)
-                tokens = parse_past_branch(row).tokens
+                tokens = parse_branch_delta(row).tokens
                 if max(key[SEQUENCE_BYTES:] + tokens, default=0) >= self._scheme.branch_factor:
                     raise ValueError("it has a token that is none")
         except ValueError as error:
@@ -112,9 +112,9 @@ class _Check:
         head, _ = read_revision(self._store, self._transaction, tip.newest)
         root = tip.root
         if tip.unfinished:
-            past = Past(self._store, self._transaction, tip.newest, tip.sequence)
+            past = HistoryReader(self._store, self._transaction, tip.newest, tip.sequence)
             # To look for keys in the trie would be to trust it.
-            rows = PastRows(StoredRows(self._store, self._transaction), past, lambda low: low)
+            rows = HistoricalRows(StoredRows(self._store, self._transaction), past, lambda low: low)
             fold = new_fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
                 self._feed(fold, keys, values)

@@ -16,16 +16,12 @@ from typing import Final
 import lmdb
 
 from merkledb.batch import Batch
-from merkledb.change_prover import Difference, Differences, prove_changes
-from merkledb.change_verifier import VerifiedChanges, verify_changes
-from merkledb.changes import sorted_changes
 from merkledb.check import check
-from merkledb.content import Content, require_bytes
+from merkledb.differences import Difference, Differences, prove_changes
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
-from merkledb.kernel import kernel_name
-from merkledb.proof import ChangeProof, RangeProof
-from merkledb.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
-from merkledb.revisions import (
+from merkledb.formats.proof import ChangeProof, RangeProof
+from merkledb.formats.scheme import Scheme
+from merkledb.history.revisions import (
     Revision,
     Tip,
     is_at_rest,
@@ -33,20 +29,23 @@ from merkledb.revisions import (
     read_tip,
     require_foreign_number,
 )
-from merkledb.rows import StoredRows
-from merkledb.scheme import Scheme
+from merkledb.history.rows import StoredRows
+from merkledb.kernel.interface import kernel_name
+from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
+from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
+from merkledb.proofs.range_verifier import VerifiedRange
+from merkledb.readable import ReadableMapping, require_bytes, require_max_keys, require_range
 from merkledb.snapshot import Snapshot
-from merkledb.state import require_max_keys, require_range
-from merkledb.store import (
+from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,
     Store,
     Transaction,
     row_key,
 )
-from merkledb.trie import StoredTrie
-from merkledb.verifier import VerifiedRange
+from merkledb.trie.merge_stream import sorted_changes
+from merkledb.trie.trie import StoredTrie
 from merkledb.view import View
-from merkledb.write import Write
+from merkledb.writing.transaction import WriteTransaction
 
 _PROGRESS: Final = b"progress"
 # The manager's state of a sync is a map of a few hundred ranges; more would make every
@@ -54,7 +53,7 @@ _PROGRESS: Final = b"progress"
 MAX_PROGRESS_BYTES: Final = 1 << 20
 
 
-class Database(Content):
+class Database(ReadableMapping):
     """An open database; made by ``merkledb.open``, and a context manager.
 
     Reads see the newest commit; ``snapshot`` gives several reads that belong together.  All methods may be
@@ -219,7 +218,7 @@ class Database(Content):
         require_range(start, end)
         newer = self.at(new)
         try:
-            differences = Differences(newer.beside(old), newer)
+            differences = Differences(newer.at_same_snapshot(old), newer)
         except BaseException:
             newer.close()
             raise
@@ -264,12 +263,12 @@ class Database(Content):
         require_range(start, end)
         require_max_keys(max_keys)
         with self.at(new) as newer, self._store.translated():
-            return prove_changes(newer.beside(old), newer, start, end, max_keys, max_bytes)
+            return prove_changes(newer.at_same_snapshot(old), newer, start, end, max_keys, max_bytes)
 
     # Writing.
 
     def view(self, changes: Mapping[bytes, bytes | None]) -> View:
-        """Return the state that ``changes`` would make of the head, to be closed by the caller.
+        """Return the state that ``merge_stream`` would make of the head, to be closed by the caller.
 
         Args:
             changes: The new value of each key; None deletes it.
@@ -329,9 +328,9 @@ class Database(Content):
         """Return a context manager that collects changes for one commit."""
         return Batch(self)
 
-    def _write(self) -> Write:
+    def _write(self) -> WriteTransaction:
         """Return a write transaction that ends with the ``with`` block."""
-        return Write(self._store, self.scheme, self._clock)
+        return WriteTransaction(self._store, self.scheme, self._clock)
 
     # Syncing.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from merkledb.database import Database
 from merkledb.errors import CorruptDatabase, SchemeMismatch
-from merkledb.kernel import kernel_name
-from merkledb.revisions import (
+from merkledb.formats.scheme import Scheme
+from merkledb.history.revisions import (
     MAX_HISTORY,
     Retention,
     first_rows,
@@ -16,8 +16,8 @@ from merkledb.revisions import (
     read_retention,
     require_time,
 )
-from merkledb.scheme import Scheme
-from merkledb.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
+from merkledb.kernel.interface import kernel_name
+from merkledb.storage.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
 
 
 def open(  # noqa: A001 - the package's verb, used as merkledb.open
@@ -39,7 +39,7 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         history: How many revisions are retained, the head included, at least 1; the store remembers it.  None
             leaves it as it is; a new store retains 256.
         history_seconds: Up to which age revisions are retained; the store remembers it.  The newest 8 stay
-            whatever their age, as far as ``history`` allows, and what is too old goes when two commits in a
+            whatever their age, as far as ``log`` allows, and what is too old goes when two commits in a
             row find it so: the clock may be wrong.  None leaves it as it is; a new store retains revisions
             whatever their age.
         readonly: Open for reading only.

@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from merkledb.errors import CorruptDatabase, NoCompleteRoot
-from merkledb.past import Past
-from merkledb.past_trie import PastTrie
-from merkledb.revisions import Revision, find_revision, read_revision, read_tip
-from merkledb.rows import PastRows, Rows, StoredRows
-from merkledb.scheme import Scheme
-from merkledb.state import State
-from merkledb.store import Store, Transaction
-from merkledb.trie import StoredTrie, Trie
+from merkledb.formats.scheme import Scheme
+from merkledb.history.historical_trie import HistoricalTrie
+from merkledb.history.reader import HistoryReader
+from merkledb.history.revisions import Revision, find_revision, read_revision, read_tip
+from merkledb.history.rows import HistoricalRows, Rows, StoredRows
+from merkledb.readable import ReadableState
+from merkledb.storage.store import Store, Transaction
+from merkledb.trie.trie import StoredTrie, Trie
 
 
-class Snapshot(State):
+class Snapshot(ReadableState):
     """One revision of a database.  A context manager; use it from one thread at a time, whichever that is.
 
     Attributes:
@@ -75,7 +75,7 @@ class Snapshot(State):
         self.sequence = sequence
         self._last = tip.sequence
         # What stands between this state and the tables; None when they hold it.
-        self._past = None if sequence == tip.sequence else self.past_until(None)
+        self._history = None if sequence == tip.sequence else self.past_until(None)
 
     def _require_pairs(self, sequence: int) -> None:
         """Raise CorruptDatabase when the place of the topmost node fits another number of pairs."""
@@ -85,14 +85,14 @@ class Snapshot(State):
             difference = f"the row of revision {sequence} says that it has {pairs} pairs, and not where"
             raise CorruptDatabase(str(self._store.path), difference)
 
-    def beside(self, root: bytes) -> "Snapshot":
+    def at_same_snapshot(self, root: bytes) -> "Snapshot":
         """Return another snapshot in the same transaction, which must not be closed before its last use."""
         return Snapshot(self._store, self.scheme, root, transaction=self._transaction)
 
-    def past_until(self, later: "Snapshot | None", views: Transaction | None = None) -> Past:
+    def past_until(self, later: "Snapshot | None", views: Transaction | None = None) -> HistoryReader:
         """Return what stands between this state and a later one; None is what the tables hold."""
         last = self._last if later is None else later.sequence
-        return Past(self._store, self._transaction, self.sequence, last, views)
+        return HistoryReader(self._store, self._transaction, self.sequence, last, views)
 
     @contextmanager
     def views(self) -> Iterator[Transaction | None]:
@@ -107,10 +107,10 @@ class Snapshot(State):
     @contextmanager
     def _provable_rows(self) -> Iterator[Rows]:
         with self.views() as views:
-            if self._past is None:
+            if self._history is None:
                 yield self.tables(views)
             else:
-                yield PastRows(self.tables(views), self.past_until(None, views), self._first_key)
+                yield HistoricalRows(self.tables(views), self.past_until(None, views), self._first_key)
 
     def tables(self, views: Transaction | None = None) -> StoredRows:
         """Return the rows of the tables, which may be another state's than this."""
@@ -124,7 +124,7 @@ class Snapshot(State):
     @property
     def is_tip(self) -> bool:
         """Whether the tables hold this state."""
-        return self._past is None
+        return self._history is None
 
     def close(self) -> None:
         """End the read transaction, if it has one of its own; the snapshot cannot be used afterwards."""
@@ -139,10 +139,10 @@ class Snapshot(State):
         return self._state.keys
 
     def _rows(self) -> Rows:
-        return self.tables() if self._past is None else self._past_rows(self._past)
+        return self.tables() if self._history is None else self._past_rows(self._history)
 
-    def _past_rows(self, past: Past) -> PastRows:
-        return PastRows(self.tables(), past, self._first_key, self._last_key)
+    def _past_rows(self, past: HistoryReader) -> HistoricalRows:
+        return HistoricalRows(self.tables(), past, self._first_key, self._last_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
         path = self.trie().first_path(self.scheme.codec.path(low))
@@ -155,6 +155,6 @@ class Snapshot(State):
     def trie(self) -> Trie:
         """Return the trie of this state."""
         stored = StoredTrie(self._store, self._transaction, self.scheme)
-        if self._past is None:
+        if self._history is None:
             return stored
-        return PastTrie(stored, self._past, self._past_rows(self._past), self._top)
+        return HistoricalTrie(stored, self._history, self._past_rows(self._history), self._top)

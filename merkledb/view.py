@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
-from merkledb.changes import ChangeStream, sorted_changes
 from merkledb.errors import StaleView
-from merkledb.fold import Items, item_rows
-from merkledb.kernel import new_fold
-from merkledb.node import Node
-from merkledb.rows import Row, Rows
+from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+from merkledb.history.rows import Row, Rows
+from merkledb.kernel.interface import new_fold
+from merkledb.kernel.pure_fold import Items, item_rows
+from merkledb.readable import ReadableState
 from merkledb.snapshot import Snapshot
-from merkledb.state import State
-from merkledb.store import row_key
-from merkledb.trie import OpenTrie
-from merkledb.weights import HEAVY, MAX_WEIGHT
+from merkledb.storage.store import row_key
+from merkledb.trie.merge_stream import ChangeStream, sorted_changes
+from merkledb.trie.node import Node
+from merkledb.trie.trie import OpenTrie
 
 Commit = Callable[[Mapping[bytes, bytes | None], int], tuple[bytes, int]]
 
@@ -54,7 +54,7 @@ def _layered(layers: list[_Layer], changes: Mapping[bytes, bytes | None]) -> lis
     return [*layers, _Layer(changes, sorted((row_key(key), value) for key, value in changes.items()))]
 
 
-class View(State):
+class View(ReadableState):
     """A proposed state.  A context manager; use it from one thread at a time.  Made by ``view``.
 
     Attributes:
@@ -172,7 +172,7 @@ def _ends(
         for path, _, _, weight in item_rows(items)
         if weight == HEAVY and path not in closed
     }
-    left = stream.survivors(closed)
+    left = stream.reattached_children(closed)
     ends.update((path, digest is not None) for path, _, digest, weight in left if weight == HEAVY)
     return ends
 

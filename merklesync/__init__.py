@@ -23,7 +23,7 @@ except HiddenPackage as error:
         sys.exit(f"Error: {error}")
     raise
 
-from manager import Manager, Peer, Progress, Reached, Situation, SyncError
+from manager import Manager, Peer, Progress, Reached, SyncError, SyncStatus
 from merkledb import (
     EMPTY_ROOT,
     ChangeProof,
@@ -59,9 +59,9 @@ __all__ = [
     "Reached",
     "Revision",
     "Scheme",
-    "Situation",
     "Snapshot",
     "SyncError",
+    "SyncStatus",
     "VerifiedChanges",
     "VerifiedRange",
     "View",

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 import click
 
 import merkledb
-from manager.goals import Target
-from manager.peer import Address
+from manager.peers.address import Address
+from manager.scheduling.pivot import Target
 from merkledb import DatabaseFull, Scheme
 from merklesync.failures import ExitCode, Failure
 from merklesync.keys import name_bytes

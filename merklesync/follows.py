@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 import trio
 
-from manager import LocalContent, Manager, Progress, Reached, ReachedStream, Situation
-from manager.goals import Target
-from manager.peer import Address
+from manager import LocalContent, Manager, Progress, Reached, ReachedStream, SyncStatus
+from manager.peers.address import Address
+from manager.scheduling.pivot import Target
 from merkledb import Database
 from merklesync.hooks import RootHook
 from merklesync.options import (
@@ -50,7 +50,7 @@ SETTLED_SECONDS: Final = 2.0
 # How often work that takes long says how far it is.
 REPEAT_SECONDS: Final = 30.0
 Told = TypeVar("Told")
-_WORK: Final = frozenset({Situation.FIRST_COPY, Situation.COPYING, Situation.CATCHING_UP})
+_WORK: Final = frozenset({SyncStatus.FIRST_COPY, SyncStatus.COPYING, SyncStatus.CATCHING_UP})
 
 
 @click.command()
@@ -162,19 +162,19 @@ class _Teller(NamedTuple):
         note(f"serving at {', '.join(names)}")
         note_who_can_read(addresses)
 
-    def situation(self, progress: Progress) -> None:
+    def status(self, progress: Progress) -> None:
         if self.as_json:
             print_json({"event": "situation", **_describe(progress)})
             return
-        done = f" ({progress.share:.0%} is done)" if progress.situation in _WORK else ""
+        done = f" ({progress.share:.0%} is done)" if progress.status in _WORK else ""
         reasons = "".join(f"; {peer.name}: {peer.reason}" for peer in progress.peers if peer.reason)
         lack = f" ({progress.reason})" if progress.reason else ""
-        note(f"{sentence(progress.situation)}{done}{lack}{reasons}")
+        note(f"{sentence(progress.status)}{done}{lack}{reasons}")
 
 
 def _describe(progress: Progress) -> dict[str, Any]:
     return {
-        "situation": str(progress.situation),
+        "situation": str(progress.status),
         "target": _hex(progress.target),
         "root": _hex(progress.root),
         "revision": progress.revision,
@@ -323,15 +323,15 @@ class _Follower:
         It is over when no look shows it for a while, so a replica that changes between two other situations
         all the time is not taken for what it was before.
         """
-        told: Situation | None = None
+        told: SyncStatus | None = None
         told_at, true_at = 0.0, trio.current_time()
         while True:
             progress, now = self._manager.progress, trio.current_time()
-            if progress.situation is told:
+            if progress.status is told:
                 true_at = now
             is_over = now - true_at >= SETTLED_SECONDS
-            is_due = progress.situation is told and told in _WORK and now - told_at >= REPEAT_SECONDS
+            is_due = progress.status is told and told in _WORK and now - told_at >= REPEAT_SECONDS
             if is_over or is_due:
-                await _aside(self._teller.situation, progress)
-                told, told_at, true_at = progress.situation, now, now
+                await _aside(self._teller.status, progress)
+                told, told_at, true_at = progress.status, now, now
             await trio.sleep(SETTLED_SECONDS / 2)

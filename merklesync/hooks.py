@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import trio
 
 from manager import Reached
-from manager.streams import NewestStream
+from manager.status.latest_value import LatestValue
 
 # As long as people wait at a terminal after Ctrl-C; a command that has to finish more should not mind TERM.
 GRACE_SECONDS: Final = 5.0
@@ -45,7 +45,7 @@ class RootHook:
         self._command = command
         self._store = store.absolute()
         self._complain = complain
-        self._offers: NewestStream[_Offer] = NewestStream()
+        self._offers: LatestValue[_Offer] = LatestValue()
         self._newest: _Offer | None = None
 
     def offer(self, reached: Reached) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from manager.peer import Address, parse_address
+from manager.peers.address import Address, parse_address
 from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, InvalidRange, Scheme
 from merklesync.formats import Format
 from merklesync.keys import HEX_PREFIX, parse_bytes, parse_text

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from manager.estimate import Rate, seconds_left
+from manager.status.estimate import Rate, seconds_left
 from merklesync.failures import output_failure
 from merklesync.keys import shorten
 from merklesync.sorting import Pair

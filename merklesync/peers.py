@@ -16,7 +16,7 @@ import trio
 
 from manager import Limits
 from manager.errors import reason_of
-from manager.peer import Address
+from manager.peers.address import Address
 from merkledb import MAX_FOREIGN_REVISION, Scheme
 from merklesync.failures import ExitCode, Failure
 from merklesync.output import note

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import trio
 
-from manager.peer import Address
+from manager.peers.address import Address
 from merkledb import Database
 from merklesync.options import ADDRESS, DEFAULT_PORT, LOOPBACK, json_option, store_argument
 from merklesync.output import note, print_facts, print_json, show_keys, show_size

@@ -1,6 +1,6 @@
 """How a replica stands to its peers, in a sentence: what ``follow`` notes and ``status`` shows.
 
-The words are ``manager.Situation``'s.  Each sentence says what becomes of what is here, for that is what a
+The words are ``manager.SyncStatus``'s.  Each sentence says what becomes of what is here, for that is what a
 person wants to know first when the other side is not what it was.
 """
 
@@ -8,29 +8,30 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from manager import Facts, PeerFacts, Situation, situation_of
-from manager.goals import Target
+from manager import PeerStatusFacts, StatusFacts, SyncStatus, status_of
+from manager.scheduling.pivot import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
 from merklesync.peers import MetPeer, Silence
 
-SENTENCES: Final[Mapping[Situation, str]] = {
-    Situation.IN_SYNC: "the newest root that is followed is here",
-    Situation.PEERS_BEHIND: "no peer shows anything newer: each is behind, or has lost what it had; "
+SENTENCES: Final[Mapping[SyncStatus, str]] = {
+    SyncStatus.IN_SYNC: "the newest root that is followed is here",
+    SyncStatus.PEERS_BEHIND: "no peer shows anything newer: each is behind, or has lost what it had; "
     "what is here stays, and is brought forward once a peer is ahead",
-    Situation.DIVERGED: "no peer shows what is here, and at least one shows another content under a "
+    SyncStatus.DIVERGED: "no peer shows what is here, and at least one shows another content under a "
     "revision that is or was here: it lost what it had and began again, or somebody else writes too; "
     "what is here stays, and is replaced if such a peer is followed and gets ahead",
-    Situation.FIRST_COPY: "all is copied for the first time; nothing can be read here until it is complete",
-    Situation.COPYING: "changes alone do not lead to the target, so content is copied in full; "
+    SyncStatus.FIRST_COPY: "all is copied for the first time; nothing can be read here until it is complete",
+    SyncStatus.COPYING: "changes alone do not lead to the target, so content is copied in full; "
     "until that is done, the last complete root is shown",
-    Situation.CATCHING_UP: "changes lead to the target; until they are here, the last complete root is shown",
-    Situation.NO_PEER_KNOWS_TARGET: "the peers that answer have pruned the newest root, or never had it; "
+    SyncStatus.CATCHING_UP: "changes lead to the target; "
+    "until they are here, the last complete root is shown",
+    SyncStatus.NO_PEER_KNOWS_TARGET: "the peers that answer have pruned the newest root, or never had it; "
     "what is here stays, and peers are asked again, or for a newer target",
-    Situation.PEERS_OVERLOADED: "every peer that answers is overloaded; what is here stays, "
+    SyncStatus.PEERS_OVERLOADED: "every peer that answers is overloaded; what is here stays, "
     "and peers are tried again when they say",
-    Situation.NO_PEER_REACHABLE: "no peer answers; what is here stays, and peers are tried again",
-    Situation.NO_TARGET: "no peer shows a root to follow, and nobody has named one",
-    Situation.NO_ROOM: "nothing can be written here; what is here stays, and writing is tried again once "
+    SyncStatus.NO_PEER_REACHABLE: "no peer answers; what is here stays, and peers are tried again",
+    SyncStatus.NO_TARGET: "no peer shows a root to follow, and nobody has named one",
+    SyncStatus.NO_ROOM: "nothing can be written here; what is here stays, and writing is tried again once "
     "there is room: free some",
 }
 
@@ -39,9 +40,9 @@ SENTENCES: Final[Mapping[Situation, str]] = {
 _WAYS: Final = {True: ", changes lead there", False: ", and has not our root, so all is copied", None: ""}
 
 
-def sentence(situation: Situation) -> str:
+def sentence(status: SyncStatus) -> str:
     """Return a situation as a person reads it."""
-    return f"{situation}: {SENTENCES[situation]}"
+    return f"{status}: {SENTENCES[status]}"
 
 
 class Replica(NamedTuple):
@@ -78,12 +79,12 @@ class Replica(NamedTuple):
         return shown if self.target is None else (*shown, self.target)
 
 
-def replica_situation(replica: Replica, peers: Sequence[MetPeer | Silence]) -> Situation:
+def replica_situation(replica: Replica, peers: Sequence[MetPeer | Silence]) -> SyncStatus:
     """Return how a store stands to peers that it would follow, as what they say of themselves tells."""
     met = [peer for peer in peers if isinstance(peer, MetPeer) and peer.scheme == replica.scheme]
     target = _target(replica, met)
-    return situation_of(
-        Facts(
+    return status_of(
+        StatusFacts(
             head=None if replica.head is None else replica.head.root,
             revision=replica.followed_revision,
             is_first=replica.is_first,
@@ -128,9 +129,9 @@ def _leads_there(replica: Replica, peer: MetPeer) -> bool:
     return peer.hello.root == replica.head.root or bool(peer.retains.get(replica.head.root))
 
 
-def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> PeerFacts:
+def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> PeerStatusFacts:
     if isinstance(peer, Silence) or peer.scheme != replica.scheme:
-        return PeerFacts(
+        return PeerStatusFacts(
             is_connected=False,
             has_failed=True,
             lacks_target=False,
@@ -140,7 +141,7 @@ def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> P
             is_overloaded=isinstance(peer, Silence) and peer.is_overload,
         )
     root = peer.hello.root
-    return PeerFacts(
+    return PeerStatusFacts(
         is_connected=True,
         has_failed=False,
         lacks_target=target is not None and root != target and peer.retains.get(target) is False,

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import click
 
 from manager.errors import InvalidProgress
-from manager.peer import Address
-from manager.saved import Saved, decode_saved
+from manager.peers.address import Address
+from manager.scheduling.checkpoint import Checkpoint, decode_checkpoint
 from merkledb import Database, Revision
 from merklesync.failures import Failure
 from merklesync.options import DEFAULT_PORT, PATH, PEER, json_option, peer_address_of
@@ -138,14 +138,14 @@ class _Look(NamedTuple):
         replica: How it stands.
         revisions: What it retains, newest first.
         catching_up: Whether a sync is unfinished.
-        saved: How far that is; None where that is not known.
+        checkpoint: How far that is; None where that is not known.
     """
 
     described: dict[str, Any]
     replica: Replica
     revisions: list[Revision]
     catching_up: bool
-    saved: Saved | None
+    checkpoint: Checkpoint | None
 
 
 def _show_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) -> None:
@@ -159,40 +159,40 @@ def _show_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) ->
 
 
 def _look(database: Database) -> _Look:
-    saved, revisions = _saved(database), database.revisions()
+    checkpoint, revisions = _saved(database), database.revisions()
     replica = Replica(
         database.scheme,
         database.head,
         is_local=database.written_locally,
-        target=None if saved is None else saved.target.root,
+        target=None if checkpoint is None else checkpoint.target.root,
         known={}
         if database.written_locally
         else {revision.number: revision.root for revision in reversed(revisions)},
     )
-    return _Look(describe_head(database), replica, revisions, database.catching_up, saved)
+    return _Look(describe_head(database), replica, revisions, database.catching_up, checkpoint)
 
 
-def _saved(database: Database) -> Saved | None:
+def _saved(database: Database) -> Checkpoint | None:
     """Return how far an unfinished sync is; None where there is none, or it cannot be read."""
     progress = database.progress if database.catching_up else None
     if progress is None:
         return None
     try:
-        return decode_saved(progress, database.scheme.max_key_bytes)
+        return decode_checkpoint(progress, database.scheme.max_key_bytes)
     except InvalidProgress:
         return None
 
 
-def _share(saved: Saved) -> float:
+def _share(checkpoint: Checkpoint) -> float:
     """Return the part of the work that is done: of the keys while these are copied, else of the tree."""
-    if saved.expected_keys and any(root is None for root in _roots(saved)):
-        return min(1.0, saved.keys / saved.expected_keys)
-    done = zip(_roots(saved), saved.shares, strict=True)
-    return min(1.0, sum(share for root, share in done if root == saved.target.root))
+    if checkpoint.expected_keys and any(root is None for root in _roots(checkpoint)):
+        return min(1.0, checkpoint.keys / checkpoint.expected_keys)
+    done = zip(_roots(checkpoint), checkpoint.shares, strict=True)
+    return min(1.0, sum(share for root, share in done if root == checkpoint.target.root))
 
 
-def _roots(saved: Saved) -> list[bytes | None]:
-    return [key_range.root for key_range in saved.ranges]
+def _roots(checkpoint: Checkpoint) -> list[bytes | None]:
+    return [key_range.root for key_range in checkpoint.ranges]
 
 
 def _document(path: Path, look: _Look, peers: Sequence[MetPeer | Silence]) -> dict[str, Any]:
@@ -211,15 +211,15 @@ def _document(path: Path, look: _Look, peers: Sequence[MetPeer | Silence]) -> di
 def _describe_sync(look: _Look) -> dict[str, Any] | None:
     if not look.catching_up:
         return None
-    saved = look.saved
-    if saved is None:
+    checkpoint = look.checkpoint
+    if checkpoint is None:
         return dict.fromkeys(("target", "synced_keys", "synced_changes", "expected_keys", "share"))
     return {
-        "target": saved.target.root.hex(),
-        "synced_keys": saved.keys,
-        "synced_changes": saved.changes,
-        "expected_keys": saved.expected_keys,
-        "share": _share(saved),
+        "target": checkpoint.target.root.hex(),
+        "synced_keys": checkpoint.keys,
+        "synced_changes": checkpoint.changes,
+        "expected_keys": checkpoint.expected_keys,
+        "share": _share(checkpoint),
     }
 
 
@@ -270,9 +270,9 @@ def _show_retained(revisions: Sequence[Revision]) -> str:
 def _show_sync(look: _Look) -> str:
     if not look.catching_up:
         return "none is unfinished"
-    saved = look.saved
-    if saved is None:
+    checkpoint = look.checkpoint
+    if checkpoint is None:
         return "unfinished; how far it is cannot be told"
-    expected = f" of {saved.expected_keys:,}" if saved.expected_keys else ""
-    done = f"{saved.keys:,}{expected} keys and {saved.changes:,} changes are here"
-    return f"unfinished, {_share(saved):.0%}: {done}, on the way to root {saved.target.root.hex()}"
+    expected = f" of {checkpoint.expected_keys:,}" if checkpoint.expected_keys else ""
+    done = f"{checkpoint.keys:,}{expected} keys and {checkpoint.changes:,} changes are here"
+    return f"unfinished, {_share(checkpoint):.0%}: {done}, on the way to root {checkpoint.target.root.hex()}"

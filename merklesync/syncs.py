@@ -14,8 +14,8 @@ import click
 import trio
 
 from manager import LocalContent, Manager, PeerState, Progress
-from manager.goals import Target
-from manager.peer import Address
+from manager.peers.address import Address
+from manager.scheduling.pivot import Target
 from merkledb import Database
 from merklesync.failures import ExitCode, Failure
 from merklesync.keys import shorten

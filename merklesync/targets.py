@@ -25,7 +25,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 import trio
 
-from manager.goals import Target
+from manager.scheduling.pivot import Target
 from merkledb import MAX_FOREIGN_REVISION
 from merklesync.failures import Failure
 from merklesync.formats import STANDARD_STREAM

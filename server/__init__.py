@@ -5,10 +5,10 @@
 
 from server.counters import Counters
 from server.errors import AddressInUse, AddressNotAllowed, AddressNotFound, ListenError, ServerError
+from server.executor import ThreadExecutor, Workers
 from server.limits import ServerLimits
 from server.listeners import addresses_of, open_listeners
 from server.server import Server, serve
-from server.workers import Threads, Workers
 
 __all__ = [
     "AddressInUse",
@@ -19,7 +19,7 @@ __all__ = [
     "Server",
     "ServerError",
     "ServerLimits",
-    "Threads",
+    "ThreadExecutor",
     "Workers",
     "addresses_of",
     "open_listeners",

@@ -61,10 +61,10 @@ class ServerLimits:
             copy loses little by connecting again so seldom, and whoever finds all places taken by his
             neighbours waits no longer.
         leave_seconds: For the answers under way and our last word, on a connection that has to make room.
-        spared_seconds: For which a connection that asks nothing is safe.  After that, when all places are
+        grace_seconds: For which a connection that asks nothing is safe.  After that, when all places are
             taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
             else a few that only hold their places would keep everybody out.
-        subscriber_spared_seconds: Both for a subscriber, which makes room only where no other connection
+        subscriber_grace_seconds: Both for a subscriber, which makes room only where no other connection
             does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
             long loses little by connecting again, and a host full of them keeps nobody out for longer.
         head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
@@ -95,8 +95,8 @@ class ServerLimits:
     idle_timeout_seconds: float = 120
     turn_seconds: float = 10
     leave_seconds: float = 2
-    spared_seconds: float = 5
-    subscriber_spared_seconds: float = 60
+    grace_seconds: float = 5
+    subscriber_grace_seconds: float = 60
     head_interval_seconds: float = 0.25
     head_pause_seconds: float = 0.02
     send_timeout_seconds: float = 30

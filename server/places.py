@@ -25,7 +25,7 @@ from typing import Final
 
 import trio
 
-from server.conversation import Conversation
+from server.connection import ClientConnection
 from server.counters import Counters
 from server.limits import MAX_LEAVING, ServerLimits
 
@@ -74,7 +74,7 @@ class Place:
     def __init__(self, network: str) -> None:
         self.network = network
         self.taken_at = trio.current_time()
-        self.conversation: Conversation | None = None
+        self.conversation: ClientConnection | None = None
 
     @property
     def is_firm(self) -> bool:
@@ -169,7 +169,7 @@ class Places:
             for place in places
             if (talk := place.conversation) is not None
             and now - place.taken_at
-            >= (limits.subscriber_spared_seconds if talk.is_subscribed else limits.turn_seconds)
+            >= (limits.subscriber_grace_seconds if talk.is_subscribed else limits.turn_seconds)
         ]
         if not tired:
             return None
@@ -181,7 +181,7 @@ def _idlest(places: Iterable[Place]) -> tuple[Place, str] | None:
     idle = [
         (not talk.is_subscribed, talk.idle_seconds, place)
         for place in places
-        if (talk := place.conversation) is not None and not talk.is_spared
+        if (talk := place.conversation) is not None and not talk.has_grace
     ]
     if not idle:
         return None

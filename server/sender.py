@@ -9,22 +9,22 @@ from typing import Final, NamedTuple, Self, TypeAlias
 import trio
 
 from server.counters import Counters
-from server.heads import Subscription
+from server.head_notifier import Subscription
 from server.limits import MIN_SEND_BYTES_PER_SECOND, SEND_BYTES, ServerLimits
 from syncproto import RANGE_OVERHEAD_BYTES, Connection, Error, Frame, Head, Kind, Message, State
 
 # A message, an answer in its frame, or a subscription, of which is sent what waits when its turn has come.
-Content: TypeAlias = Message | Frame | Subscription
+Outgoing: TypeAlias = Message | Frame | Subscription
 
 
 # Around a proof: the length of the frame, and what stands before the proof in it.
 FRAME_OVERHEAD_BYTES: Final = 4 + RANGE_OVERHEAD_BYTES
 
 
-class _Parcel(NamedTuple):
+class _Outgoing(NamedTuple):
     """What is to be sent, and who waits until it is."""
 
-    content: Content
+    content: Outgoing
     sent: trio.Event
     on_sent: Callable[[], None]
 
@@ -51,7 +51,7 @@ class Sender:
         connection: Connection,
         counters: Counters,
         limits: ServerLimits,
-        on_sent: Callable[[Content], None],
+        on_sent: Callable[[Outgoing], None],
     ) -> None:
         self._stream = stream
         self._connection = connection
@@ -59,7 +59,7 @@ class Sender:
         self._limits = limits
         self._on_sent = on_sent
         self.answering = False
-        self._put, self._parcels = trio.open_memory_channel[_Parcel](0)
+        self._put, self._parcels = trio.open_memory_channel[_Outgoing](0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,14 +67,14 @@ class Sender:
     async def __aexit__(self, *_: object) -> None:
         await self._put.aclose()
 
-    async def put(self, content: Content, on_sent: Callable[[], None] = lambda: None) -> trio.Event:
+    async def put(self, content: Outgoing, on_sent: Callable[[], None] = lambda: None) -> trio.Event:
         """Hand over what is to be sent, when its turn has come; return what is set when it is sent.
 
         Args:
             content: What is to be sent.
             on_sent: Called when it was sent and takes no memory any more.
         """
-        parcel = _Parcel(content, trio.Event(), on_sent)
+        parcel = _Outgoing(content, trio.Event(), on_sent)
         await self._put.send(parcel)
         return parcel.sent
 
@@ -120,7 +120,7 @@ class Sender:
                     await self._stream.send_all(whole[at : at + SEND_BYTES])
         self._counters.bytes_sent += len(data)
 
-    def _bytes_of(self, content: Content) -> bytes | None:
+    def _bytes_of(self, content: Outgoing) -> bytes | None:
         """Return the bytes to send, None where there are none or the client has ended the conversation."""
         message = content.take() if isinstance(content, Subscription) else content
         last_word = isinstance(message, Error) and message.request_id == 0

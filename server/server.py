@@ -1,7 +1,7 @@
 """The server: accepts connections, bounds them, and ends them in good order.
 
-It serves one database, over any trio listener.  What is said on a connection is ``conversation``; what is
-read from the database is ``answers``.  Nothing that a client does raises here, and no failure of one
+It serves one database, over any trio listener.  What is said on a connection is ``connection``; what is
+read from the database is ``handlers``.  Nothing that a client does raises here, and no failure of one
 conversation ends another.
 """
 
@@ -12,15 +12,15 @@ from typing import Final, TypeAlias
 
 import trio
 
-from server.answers import ProvableDatabase, read_head
 from server.budget import AnswerBudget
-from server.conversation import Conversation, Services
+from server.closing import Refusals
+from server.connection import ClientConnection, Services
 from server.counters import Counters
-from server.farewell import Refusals
-from server.heads import HeadWatcher
+from server.executor import ThreadExecutor, Workers
+from server.handlers import ProvableDatabase, read_head
+from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
-from server.workers import Threads, Workers
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
 USER_AGENT: Final = "merklesync-server/0.1"
@@ -41,7 +41,7 @@ class Server:
         database: To prove ranges and changes of; the caller closes it after ``serve`` has returned.  It may
             be written to meanwhile, also by another process, and need not have a complete root yet.
         limits: Of connections, requests, proofs and waits.
-        workers: That read the database; threads when None.
+        executor: That read the database; threads when None.
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
             told of a failure, and nothing of its cause.
         user_agent: Program and version, for the clients' logs; at most 128 bytes.
@@ -58,7 +58,7 @@ class Server:
         database: ProvableDatabase,
         *,
         limits: ServerLimits | None = None,
-        workers: Workers | None = None,
+        executor: Workers | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         user_agent: str = USER_AGENT,
         network_of: Callable[[trio.abc.Stream], str] = network_of,
@@ -69,16 +69,16 @@ class Server:
         self._on_failure = on_failure or _log_failure
         self._stopping = trio.Event()
         self._network_of = network_of
-        self._conversations: set[Conversation] = set()
+        self._conversations: set[ClientConnection] = set()
         self._places = Places(self.limits, self.counters)
         self._refusals = Refusals(self.limits.max_connections)
-        workers = workers or Threads(self.limits.max_threads)
-        self._heads = HeadWatcher(database, workers, self.limits, self._report)
+        executor = executor or ThreadExecutor(self.limits.max_threads)
+        self._heads = HeadNotifier(database, executor, self.limits, self._report)
         self._services = Services(
             database,
             self.limits,
             self.counters,
-            workers,
+            executor,
             self._heads,
             trio.Semaphore(self.limits.max_large_proofs),
             AnswerBudget(self.limits.max_answer_bytes, self.limits.max_connections),
@@ -154,13 +154,13 @@ class Server:
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                place.conversation = Conversation(stream, hello, self._services)
+                place.conversation = ClientConnection(stream, hello, self._services)
                 await self._talk(place.conversation)
         finally:
             self._places.leave(place)
             self.counters.connections_open -= 1
 
-    async def _talk(self, conversation: Conversation) -> None:
+    async def _talk(self, conversation: ClientConnection) -> None:
         self._conversations.add(conversation)
         try:
             if self._stopping.is_set():
@@ -173,7 +173,7 @@ class Server:
         """Return what we say first, None where not even the head can be read."""
         database = self._services.database
         try:
-            head = await self._services.workers.run(partial(read_head, database))
+            head = await self._services.executor.run(partial(read_head, database))
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
             self._report(error)
             return None

@@ -266,9 +266,9 @@ class Node(ABC):
             max_ordinary_bytes=plan.max_bytes,
             head_interval_seconds=_HEAD_INTERVAL_SECONDS,
         )
-        workers = Inline(self._random, limits.max_threads, plan.slowest_work_seconds)
+        executor = Inline(self._random, limits.max_threads, plan.slowest_work_seconds)
         return Server(
-            database, limits=limits, workers=workers, on_failure=self._server_failed, network_of=_client_of
+            database, limits=limits, executor=executor, on_failure=self._server_failed, network_of=_client_of
         )
 
     def _server_failed(self, error: Exception) -> None:

@@ -6,7 +6,7 @@ import trio
 
 from merkledb import Database, DatabaseFull, StaleView, View
 from server import Server
-from server.farewell import refuse
+from server.closing import refuse
 from simulation.commits import Author, difference
 from simulation.lies import Liar
 from simulation.model import Changes, Made

@@ -33,8 +33,8 @@ class Plan:
         buffered_bytes: Memory of a sync; small enough that requests wait for it.
         transaction_bytes: Of proofs that are applied at once.
         transaction_seconds: After which they are applied.
-        forgive_seconds: For which a peer is dropped, at first.
-        goal_seconds: For which a root is fetched although there is a newer one.
+        ban_seconds: For which a peer is dropped, at first.
+        pivot_seconds: For which a root is fetched although there is a newer one.
         max_requests: In flight to one peer.
         max_connections: Of each server.
         origin_servers: Honest servers of the origin.
@@ -72,8 +72,8 @@ class Plan:
     buffered_bytes: int
     transaction_bytes: int
     transaction_seconds: float
-    forgive_seconds: float
-    goal_seconds: float
+    ban_seconds: float
+    pivot_seconds: float
     max_requests: int
     max_connections: int
     origin_servers: int
@@ -116,8 +116,8 @@ def draw(random: Random) -> Plan:
         buffered_bytes=random.choice([10_000, 100_000, 64 << 20]),
         transaction_bytes=random.choice([2_000, 20_000, 200_000, 32 << 20]),
         transaction_seconds=random.choice([0.01, 0.2, 1.0]),
-        forgive_seconds=random.choice([10.0, 300.0]),
-        goal_seconds=random.choice([0.2, 1.0, 5.0]),
+        ban_seconds=random.choice([10.0, 300.0]),
+        pivot_seconds=random.choice([0.2, 1.0, 5.0]),
         max_requests=random.choice([1, 2, 2, 4]),
         max_connections=random.choice([3, 64, 64]),
         origin_servers=random.choice([1, 1, 2, 3]),

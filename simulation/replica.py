@@ -8,7 +8,7 @@ from typing import Final
 import trio
 from outcome import acapture
 
-from manager import ClaimNotKept, Limits, LocalContent, Manager, Peer, Situation, SyncError, WrongRoot
+from manager import Limits, LocalContent, Manager, Peer, SizeClaimBroken, SyncError, SyncStatus, WrongRoot
 from merkledb import Database, DatabaseFull
 from server import Server
 from simulation.inline import Inline
@@ -114,9 +114,9 @@ class Replica(Node):
             buffered_bytes=plan.buffered_bytes,
             transaction_bytes=plan.transaction_bytes,
             transaction_seconds=plan.transaction_seconds,
-            goal_seconds=plan.goal_seconds,
-            forgive_seconds=plan.forgive_seconds,
-            max_forgive_seconds=_MAX_FORGIVE_SECONDS,
+            pivot_seconds=plan.pivot_seconds,
+            ban_seconds=plan.ban_seconds,
+            max_ban_seconds=_MAX_FORGIVE_SECONDS,
             requests_per_peer=plan.max_requests,
         )
         manager = Manager(
@@ -124,7 +124,7 @@ class Replica(Node):
             [Peer(name, partial(self.world.network.dial, self.name, name)) for name in self._peers],
             limits=limits,
             random=Random(self._random.random()),
-            processor=Inline(self._random, 1, plan.slowest_work_seconds),
+            executor=Inline(self._random, 1, plan.slowest_work_seconds),
             trust_peers=self.is_trusting,
         )
         if self.target is not None:
@@ -156,11 +156,11 @@ class Replica(Node):
             server.announce()
 
     async def _watch(self, manager: Manager) -> None:
-        was: Situation | None = None
+        was: SyncStatus | None = None
         async for progress in manager.watch():
-            if progress.situation is Situation.NO_ROOM is not was:
+            if progress.status is SyncStatus.NO_ROOM is not was:
                 self.world.trace.note("tries again without room", self.name, progress.reason)
-            was = progress.situation
+            was = progress.status
 
     def _judge(self, error: SyncError) -> None:
         """Say whether a sync may end so."""
@@ -173,6 +173,6 @@ class Replica(Node):
         is_liar = peer in self._liars
         self.world.trace.note(f"dropped {'a liar' if is_liar else 'an honest peer'}", self.name, str(failure))
         # Nothing tells a network that stalls from a peer that claims what it does not have.
-        is_late = isinstance(failure, ClaimNotKept) and failure.is_late
+        is_late = isinstance(failure, SizeClaimBroken) and failure.is_late
         if not is_liar and not is_late and not self.world.network.was_corrupted(self.name, peer):
             self.world.violate(Unsafe(f"{self.name} dropped honest {peer}: {failure}"))

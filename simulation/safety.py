@@ -15,18 +15,18 @@ from contextvars import ContextVar
 from random import Random
 from typing import Final
 
-from manager.ranges import RangeMap
-from manager.saved import decode_saved
+from manager.keyspace.range_map import RangeMap
+from manager.scheduling.checkpoint import decode_checkpoint
 from merkledb import Database, InvalidProof, Revision, verify_range
-from merkledb.store import key_of_row
+from merkledb.storage.store import key_of_row
 from simulation.model import Contents, Model
 
 # How often a look is not only at content, but at proofs and differences too.
 _PROVED_SHARE: Final = 0.2
 # Who warns that what is written down is not what is there.
-_DISTRUSTFUL: Final = ("manager.survey", "manager.writer")
+_DISTRUSTFUL: Final = ("manager.scheduling.resume", "manager.transfer.sync_writer")
 # Who warns that a peer is dropped; the arguments of the warning are its name and the failure.
-_DROPPING: Final = "manager.session"
+_DROPPING: Final = "manager.peer_session"
 # Called with a peer that is dropped and why, by the tasks of a replica's manager.
 ON_DROP: ContextVar[Callable[[str, object], None]] = ContextVar("ON_DROP")
 
@@ -197,7 +197,7 @@ class Safety:
         """Check that what the progress says is true of what the tables hold."""
         progress = database.progress
         if progress is not None:
-            self.check_ranges(decode_saved(progress, database.scheme.max_key_bytes).ranges, held)
+            self.check_ranges(decode_checkpoint(progress, database.scheme.max_key_bytes).ranges, held)
 
     def check_ranges(self, ranges: RangeMap, held: Contents) -> None:
         """Check that each range of a map holds what its root says.

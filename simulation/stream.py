@@ -127,8 +127,8 @@ class Pipe:
 
     def _corrupt(self, data: bytes) -> bytes:
         at = self.fate.corrupt_at
-        is_spared = self.fate.spare_short_frames and len(data) < SHORT_FRAME_BYTES
-        if at is None or self._sent + len(data) <= at or is_spared:
+        has_grace = self.fate.spare_short_frames and len(data) < SHORT_FRAME_BYTES
+        if at is None or self._sent + len(data) <= at or has_grace:
             return data
         self.fate = self.fate._replace(corrupt_at=None)
         self._harmed("corrupted")

@@ -174,8 +174,8 @@ def _deeper_at_end(proof: Proof, asked: Asked) -> list[Proof]:
         return []
     path = asked.scheme.codec.path(asked.end)
     last = asked.scheme.branch_factor - 1
-    beside = [(at, path[:at] + bytes([path[at] + 1])) for at in range(len(path)) if path[at] < last]
-    return _deeper(proof, asked, path, beside)
+    at_same_snapshot = [(at, path[:at] + bytes([path[at] + 1])) for at in range(len(path)) if path[at] < last]
+    return _deeper(proof, asked, path, at_same_snapshot)
 
 
 def _deeper_at_start(proof: Proof, asked: Asked) -> list[Proof]:
@@ -183,11 +183,13 @@ def _deeper_at_start(proof: Proof, asked: Asked) -> list[Proof]:
     if asked.start is None:
         return []
     path = asked.scheme.codec.path(asked.start)
-    beside = [(at, path[:at] + bytes([path[at] - 1])) for at in range(len(path)) if path[at] > 0]
-    return _deeper(proof, asked, path, beside)
+    at_same_snapshot = [(at, path[:at] + bytes([path[at] - 1])) for at in range(len(path)) if path[at] > 0]
+    return _deeper(proof, asked, path, at_same_snapshot)
 
 
-def _deeper(proof: Proof, asked: Asked, path: bytes, beside: list[tuple[int, bytes]]) -> list[Proof]:
+def _deeper(
+    proof: Proof, asked: Asked, path: bytes, at_same_snapshot: list[tuple[int, bytes]]
+) -> list[Proof]:
     """Return the lies that close a slot on ``path``, each as a stub at a path beside it."""
     codec = asked.scheme.codec
     lies: list[Proof] = []
@@ -198,7 +200,7 @@ def _deeper(proof: Proof, asked: Asked, path: bytes, beside: list[tuple[int, byt
         if len(below) < 2:
             break
         hidden = [key for key in proof.keys if key in below]
-        stub = next((where for at, where in beside if at > depth), None)
+        stub = next((where for at, where in at_same_snapshot if at > depth), None)
         if stub is None or not hidden or len(hidden) == len(below):
             continue
         closed = Branch(stub[:-1], None, ((stub[-1], root_of(below, asked.scheme)),))

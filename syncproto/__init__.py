@@ -57,7 +57,7 @@ from syncproto.messages import (
     Request,
     Subscribe,
 )
-from syncproto.order import Role, State
+from syncproto.state import Role, State
 
 __all__ = [
     "MAX_CONTROL_BYTES",

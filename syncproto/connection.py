@@ -1,7 +1,7 @@
 """The rules of a conversation: what may come when, ids matched to requests, limits.
 
 No I/O: bytes go in, messages come out, and the other way round.  Who may send what in which state is
-``order``; what may answer which request is ``requests``.
+``state``; what may answer which request is ``requests``.
 
 - A request needs both hellos, and a server that has not said goodbye as far as the client knows.
 - Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
@@ -53,8 +53,8 @@ from syncproto.messages import (
     Request,
     Subscribe,
 )
-from syncproto.order import ANSWERS, Role, State, why_not
 from syncproto.requests import Requests, max_proof_bytes, why_no_answer
+from syncproto.state import ANSWERS, Role, State, why_not
 
 # More pings without a pong tell nothing new of the peer.
 MAX_PINGS: Final = 8

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.thoroughness import SOAKS
+from tests.support.thoroughness import SOAKS
 
 # Of a test that says nothing about it; twenty times as many as usual.
 SOAK_EXAMPLES = 2000

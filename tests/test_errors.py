@@ -108,7 +108,12 @@ def test_every_error_survives_pickling(kind: type[Exception]) -> None:
 
 def test_the_classes_are_found() -> None:
     found = set(error_classes())
-    assert {merkledb.UnknownRoot, syncproto.InvalidField, server.AddressInUse, manager.ProofDoubted} <= found
+    assert {
+        merkledb.UnknownRoot,
+        syncproto.InvalidField,
+        server.AddressInUse,
+        manager.ProofSuspected,
+    } <= found
     assert len(found) > 60
 
 

@@ -1,4 +1,4 @@
-//! Which slots and paths lie outside a range, as `merkledb/boundary.py` tells it.
+//! Which slots and paths lie outside a range, as `merkledb/kernel/boundary.py` tells it.
 
 /// More than any token.
 const ALL_TOKENS: usize = 256;

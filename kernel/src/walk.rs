@@ -1,4 +1,4 @@
-//! One step of the walk to where changes lie, as `merkledb/walk.py` tells it.
+//! One step of the walk to where changes lie, as `merkledb/kernel/pure_walk.py` tells it.
 
 use crate::fold::{CHILD_BYTES, HEAVY, Parts};
 use crate::path::Codec;

@@ -1,0 +1,103 @@
+"""What the way to one peer carries, and so how much to ask at a time, and how many times at once.
+
+An answer should be there soon, for as long as it takes nobody knows whether the peer is silent, its memory is
+reserved, and what it brings gets older.  And while one answer is on its way the next ones should be too, or a
+long way stays empty most of the time::
+
+    asked                       first byte                   whole
+      |------- round trip -----------|------- transfer ---------|
+                  asked                                         |---- transfer ----|
+
+Both are measured from outside, whatever the reason: a server that is slow is asked for less, too.  What a
+peer does to these measurements moves what is asked between the limits, and nothing else.
+
+Pure: the time is an argument, in seconds of any clock that does not run backwards.
+"""
+
+from math import ceil
+from typing import Final
+
+from manager.limits import KIB, Limits
+
+# What is asked of a peer that has not answered yet: a tenth of a second where a megabyte a second comes.
+FIRST_BYTES: Final = 128 * KIB
+# Shorter answers say nothing of the way: the time that making them took is most of their time.
+MEASURED_BYTES: Final = 32 * KIB
+# How much of the past remains after each answer; about the last three count.
+_MEMORY: Final = 0.7
+# A round trip below this is over before what came last is verified and written, so nothing waits for it.
+SHORT_ROUND_TRIP_SECONDS: Final = 0.02
+# What a full proof takes to be verified and written, about; answers need not come faster.
+_WORK_SECONDS: Final = 0.01
+_UNKNOWN: Final = float("inf")
+
+
+class ThroughputEstimator:
+    """The way to one peer, as the answers on one connection show it.
+
+    Args:
+        limits: Between which it moves what is asked.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        # Sums that fade: of the answers, of their bytes, and of the seconds that these took.
+        self._answers = 0.0
+        self._bytes = 0.0
+        self._seconds = 0.0
+        self._round_trip = _UNKNOWN
+        self._received_bytes = 0
+        self._first_byte_at: float | None = None
+        self._last_whole_at = float("-inf")
+
+    @property
+    def max_bytes(self) -> int:
+        """How many bytes of a proof to ask for: as many requests as usual end within ``answer_seconds``."""
+        limits = self._limits
+        if self._answers == 0.0:
+            return min(FIRST_BYTES, limits.max_bytes)
+        if self._seconds == 0.0:
+            return limits.max_bytes
+        fitting = self._bytes / self._seconds * limits.answer_seconds / limits.requests_per_peer
+        return int(min(max(fitting, limits.min_bytes), limits.max_bytes))
+
+    @property
+    def requests(self) -> int:
+        """How many requests keep the way full, from ``requests_per_peer`` to ``max_requests_per_peer``."""
+        usual, most = self._limits.requests_per_peer, self._limits.max_requests_per_peer
+        if self._answers == 0.0 or not SHORT_ROUND_TRIP_SECONDS <= self._round_trip < _UNKNOWN:
+            return usual
+        answer_seconds = max(self._seconds / self._answers, _WORK_SECONDS)
+        return max(usual, ceil(min(1 + self._round_trip / answer_seconds, most)))
+
+    def receive(self, byte_count: int, now: float) -> None:
+        """Note that bytes came."""
+        self._received_bytes += byte_count
+        if self._first_byte_at is None:
+            self._first_byte_at = now
+
+    def answer(self, asked: float, now: float) -> None:
+        """Note that an answer is whole.
+
+        Args:
+            asked: When it was asked for.
+            now: The time.
+        """
+        first_byte_at = now if self._first_byte_at is None else self._first_byte_at
+        if first_byte_at >= asked:
+            self._round_trip = min(self._round_trip, first_byte_at - asked)
+        # Before that, the way was another answer's, or what was asked could not be here.
+        began = max(self._last_whole_at, min(asked + self._round_trip, now))
+        if self._received_bytes >= MEASURED_BYTES:
+            self._answers = self._answers * _MEMORY + 1
+            self._bytes = self._bytes * _MEMORY + self._received_bytes
+            self._seconds = self._seconds * _MEMORY + now - began
+        self._received_bytes, self._first_byte_at, self._last_whole_at = 0, None, now
+
+    def pass_over(self) -> None:
+        """Note that what came was no answer."""
+        self._first_byte_at = None
+
+    def time_out(self) -> None:
+        """Note that an answer did not come in time: the next one is to be as small as may be."""
+        self._answers, self._bytes, self._seconds = 1.0, 0.0, self._limits.answer_seconds

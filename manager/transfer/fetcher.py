@@ -1,0 +1,364 @@
+"""Fetching one piece of work from one peer: reserve memory, ask, verify, and hand the result on.
+
+Nothing that a peer sends is believed before it is verified (see ``verification``); what is believed then is
+applied to the database, and what it leaves of the work goes back to the scheduler.
+
+Where the root of the local content is known, changes from it are asked for; a peer whose history does not
+reach back to it sends a range instead, and is asked for ranges from then on.
+
+A change proof that does not hold says that the peer lies, or that the local content is not at the root that
+it is held to be at: for a damaged disk no honest peer must be dropped, and for a lie no content fetched
+again for ever.  So the work is *suspected*, and whoever takes it next, preferably another peer, is first
+asked for a proof that nothing changes from the old root to the old root.  If that holds, the local content
+is what it is held to be, the suspected proof was a lie, and its sender is dropped.  Nobody can forge it: it
+is verified against the local content and the old root.  If it does not hold, or nobody can give it, nobody
+is blamed, and the range is copied in full, which is right in either case.
+"""
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Final, NamedTuple
+
+import trio
+
+from manager.errors import (
+    ConcurrentWrite,
+    PeerMisbehaved,
+    PeerRefused,
+    ProofSuspected,
+    RequestTimeout,
+    SizeClaimBroken,
+    SyncError,
+    ValueTooLargeForPeer,
+)
+from manager.executor import Processor
+from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
+from manager.peers.client import PeerClient
+from manager.scheduling.assignment import Assignment, VerificationResult, progress_of
+from manager.scheduling.scheduler import Scheduler
+from manager.scheduling.work import Suspicion
+from manager.transfer.memory import ByteBudget
+from manager.transfer.sync_writer import SyncWriter
+from manager.transfer.verification import ProofRequest, has_no_changes, verify_answer, verify_range_answer
+from merkledb import Database, MerkleDBError, VerifiedChanges, VerifiedRange
+from syncproto import Changes, ErrorCode, Hello, Range
+
+# Below this a range proof is verified in less time than a thread takes to begin.
+THREAD_PROOF_BYTES: Final = 4096
+# More requests than usual go to peers far away while no more than this part of the memory is reserved for
+# answers: eight range proofs fit into it, and who only seems to be far away leaves others enough to go on.
+_UNCROWDED: Final = 3 / 8
+# A peer that has sent so many change proofs in a row that change nothing and end early is asked for ranges,
+# which hold a pair at least.  A server that looks at so many rows of its history for each may have no change
+# to show; one that only pretends to could go on for as long as there are possible keys.
+MAX_EMPTY_ANSWERS: Final = 8
+# The turn of a request that never has to give way.
+_ANY_TIME: Final = nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """What everybody who works on one sync shares.
+
+    Attributes:
+        database: What is synced; touched in the executor only.
+        hello: What we say first to every peer.
+        limits: What the sync may use.
+        scheduler: Its books.
+        writer: Where verified ranges go.
+        executor: Where proofs are verified.
+        random: Where all jitter comes from.
+        trusts_heads: Whether what peers announce becomes the target.
+        subscribes: Whether peers are asked for their heads.
+        unbans: Whether a peer that was dropped is tried again after a long time.
+        is_outdone: Whether a peer shall leave work to others, given it and how well it does.
+        report_invalid_proof: Called with a suspicion that was a lie.
+        heard: Called when a peer has said what its head is.
+        fail: Called with an error that ends the sync.
+    """
+
+    database: Database
+    hello: Hello
+    limits: Limits
+    scheduler: Scheduler
+    writer: SyncWriter
+    executor: Processor
+    random: Random
+    trusts_heads: bool
+    subscribes: bool
+    unbans: bool
+    is_outdone: Callable[[Hashable, float], bool]
+    report_invalid_proof: Callable[[Suspicion], None]
+    heard: Callable[[], None]
+    fail: Callable[[SyncError | MerkleDBError], None]
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether no peer is to have more requests in flight than usual, for the sake of the others."""
+        return self.writer.requested_bytes > self.limits.buffered_bytes * _UNCROWDED
+
+
+class Delivery(NamedTuple):
+    """What an assignment came to.
+
+    Attributes:
+        keys: How many pairs and changes came; 0 when another peer was faster.
+        progress: How much of what was asked for they are, 0 to 1, see ``pieces.progress_of``; None where
+            nothing came that says anything of the peer.
+    """
+
+    keys: int
+    progress: float | None
+
+
+_NOTHING: Final = Delivery(0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What one request brought."""
+
+    result: VerificationResult
+    proof_bytes: int
+    filling: float
+    progress: float
+    reserved_bytes: int
+    reserved_in: ByteBudget
+
+
+async def fetch(client: PeerClient, assignment: Assignment, sync: Sync) -> Delivery:
+    """Fetch the beginning of an assignment, as much as one proof holds, and hand it to the writer.
+
+    On an error, and cancelled, nothing has changed and the work is still out.
+
+    Args:
+        client: A connection that the peer has greeted.
+        assignment: Taken from the scheduler.
+        sync: What it belongs to.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        PeerError: The peer did not give a proof that holds.
+        MerkleDBError: The database cannot be read.
+    """
+    try:
+        return await _Fetch(client, assignment, sync).run()
+    except ConcurrentWrite:
+        sync.writer.note_concurrent_write()
+        # The writer calls everybody off before it begins again.
+        await trio.sleep_forever()
+        raise
+
+
+class _Fetch:
+    """One peer's attempt at one piece of work."""
+
+    def __init__(self, client: PeerClient, assignment: Assignment, sync: Sync) -> None:
+        self._client = client
+        self._assignment = assignment
+        self._work = assignment.work
+        self._sync = sync
+        self._limits = sync.limits
+        # What changes are asked from; None to ask for a range.
+        self._old_root = None if assignment.work.root in client.forgotten_roots else assignment.work.root
+        # A suspicion that the peer has dispelled: up to its end, the content is what it is held to be.
+        self._dispelled: Suspicion | None = None
+        # The root that is asked for: the pivot at the moment of the first request.
+        self._root: bytes | None = None
+
+    async def run(self) -> Delivery:
+        """Return what came."""
+        if self._work.suspicion is not None and not await self._examine(self._work.suspicion):
+            return _NOTHING
+        asked_bytes = self._client.throughput.max_bytes
+        fetched, needed_bytes = await self._try(asked_bytes)
+        if fetched is None and asked_bytes < needed_bytes <= self._limits.max_bytes:
+            # The pair is too large for the line to carry it soon, and no large one.
+            asked_bytes = needed_bytes
+            fetched, needed_bytes = await self._try(asked_bytes)
+        if fetched is None:
+            async with self._client.large_value:
+                fetched = await self._fetch_large_pair(needed_bytes, asked_bytes)
+        return self._hand_on(fetched)
+
+    async def _try(self, max_bytes: int) -> tuple[_Fetched | None, int]:
+        """Ask for what fits into so many bytes; return it, or None and how many the first pair needs."""
+        try:
+            return await self._request(self._sync.writer.budget, self._max_keys, max_bytes), 0
+        except PeerRefused as refusal:
+            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                raise
+            return None, refusal.detail or 0
+
+    @property
+    def _max_keys(self) -> int:
+        return self._limits.max_keys if self._old_root is None else self._limits.max_changes
+
+    def _hand_on(self, fetched: _Fetched) -> Delivery:
+        budget = fetched.reserved_in
+        piece = self._sync.scheduler.accept(
+            self._assignment, fetched.result, fetched.proof_bytes, fetched.filling
+        )
+        if piece is None:
+            budget.release(fetched.reserved_bytes)
+            return _NOTHING
+        budget.release(fetched.reserved_bytes - piece.memory_bytes)
+        self._sync.writer.put(piece, budget)
+        return Delivery(piece.keys + piece.changes, fetched.progress)
+
+    # Doubts.
+
+    async def _examine(self, suspicion: Suspicion) -> bool:
+        """Find out who is to blame for a change proof that did not hold; return whether work is left."""
+        assert self._work.root is not None
+        if not await self._is_unchanged(self._work.root, suspicion):
+            self._old_root = None
+            return True
+        self._dispelled = suspicion
+        self._sync.scheduler.clear_suspicion(self._assignment)
+        self._sync.report_invalid_proof(suspicion)
+        pivot = self._sync.scheduler.pivots.pivot
+        return pivot is None or pivot.root != self._work.root
+
+    async def _is_unchanged(self, root: bytes, suspicion: Suspicion) -> bool:
+        """Return whether the peer can show that the local content is at ``root``."""
+        budget = self._sync.writer.budget
+        start, max_bytes = self._work.start or None, self._limits.max_bytes
+        reserved = change_proof_memory_bytes(max_bytes, 1)
+        await budget.reserve(reserved)
+        try:
+            answer = await self._client.get_changes(
+                root, root, start, suspicion.end, max_keys=1, max_bytes=max_bytes
+            )
+            if isinstance(answer, Range):
+                return False
+            check = partial(has_no_changes, answer.proof, root, start, suspicion.end, self._sync.database)
+            return await self._sync.executor.run(check)
+        except PeerRefused as refusal:
+            if refusal.is_overload:
+                # It has not looked, so it says nothing of the content: the suspicion stays.
+                raise
+            return False
+        finally:
+            budget.release(reserved)
+
+    # Large pairs.
+
+    async def _fetch_large_pair(self, needed_bytes: int, refused_bytes: int) -> _Fetched:
+        """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
+
+        The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one
+        pair now and was asked for more before; and once more where changes are asked for, because it may
+        have pruned the old root since, and then speaks of the first pair instead of the first change.
+        """
+        for _ in range(2 if self._old_root is None else 3):
+            self._judge_claim(needed_bytes, refused_bytes)
+            try:
+                return await self._request_large_pair(needed_bytes)
+            except PeerRefused as refusal:
+                if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                    raise
+                refused_bytes, needed_bytes = needed_bytes, refusal.detail or 0
+        raise SizeClaimBroken(refused_bytes, "refused that many")
+
+    def _judge_claim(self, needed_bytes: int, refused_bytes: int) -> None:
+        """Raise unless it makes sense to ask for ``needed_bytes`` after ``refused_bytes`` were refused."""
+        sent = self._client.peer_hello.max_bytes if self._client.peer_hello is not None else 0
+        ceiling = min(self._limits.max_proof_bytes, sent)
+        if needed_bytes > ceiling:
+            raise ValueTooLargeForPeer(needed_bytes, ceiling)
+        if needed_bytes <= refused_bytes:
+            raise PeerMisbehaved(
+                f"it refused {refused_bytes} bytes as too few, and then named {needed_bytes}"
+            )
+
+    async def _request_large_pair(self, needed_bytes: int) -> _Fetched:
+        """Ask for a proof of one pair that needs so many bytes; give way to others that wait to do so."""
+        line = self._sync.writer.large_values
+        try:
+            fetched = await self._request(line.budget, 1, needed_bytes, line.turn())
+        except RequestTimeout as error:
+            raise SizeClaimBroken(needed_bytes, f"sent {error}", is_late=True) from error
+        # A range instead of changes is no answer to what the claim was about, and holds all the same.
+        is_another_kind = self._old_root is not None and isinstance(fetched.result.verified, VerifiedRange)
+        if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
+            line.budget.release(fetched.reserved_bytes)
+            raise SizeClaimBroken(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
+        return fetched
+
+    # One request.
+
+    async def _request(
+        self,
+        budget: ByteBudget,
+        max_keys: int,
+        max_bytes: int,
+        turn: AbstractContextManager[None] = _ANY_TIME,
+    ) -> _Fetched:
+        """Ask for a proof and verify it; the memory for it stays reserved unless an error is raised."""
+        memory_bytes = range_proof_memory_bytes if self._old_root is None else change_proof_memory_bytes
+        reserved = memory_bytes(max_bytes, max_keys)
+        await budget.reserve(reserved)
+        try:
+            order = self._order(max_keys, max_bytes)
+            with turn:
+                answer = await self._ask(order)
+            result = await self._verify(answer, order)
+        except BaseException:
+            budget.release(reserved)
+            raise
+        verified = result.verified
+        self._note_empty(verified)
+        filling, progress = len(verified) / max_keys, progress_of(verified, max_keys, max_bytes)
+        return _Fetched(result, len(answer.proof), filling, progress, reserved, budget)
+
+    def _note_empty(self, verified: VerifiedRange | VerifiedChanges) -> None:
+        """Count change proofs that changed nothing and ended early; after too many, ask for ranges."""
+        client = self._client
+        is_empty = isinstance(verified, VerifiedChanges) and not verified.complete and not verified.effective
+        client.empty_answers = client.empty_answers + 1 if is_empty else 0
+        if client.empty_answers >= MAX_EMPTY_ANSWERS and self._old_root is not None:
+            client.empty_answers = 0
+            client.forget_root(self._old_root)
+
+    def _order(self, max_keys: int, max_bytes: int) -> ProofRequest:
+        pivot = self._sync.scheduler.pivots.pivot
+        assert pivot is not None
+        self._root = self._root or pivot.root
+        return ProofRequest(self._work, self._old_root, self._root, max_keys, max_bytes)
+
+    async def _ask(self, order: ProofRequest) -> Range | Changes:
+        start, end = order.start, order.work.end
+        client, limits = self._client, {"max_keys": order.max_keys, "max_bytes": order.max_bytes}
+        if order.old_root is None:
+            return await client.get_range(order.root, start, end, **limits)
+        answer = await client.get_changes(order.old_root, order.root, start, end, **limits)
+        if isinstance(answer, Range):
+            client.forget_root(order.old_root)
+        return answer
+
+    async def _verify(self, answer: Range | Changes, order: ProofRequest) -> VerificationResult:
+        """Verify a proof: in the executor if it is large, or if the database is needed."""
+        sync = self._sync
+        if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
+            return verify_range_answer(answer, order, sync.database.scheme)
+        verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
+        try:
+            return await sync.executor.run(verify)
+        except ProofSuspected as suspected:
+            if self._assignment.scope.cancel_called:
+                # Another peer was faster, and by now the content may be where its proof has brought it.
+                await trio.lowlevel.checkpoint()
+            if self._dispelled is not None and reaches(self._dispelled.end, suspected.end):
+                raise suspected.failure from suspected
+            raise
+
+
+def reaches(end: bytes | None, other: bytes | None) -> bool:
+    """Return whether a range with the end ``end`` reaches to ``other``; None is behind every key."""
+    return end is None or (other is not None and other <= end)

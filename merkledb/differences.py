@@ -1,0 +1,169 @@
+"""What changed between two retained revisions: for change proofs, and for people.
+
+The keys that were touched between both stand in history, sorted within each revision; they are collected in
+windows, ascending.  What the earlier revision had is the first row of each; what the later one had is the
+first row behind it, or what the tables hold.  A key that was changed and changed back is no change.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from merkledb.formats.proof import MAX_PROOF_KEYS, ChangeProof, encoded_value_bytes
+from merkledb.history.log import value_of_row
+from merkledb.history.rows import ProofPairs, pairs_of
+from merkledb.proofs.prover import cut
+from merkledb.snapshot import Snapshot
+from merkledb.storage.store import Transaction
+
+# A window of touched keys: as many rows, or about so many bytes.
+_WINDOW_ROWS: Final = 4096
+_WINDOW_BYTES: Final = 4 << 20
+# Values are compared so many bytes at a time.
+_COMPARED_BYTES: Final = 1 << 20
+# A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed
+# and changed back cost rows and fill no proof: without a bound, a request for one change could read all of
+# history.  So many rows take some 50 ms.
+MAX_PROOF_READS: Final = 1 << 15
+
+
+class Difference(NamedTuple):
+    """A key that has not the same value in two states.
+
+    Attributes:
+        key: The key.
+        old: Its value in the one; None when it is absent there.
+        new: Its value in the other; None when it is absent there.
+    """
+
+    key: bytes
+    old: bytes | None
+    new: bytes | None
+
+
+class Differences:
+    """The differences between two snapshots of one transaction.
+
+    Args:
+        old: The one.
+        new: The other, before or after it.
+        views: The same moment without copies, see ``Store.begin_views``: values are views then.
+    """
+
+    def __init__(self, old: Snapshot, new: Snapshot, views: Transaction | None = None) -> None:
+        self._new_is_earlier = new.sequence < old.sequence
+        self._earlier, self._later = (new, old) if self._new_is_earlier else (old, new)
+        self._between = self._earlier.past_until(self._later, views)
+        self._behind = self._later.past_until(None, views)
+        self._tables = self._later.tables(views)
+        # Up to where all differences were yielded: what was asked for, unless the budget was used up before.
+        self.reached: bytes | None = None
+        self._reads = 0
+
+    def between(
+        self, start: bytes | None, end: bytes | None, expected: int, max_reads: int | None = None
+    ) -> Iterator[Difference]:
+        """Yield the differences in [start, end], ascending by key.
+
+        Args:
+            start: The smallest key; None for no bound.
+            end: The largest key; None for no bound.
+            expected: About how many will be read.
+            max_reads: About how many rows of history may be read; where it takes more, the differences end
+                early, and ``reached`` says where.  None for as many as it takes.
+        """
+        self.reached = end
+        self._reads = 0
+        low: bytes | None = start or b""
+        limit = min(expected + 1, _WINDOW_ROWS)
+        while low is not None:
+            room = None if max_reads is None else (max_reads - self._reads) // 2
+            touched, horizon, reads = self._between.overlay(low, end, limit, _WINDOW_BYTES, room)
+            self._reads += reads
+            if touched:
+                yield from self._window(touched, horizon, room, max_reads)
+            is_spent = max_reads is not None and self._reads >= max_reads
+            if self.reached != end or horizon is None or horizon == end:
+                return
+            if is_spent:
+                self.reached = horizon
+                return
+            low, limit = horizon + b"\0", _WINDOW_ROWS
+
+    def _window(
+        self, touched: dict[bytes, bytes], high: bytes | None, room: int | None, max_reads: int | None
+    ) -> Iterator[Difference]:
+        """Yield the differences among the touched keys up to ``high``, as far as the budget goes."""
+        keys = sorted(touched)
+        again, horizon, reads = self._behind.overlay(keys[0], high, 2 * len(keys), _WINDOW_BYTES, room)
+        self._reads += reads
+        for index, key in enumerate(keys):
+            before = value_of_row(touched[key])
+            if horizon is not None and key > horizon:
+                # More was changed afterwards than this window takes: from here on, each key is looked up.
+                if max_reads is not None and self._reads >= max_reads:
+                    self.reached = keys[index - 1]
+                    return
+                self._reads += self._behind.revisions
+                after = self._later.get(key)
+            elif key in again:
+                after = value_of_row(again[key])
+            else:
+                after = self._tables.value(key)
+            if _differ(before, after):
+                yield (
+                    Difference(key, after, before) if self._new_is_earlier else Difference(key, before, after)
+                )
+
+
+def _differ(one: bytes | None, other: bytes | None) -> bool:
+    """Return whether two values are different; large ones are compared without a copy of the whole."""
+    if one is None or other is None or len(one) != len(other):
+        return one is not other
+    if len(one) <= _COMPARED_BYTES:
+        return bytes(one) != bytes(other)
+    steps = range(0, len(one), _COMPARED_BYTES)
+    return any(
+        bytes(one[at : at + _COMPARED_BYTES]) != bytes(other[at : at + _COMPARED_BYTES]) for at in steps
+    )
+
+
+def prove_changes(
+    old: Snapshot, new: Snapshot, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int
+) -> ChangeProof:
+    """Return the proof of what changed in [start, end] between two snapshots, cut off where it is full.
+
+    Args:
+        old: Whose content the receiver has.
+        new: Whose content it shall have.
+        start: The smallest key; None for no bound.
+        end: The largest key; None for no bound.
+        max_keys: The most changes.
+        max_bytes: The most encoded bytes.
+
+    Where so many keys were changed and changed back that ``MAX_PROOF_READS`` is used up first, the proof ends
+    at the last of them that was looked at; it may then hold no change at all.
+
+    Raises:
+        LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
+    """
+    max_keys = min(max_keys, MAX_PROOF_KEYS)
+    with new.views() as views:
+        differences = Differences(old, new, views)
+        pairs = _take(differences.between(start, end, max_keys, MAX_PROOF_READS), max_keys, max_bytes)
+    reached = end if pairs.more else differences.reached
+    return cut(pairs, start, reached, max_bytes, new.trie(), ChangeProof)
+
+
+def _take(differences: Iterator[Difference], max_keys: int, max_bytes: int) -> ProofPairs:
+    """Return the changes up to a limit, but at least one if there is any."""
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    encoded_bytes = 0
+    for key, _, value in differences:
+        change_bytes = encoded_value_bytes(key) + encoded_value_bytes(value)
+        if len(keys) == max_keys or (keys and encoded_bytes + change_bytes > max_bytes):
+            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
+        encoded_bytes += change_bytes
+        keys.append(key)
+        values.append(value)
+    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)

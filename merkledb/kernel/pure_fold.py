@@ -1,0 +1,336 @@
+"""The fold: the one function that turns a sorted stream of items into a trie.
+
+An item is one of
+
+    leaf        a path, its leaf id and its digest
+    stub        a path and the id of a whole subtree that need not be opened
+    record      the path of an opened branch: it stands for its value, and for every child slot that no other
+                item touches
+    deletion    a path that touches its place and adds nothing
+
+Items come in strictly ascending order of their paths, as columns: hundreds to thousands a call.  Since the
+stream is sorted, the shape of the trie follows from one number an item: how many tokens it shares with the
+item behind it. Where that number rises a branch opens, where it falls the branches above it close, children
+before parents:
+
+    item        shared with the next    what happens at branch factor 16
+    6 1                   2             the next lies below it: a branch opens at 6 1, with its value
+    6 1 6 2               1             6 1 takes the leaf and closes; a branch opens at 6 and takes it
+    6 2                   0             6 takes the leaf and closes; a branch opens at the top and takes it
+    7 0                   -             the top takes the leaf and closes: its id is the root
+
+The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.
+A branch left with one child and no value is no branch: its child takes its place, with the same id.  A branch
+that is part of a bucket (see ``weights``) is not stored, and so not yielded unless that is asked for.
+
+This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
+what a peer sent checks the stubs first (see verifier).  A compiled kernel stands behind the
+same columns (see kernel).
+
+Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for the open branches only.
+"""
+
+from bisect import bisect_left
+from itertools import islice
+from operator import eq, itemgetter, lt, xor
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, TOKENS, split_record, value_part, widened
+from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
+from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+
+DELETED: Final = b""
+# A call is cut into pieces of this many items, so that the numbers derived from their paths
+# stay in the processor's cache.
+_PIECE_ITEMS: Final = 4096
+
+
+class Items(NamedTuple):
+    """A stretch of the sorted stream, as columns of equal length.
+
+    Attributes:
+        paths: Strictly ascending, also across calls.
+        ids: The id of a leaf or stub; DELETED for a deletion; None for a record.
+        digests: The digest of a leaf, or of a record's own value; None otherwise.
+        weights: The weight of a leaf or stub, or of a record's own value, one a byte; anything otherwise.
+        records: The opened branches' records by path, for those items whose id is None.
+    """
+
+    paths: list[bytes]
+    ids: list[bytes | None]
+    digests: list[bytes | None]
+    weights: bytearray
+    records: dict[bytes, bytes]
+
+
+# What is no record: path, id, digest, weight.
+ItemRow: TypeAlias = tuple[bytes, bytes, bytes | None, int]
+
+
+def no_items() -> Items:
+    """Return an empty stretch, to be filled."""
+    return Items([], [], [], bytearray(), {})
+
+
+def sealed(items: Items) -> Items:
+    """Return the same stretch in columns that nobody can change; they are read as lists are."""
+    columns = (tuple(items.paths), tuple(items.ids), tuple(items.digests), bytes(items.weights))
+    return Items(*columns, MappingProxyType(items.records))  # type: ignore[arg-type]  # as the docstring says
+
+
+def joined(*parts: Items) -> Items:
+    """Return stretches of the stream as one."""
+    items = no_items()
+    for part in parts:
+        extend(items, part, 0, len(part.paths))
+        items.records.update(part.records)
+    return items
+
+
+def extend(items: Items, more: Items, low: int, high: int) -> None:
+    """Append a stretch of ``more`` to ``items``."""
+    items.paths.extend(more.paths[low:high])
+    items.ids.extend(more.ids[low:high])
+    items.digests.extend(more.digests[low:high])
+    items.weights.extend(more.weights[low:high])
+
+
+def items_of(rows: list[ItemRow]) -> Items:
+    """Return rows, in any order, as a stretch."""
+    items = no_items()
+    for path, item_id, digest, weight in sorted(rows, key=itemgetter(0)):
+        items.paths.append(path)
+        items.ids.append(item_id)
+        items.digests.append(digest)
+        items.weights.append(weight)
+    return items
+
+
+def item_rows(items: Items) -> list[ItemRow]:
+    """Return what of a stretch is neither a record nor a deletion, as rows."""
+    columns = zip(items.paths, items.ids, items.digests, items.weights, strict=True)
+    return [(path, item_id, digest, weight) for path, item_id, digest, weight in columns if item_id]
+
+
+class Branches(NamedTuple):
+    """Closed branches as columns, children before parents."""
+
+    paths: list[bytes]
+    records: list[bytes]
+    ids: list[bytes]
+
+
+class _Own(NamedTuple):
+    """What a branch has of its own.
+
+    Attributes:
+        digest: The digest of its value, or None.
+        weight: The weight of that value, as one byte.
+        record: The record that it had in the store, or None.
+    """
+
+    digest: bytes | None
+    weight: bytes
+    record: bytes | None
+
+
+_NOTHING: Final = _Own(None, b"", None)
+
+
+class Fold:
+    """One left-to-right fold over a stream of items that arrives in stretches.
+
+    Args:
+        scheme: Gives the hash function and the packing of paths.
+        buckets: Whether the branches of buckets are yielded too.
+    """
+
+    def __init__(self, scheme: Scheme, *, buckets: bool = False) -> None:
+        self._hash = scheme.hash_function
+        self._codec = scheme.codec
+        self._wide_tokens = scheme.branch_factor > 128
+        self._least_weight = 0 if buckets else HEAVY
+        # The innermost open branch, and those around it: depth, children so far as token ‖ id, and their
+        # weights.  A child that was deleted is its token alone.  At depth -1 stands the place of the root,
+        # which has no token.
+        self._depth = -1
+        self._children: list[bytes] = []
+        self._weights = bytearray()
+        self._outer: list[tuple[int, list[bytes], bytearray]] = []
+        # What open branches have of their own, by depth.
+        self._opened: dict[int, _Own] = {}
+        # Whether any branch may lose children, so that closing one has to look.
+        self._shrinks = False
+        # The last item waits for the next call, which shows how many tokens it shares with its successor.
+        self._last: Items = no_items()
+
+    def feed(self, items: Items) -> Branches:
+        """Take the next stretch of the stream; return the branches that closed.
+
+        Raises:
+            ValueError: The stream is not in strictly ascending order; the fold is of no use afterwards.
+        """
+        self._shrinks = self._shrinks or DELETED in items.ids
+        closed = Branches([], [], [])
+        for at in range(0, len(items.paths), _PIECE_ITEMS):
+            end = at + _PIECE_ITEMS
+            paths, ids, digests, weights, records = items
+            piece = Items(paths[at:end], ids[at:end], digests[at:end], weights[at:end], records)
+            self._feed_piece(piece, closed)
+        return closed
+
+    def finish(self) -> tuple[bytes, Branches]:
+        """End the stream; return the root and the branches that were still open."""
+        closed = Branches([], [], [])
+        if self._last.paths == [b""] and self._last.ids != [None]:
+            # The one item of the whole stream, at the empty path, which has no token.
+            return self._last.ids[0] or EMPTY_ROOT, closed
+        if self._last.paths:
+            self._run(self._last, [-1], closed)
+        top = self._children[-1][-ID_BYTES:] if self._children else DELETED
+        return top if len(top) == ID_BYTES else EMPTY_ROOT, closed
+
+    def _feed_piece(self, piece: Items, closed: Branches) -> None:
+        """Fold all of a piece but its last item, and what waited before it."""
+        last = self._last
+        items = Items(
+            last.paths + piece.paths,
+            last.ids + piece.ids,
+            last.digests + piece.digests,
+            last.weights + piece.weights,
+            {**last.records, **piece.records} if last.records else piece.records,
+        )
+        depths = shared_depths(items.paths)
+        paths, ids, digests, weights, records = items
+        self._last = Items([paths.pop()], [ids.pop()], [digests.pop()], bytearray([weights.pop()]), records)
+        self._run(items, depths, closed)
+
+    def _run(self, items: Items, depths: list[int], closed: Branches) -> None:
+        """Fold ``items``, of which each shares as many tokens with its successor as ``depths`` says."""
+        hash_function, pack, bit_lengths = self._hash, self._codec.pack, self._codec.bit_lengths
+        shrinks, opened, tokens, least_weight = self._shrinks, self._opened, TOKENS, self._least_weight
+        depth, children, weights, outer = self._depth, self._children, self._weights, self._outer
+        add_path, add_record, add_id = closed.paths.append, closed.records.append, closed.ids.append
+        ids, own = _branch_openings(items, depths)
+        for path, item_id, weight, shared in zip(items.paths, ids, items.weights, depths, strict=True):
+            if item_id is None:
+                outer.append((depth, children, weights))
+                depth, children, weights = len(path), [], bytearray()
+                opened[depth] = own[path]
+            else:
+                if shared > depth:
+                    outer.append((depth, children, weights))
+                    depth, children, weights = shared, [], bytearray()
+                children.append(tokens[path[depth]] + item_id)
+                weights.append(weight)
+            while shared < depth:
+                prefix = path[:depth]
+                if shrinks or depth in opened:
+                    record, node_id = _settle(children, weights, opened.pop(depth, _NOTHING))
+                else:
+                    record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
+                total = sum(weights)
+                total = total if total <= MAX_WEIGHT else HEAVY
+                if record:
+                    hashed = widened(record) if self._wide_tokens else record
+                    node_id = hash_function(hashed + bit_lengths[depth] + pack(prefix)).digest()
+                    # Without children it is a leaf, whose value stands elsewhere.
+                    if record[0] and total >= least_weight:
+                        add_path(prefix)
+                        add_record(record + weights)
+                        add_id(node_id)
+                depth, children, weights = outer.pop()
+                if shared > depth:
+                    outer.append((depth, children, weights))
+                    depth, children, weights = shared, [], bytearray()
+                # At depth -1, the place of the root, the slice is empty.
+                children.append(path[depth : depth + 1] + node_id)
+                weights.append(total)
+        self._depth, self._children, self._weights = depth, children, weights
+
+
+def shared_depths(paths: list[bytes]) -> list[int]:
+    """Return, for each path but the last, how many tokens it shares with its successor.
+
+    Paths are compared as big numbers: where two first differ is the highest bit of their exclusive or.
+
+    Raises:
+        ValueError: The paths are not strictly ascending, as they may be when they come from a damaged store.
+    """
+    if not all(map(lt, paths, islice(paths, 1, None))):
+        raise ValueError("the stream is not in strictly ascending order")
+    lengths = list(map(len, paths))
+    width = max(lengths)
+    if min(lengths) == width:
+        numbers = list(map(int.from_bytes, paths))
+    else:
+        numbers = [int.from_bytes(path.ljust(width, b"\0")) for path in paths]
+    differences = map(int.bit_length, map(xor, numbers, islice(numbers, 1, None)))
+    depths = [width - (bits + 7 >> 3) for bits in differences]
+    # Padding makes a path and its extension by zeros alike, so a path shares at most its own length.
+    return depths if min(lengths) == width else list(map(min, depths, lengths))
+
+
+def _branch_openings(items: Items, depths: list[int]) -> tuple[list[bytes | None], dict[bytes, _Own]]:
+    """Return the ids, None for each item that opens a branch at its own path, and what these branches have.
+
+    An item does so when it is a record, or when the next item lies below it: then its value is one on a
+    branch.
+    """
+    ids = items.ids
+    below = list(map(eq, depths, map(len, items.paths)))
+    if True not in below and None not in ids:
+        return ids, {}
+    ids = list(ids)
+    own: dict[bytes, _Own] = {}
+    for index, (path, is_above_next) in enumerate(zip(items.paths, below, strict=True)):
+        if is_above_next or ids[index] is None:
+            digest = items.digests[index]
+            weight = b"" if digest is None else bytes([items.weights[index]])
+            own[path] = _Own(digest, weight, items.records.get(path))
+            ids[index] = None
+    return ids, own
+
+
+def _settle(children: list[bytes], weights: bytearray, own: _Own) -> tuple[bytes, bytes]:
+    """Return (record without weights, id) of a branch that closes and may have lost children.
+
+    One of both is empty.  A record without children stands for a leaf.  Where no node is left at all, both
+    are empty; where only a single child is left, its id takes the branch's place.
+
+    Args:
+        children: The children that items touched.
+        weights: Their weights, which become those of the whole branch.
+        own: What it has of its own.
+    """
+    kept, kept_weights = _merge_children(children, weights, own.record)
+    weights[:] = kept_weights + own.weight
+    merged = b"".join(kept)
+    if own.digest is None and len(merged) <= CHILD_BYTES:
+        return b"", merged[1:]
+    return COUNTS[len(merged) // CHILD_BYTES] + merged + value_part(own.digest), b""
+
+
+def _merge_children(
+    children: list[bytes], weights: bytearray, record: bytes | None
+) -> tuple[list[bytes], bytearray]:
+    """Return the children that are left, and their weights.
+
+    Those touched by items, and the untouched ones of the record between them.
+    """
+    kept, kept_weights, at = [], bytearray(), 0
+    tokens, stored, stored_weights = b"", b"", b""
+    if record is not None:
+        tokens, stored, _, stored_weights = split_record(record)
+    for child, weight in zip(children, weights, strict=True):
+        place = bisect_left(tokens, child[0], at)
+        kept.append(stored[CHILD_BYTES * at : CHILD_BYTES * place])
+        kept_weights += stored_weights[at:place]
+        if len(child) == CHILD_BYTES:
+            kept.append(child)
+            kept_weights.append(weight)
+        at = place + (tokens[place : place + 1] == child[:1])
+    kept.append(stored[CHILD_BYTES * at :])
+    kept_weights += stored_weights[at : len(tokens)]
+    return kept, kept_weights

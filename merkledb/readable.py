@@ -1,0 +1,199 @@
+"""What everything has that holds content: reading by key, and closing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar, overload
+
+from merkledb.errors import InvalidRange
+from merkledb.formats.proof import RangeProof
+from merkledb.formats.scheme import Scheme
+from merkledb.history.rows import Rows
+from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
+from merkledb.storage.store import Store, key_of_row
+from merkledb.trie.trie import Trie
+
+Default = TypeVar("Default")
+
+
+def require_bytes(name: str, value: object) -> None:
+    """Raise TypeError unless ``value``, which ``name`` names, is bytes: not text, nor what may change."""
+    if type(value) is not bytes:
+        raise TypeError(f"{name} is bytes, not {type(value).__name__}: encode text, and copy what may change")
+
+
+class ReadableMapping(ABC):
+    """A mapping of keys to values that is read by key, and a context manager that closes itself.
+
+    It is true even when it is empty, as other open things are: ``if database`` asks whether there is one.
+    What it yields in order is pairs, so it is read with ``items`` and is not iterable itself: a list of its
+    keys and a dict of its pairs would both be surprised.
+    """
+
+    @abstractmethod
+    def _value(self, key: bytes) -> bytes | None:
+        """Return the value of ``key``; None when there is none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the use of whatever stands behind it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} is no iterable: its pairs come in order from items()")
+
+    def __contains__(self, key: bytes) -> bool:
+        require_bytes("a key", key)
+        return self._value(key) is not None
+
+    def __getitem__(self, key: bytes) -> bytes:
+        require_bytes("a key", key)
+        value = self._value(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    @overload
+    def get(self, key: bytes) -> bytes | None: ...
+    @overload
+    def get(self, key: bytes, default: Default) -> bytes | Default: ...
+    def get(self, key: bytes, default: Default | None = None) -> bytes | Default | None:
+        """Return the value of ``key``; ``default`` when there is none."""
+        require_bytes("a key", key)
+        value = self._value(key)
+        return default if value is None else value
+
+
+class ReadableState(ReadableMapping):
+    """One content with its root.  A context manager; use it from one thread at a time, whichever that is.
+
+    Attributes:
+        root: The root.
+        scheme: The database's scheme.
+    """
+
+    root: bytes
+    scheme: Scheme
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @abstractmethod
+    def _rows(self) -> Rows:
+        """Return the rows."""
+
+    @abstractmethod
+    def trie(self) -> Trie:
+        """Return the trie of this state."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many pairs there are."""
+
+    @contextmanager
+    def _provable_rows(self) -> Iterator[Rows]:
+        """Give the rows that a proof is made of, whose values may be views until they are taken."""
+        yield self._rows()
+
+    def _value(self, key: bytes) -> bytes | None:
+        with self._store.translated():
+            return self._rows().value(key)
+
+    def items(
+        self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs of [start, end] in the order of their keys, or in reverse.
+
+        Args:
+            start: The smallest key, inclusive; None for no bound.
+            end: The largest key, inclusive; None for no bound.
+            reverse: Yield the largest key first.
+
+        Raises:
+            InvalidRange: ``start`` lies behind ``end``.
+        """
+        require_range(start, end)
+        return self._descending(start, end) if reverse else self._ascending(start, end)
+
+    def _ascending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        with self._store.translated():
+            for row, value in self._rows().ascending(start, end, DEFAULT_MAX_KEYS):
+                key = key_of_row(row)
+                if end is not None and key > end:
+                    return
+                yield key, value
+                self._store.require_own()
+
+    def _descending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        with self._store.translated():
+            for row, value in self._rows().descending(start, end):
+                key = key_of_row(row)
+                if start is not None and key < start:
+                    return
+                yield key, value
+                self._store.require_own()
+
+    def prove(self, key: bytes) -> RangeProof:
+        """Return the proof that ``key`` is present with its value, or absent.
+
+        A range proof with start == end.
+        """
+        require_bytes("a key", key)
+        with self._store.translated():
+            return prove_key(self.trie(), self._rows(), key)
+
+    def prove_range(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        max_keys: int = DEFAULT_MAX_KEYS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> RangeProof:
+        """Return a proof of the pairs in [start, end], cut off at its end where a limit is reached.
+
+        A proof that was cut off carries at least one pair, and its ``end`` is its last key; the rest of the
+        range starts at ``proof.end`` with a zero byte added.
+
+        Args:
+            start: The smallest key, inclusive; None for no bound.
+            end: The largest key, inclusive; None for no bound.
+            max_keys: The most pairs, at least 1; never more than 65,536 are sent.
+            max_bytes: The most bytes that the encoded proof may have.
+
+        Raises:
+            InvalidRange: ``start`` lies behind ``end``.
+            ValueError: ``max_keys`` is below 1.
+            LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
+        """
+        require_range(start, end)
+        require_max_keys(max_keys)
+        with self._store.translated(), self._provable_rows() as rows:
+            return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
+
+
+def require_range(start: bytes | None, end: bytes | None) -> None:
+    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
+    if start is not None:
+        require_bytes("a start", start)
+    if end is not None:
+        require_bytes("an end", end)
+    if start is not None and end is not None and start > end:
+        raise InvalidRange(start, end)
+
+
+def require_max_keys(max_keys: int) -> None:
+    """Raise ValueError when no proof with so few pairs makes progress."""
+    if max_keys < 1:
+        raise ValueError(f"max_keys is {max_keys}: a proof that makes progress carries at least one pair")

@@ -1,0 +1,410 @@
+"""What peers cannot do to each other: hold up the others by silence, by trickling, or by claims."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from manager import Limits, Manager, NoPeersLeft, PeerState, Preempted, WrongRoot
+from manager.keyspace.keyspace import key_after
+from manager.keyspace.range_map import RangeMap
+from manager.peers.throughput import FIRST_BYTES, ThroughputEstimator
+from manager.scheduling.assignment import Assignment, Piece, result_of
+from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
+from manager.scheduling.pivot import Target
+from manager.scheduling.resume import LocalState, ResumePoint, all_at
+from manager.scheduling.scheduler import Scheduler
+from manager.transfer.memory import ByteBudget, LargeValueLane
+from manager.transfer.sync_writer import SyncWriter
+from merkledb import EMPTY_ROOT, Database, Revision, StaleChanges, VerifiedRange, verify_range
+from syncproto import Error, ErrorCode
+from tests.support import fake_servers
+from tests.support.databases import new_database
+from tests.support.fake_servers import Answer, Asked, ClientConnection, FakeServer, ScriptedServer
+from tests.support.moving_source import Source, Watching, new_source
+from tests.support.syncing import assert_same, some_pairs, sync_from, sync_in_part
+
+MIB = 1 << 20
+
+
+# Large pairs.
+
+
+@pytest.mark.parametrize("answer", [fake_servers.never, fake_servers.trickle], ids=["silent", "trickling"])
+async def test_a_claim_of_a_large_pair_holds_up_nobody_else(
+    answer: Answer, autojump_clock: MockClock
+) -> None:
+    with new_database(some_pairs(1000)) as source, new_database() as database:
+        hostile = ScriptedServer(source, fake_servers.claim_and_then(80 * MIB, answer), "hostile")
+        began = trio.current_time()
+        await sync_from([hostile, FakeServer(source)], source.root, database)
+        assert_same(database, source)
+        assert trio.current_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [(fake_servers.never, 2), (FakeServer.answer, 1)],
+    ids=["silent twice", "small proof"],
+)
+async def test_a_peer_that_does_not_keep_its_claim_is_dropped(
+    answer: Answer, connections: int, autojump_clock: MockClock
+) -> None:
+    with new_database(some_pairs(100)) as source, new_database() as database:
+        hostile = ScriptedServer(source, fake_servers.claim_and_then(80 * MIB, answer), "hostile")
+        with pytest.raises(NoPeersLeft, match="it claimed that a pair needs 83886080 bytes, and then sent"):
+            await sync_from([hostile], source.root, database)
+    assert hostile.connections == connections
+
+
+async def test_a_large_pair_that_one_peer_trickles_comes_from_another(autojump_clock: MockClock) -> None:
+    with new_database({b"large": bytes(3 * MIB)}) as source, new_database() as database:
+        hostile = ScriptedServer(
+            source, fake_servers.claim_and_then(80 * MIB, fake_servers.trickle), "hostile"
+        )
+        began = trio.current_time()
+        await sync_from([hostile, FakeServer(source)], source.root, database)
+        assert_same(database, source)
+        assert trio.current_time() - began < 30
+
+
+async def test_a_claim_may_be_corrected_once(autojump_clock: MockClock) -> None:
+    claims = {FIRST_BYTES: 2 * MIB, 2 * MIB: 3 * MIB}
+
+    class Unsure(FakeServer):
+        async def answer(self, conversation: ClientConnection, request: Asked) -> None:
+            if request.max_bytes in claims:
+                code, needed = ErrorCode.LIMIT_TOO_SMALL, claims[request.max_bytes]
+                await conversation.send(Error(request.request_id, code, "too small", needed))
+            else:
+                await super().answer(conversation, request)
+
+    with new_database({b"a": bytes(5 * MIB // 2)}) as source, new_database() as database:
+        server = Unsure(source)
+        await sync_from([server], source.root, database)
+        assert_same(database, source)
+    assert [request.max_bytes for request in server.requests[:3]] == [FIRST_BYTES, 2 * MIB, 3 * MIB]
+    assert server.connections == 1
+
+
+async def test_a_claim_is_not_corrected_twice(autojump_clock: MockClock) -> None:
+    async def raising(server: FakeServer, conversation: ClientConnection, request: Asked) -> None:
+        code = ErrorCode.LIMIT_TOO_SMALL
+        await conversation.send(Error(request.request_id, code, "too small", request.max_bytes + 1))
+
+    with new_database(some_pairs(10)) as source, new_database() as database:
+        server = ScriptedServer(source, raising)
+        with pytest.raises(NoPeersLeft, match="refused that many"):
+            await sync_from([server], source.root, database)
+    assert len(server.requests) <= 3 * Limits().requests_per_peer
+    assert server.connections == 1
+
+
+async def test_who_fetches_a_large_pair_gives_way_once_another_waited_long_enough(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    line = LargeValueLane(20.0, lambda: None)
+    await line.budget.reserve(MIB)
+    with trio.move_on_after(1000), line.turn():
+        await trio.sleep(500)
+    assert trio.current_time() == pytest.approx(500), "nobody waits"
+    nursery.start_soon(line.budget.reserve, MIB)
+    for patience in (20.0, 40.0):
+        began = trio.current_time()
+        with pytest.raises(Preempted), line.turn():
+            await trio.sleep(500)
+        assert trio.current_time() - began == pytest.approx(patience)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+# Silence.
+
+
+@pytest.mark.parametrize("silent_peers", [1, 4])
+async def test_silent_peers_hold_up_an_honest_one_by_seconds(
+    silent_peers: int, autojump_clock: MockClock
+) -> None:
+    with new_database(some_pairs(1000)) as source, new_database() as database:
+        silent = [ScriptedServer(source, fake_servers.never, f"silent {at}") for at in range(silent_peers)]
+        began = trio.current_time()
+        progress = await sync_from([*silent, FakeServer(source)], source.root, database)
+        assert_same(database, source)
+        assert trio.current_time() - began < 4 * Limits().overdue_seconds * silent_peers
+    assert progress.keys == 1000
+    assert progress.share == 1.0
+
+
+async def test_what_comes_twice_is_counted_once(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(300)) as source, new_database() as database:
+        slow = [ScriptedServer(source, fake_servers.after(seconds)) for seconds in (2.5, 4.0, 4.5)]
+        progress = await sync_from(slow, source.root, database)
+        assert_same(database, source)
+    assert sum(server.cancels for server in slow) > 0, "something was asked for twice"
+    assert progress.keys == 300
+    assert sum(peer.keys for peer in progress.peers) == 300
+    assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
+
+
+def fresh_ledger(source: Database) -> Scheduler:
+    local = LocalState(None, EMPTY_ROOT, is_at_rest=False)
+    start = ResumePoint(local, all_at(source.scheme.max_key_bytes, None), None)
+    return Scheduler(start, Target(source.root), Limits(max_keys=16), trio.current_time())
+
+
+async def take(scheduler: Scheduler, peer: str) -> Assignment:
+    assignment = await scheduler.take(peer, lambda: 0.0, lambda: False, ThroughputEstimator(Limits()))
+    assert assignment is not None
+    return assignment
+
+
+def accept(scheduler: Scheduler, assignment: Assignment, source: Database) -> Piece | None:
+    """Accept the first 16 pairs of some work."""
+    start, end = assignment.work.start or None, assignment.work.end
+    proof = source.prove_range(start, end, max_keys=16)
+    verified = verify_range(proof, source.root, start, end, scheme=source.scheme, max_keys=16)
+    return scheduler.accept(assignment, result_of(assignment.work, verified), 1000, 1.0)
+
+
+async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_ledger(source)
+        first = await take(scheduler, "first")
+        second = await take(scheduler, "second")
+        assert second.work is first.work
+        assert trio.current_time() >= Limits().overdue_seconds
+        piece = accept(scheduler, second, source)
+        assert piece is not None
+        assert first.scope.cancel_called, "the slower one is called off"
+        assert first.is_outrun
+        assert accept(scheduler, first, source) is None
+        scheduler.give_back(first)
+        scheduler.give_back(second)
+        ranges, checkpoint = scheduler.plan([piece])
+        assert checkpoint is not None
+        scheduler.settle(ranges, scheduler.local, trio.current_time())
+        assert scheduler.stats.keys == 16
+        # All the rest can be taken once, in pieces that do not overlap, and nothing else.
+        with trio.move_on_after(1):
+            pieces = []
+            while True:
+                pieces.append((await take(scheduler, "first")).work)
+        assert sum(each.share for each in pieces) + piece.after.share == pytest.approx(1.0)
+        assert pieces[0].start == key_after(piece.take().keys[-1], source.scheme.max_key_bytes)
+        assert pieces[-1].end is None
+
+
+async def test_work_goes_back_to_the_shelves_when_the_last_peer_gives_it_back(
+    autojump_clock: MockClock,
+) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_ledger(source)
+        first = await take(scheduler, "first")
+        second = await take(scheduler, "second")
+        scheduler.give_back(first)
+        began = trio.current_time()
+        third = await take(scheduler, "third")
+        assert third.work == first.work
+        assert trio.current_time() - began >= Limits().overdue_seconds, "it is still out"
+        scheduler.give_back(third)
+        scheduler.give_back(second)
+        began = trio.current_time()
+        assert (await take(scheduler, "fourth")).work == first.work
+        assert trio.current_time() == began, "it was on the shelf"
+        assert not scheduler.is_fetched
+
+
+async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_ledger(source)
+        old = await take(scheduler, "peer")
+        scheduler.give_back(old)
+        new = await take(scheduler, "peer")
+        assert accept(scheduler, old, source) is None, "who gave it back has no claim to it"
+        scheduler.give_back(old)
+        assert accept(scheduler, new, source) is not None
+
+
+# Goals that come back.
+
+
+def ledger_at(source: Source, head: bytes | None = None) -> Scheduler:
+    """Return a scheduler on the way to the newest root, half of it at the first one and half unknown."""
+    first = source.roots[1]
+    ranges = RangeMap(source.database.scheme.max_key_bytes)
+    ranges.set(b"", b"\x7f", first)
+    checkpoint = Checkpoint(Target(first), 0, 0, 0, None, ranges, (0.5, 0.5))
+    shown = None if head is None else Revision(1, head)
+    local = LocalState(shown, b"mixture".ljust(32), is_at_rest=False)
+    start = ResumePoint(local, checkpoint, None)
+    return Scheduler(start, Target(source.root), Limits(pivot_seconds=1), trio.current_time())
+
+
+def accept_changes(scheduler: Scheduler, assignment: Assignment, source: Source) -> Piece | None:
+    """Accept all of some work as a range at the newest root."""
+    start, end = assignment.work.start or None, assignment.work.end
+    verified = verify_range(source.database.prove_range(start, end), source.root, start, end)
+    return scheduler.accept(assignment, result_of(assignment.work, verified), 1000, 1.0)
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
+    is_head: bool, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(100)) as source:
+        first = source.root
+        source.change(10, random.Random(1))
+        scheduler = ledger_at(source, first if is_head else None)
+        left, right = await take(scheduler, "one"), await take(scheduler, "two")
+        assert (left.work.root, right.work.root) == (first, None)
+        scheduler.aim(Target(first), trio.current_time())
+        scheduler.follow_time(trio.current_time() + 3600)
+        assert left.scope.cancel_called
+        assert not left.is_outrun
+        assert accept_changes(scheduler, left, source) is None
+        # What is only unknown is brought to the old goal, and from there on; unless all of it is rolled back.
+        assert right.scope.cancel_called == is_head
+        assert scheduler.wants_roll_back == is_head
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+async def test_pieces_that_lead_away_from_a_goal_that_came_back_are_not_applied(
+    is_head: bool, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(100)) as source:
+        first = source.root
+        source.change(10, random.Random(1))
+        scheduler = ledger_at(source, first if is_head else None)
+        pieces = [
+            accept_changes(scheduler, assignment, source)
+            for assignment in (await take(scheduler, "one"), await take(scheduler, "two"))
+        ]
+        assert all(piece is not None and scheduler.is_wanted(piece) for piece in pieces)
+        scheduler.aim(Target(first), trio.current_time())
+        scheduler.follow_time(trio.current_time() + 3600)
+        wanted = [piece is not None and scheduler.is_wanted(piece) for piece in pieces]
+        assert wanted == [False, not is_head]
+
+
+async def test_a_sync_does_not_end_at_a_head_that_a_transaction_under_way_leads_away_from(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(300)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        head = source.root
+        source.change(200, random.Random(1))
+
+        class Slow(Watching):
+            """Takes its time for a transaction, and meanwhile the head becomes the target again."""
+
+            async def run(self, work: Callable[[], fake_servers.Result]) -> fake_servers.Result:
+                transaction = work.func if isinstance(work, partial) else None
+                if getattr(transaction, "__func__", None) is SyncWriter._transaction:
+                    manager.update_target(head)
+                    await trio.sleep(5)
+                return await super().run(work)
+
+        async with trio.open_nursery() as nursery:
+            limits = Limits(max_keys=16, max_changes=16)
+            watching = Slow(source, copy)
+            peers = [FakeServer(source.database).peer(nursery)]
+            manager = Manager(copy, peers, source.root, limits=limits, executor=watching)
+            await manager.run()
+            nursery.cancel_scope.cancel()
+        assert not copy.catching_up
+        assert copy.root == head
+        assert copy.progress is None
+        copy.check()
+
+
+# Progress that is not true.
+
+
+def says_done(database: Database, target: bytes, *, behind: bytes = b"") -> bytes:
+    """Return progress that says that everything from ``behind`` on is at the target."""
+    ranges = RangeMap(database.scheme.max_key_bytes)
+    ranges.set(behind, None, target)
+    shares = (0.0,) if not behind else (1.0, 0.0)
+    return encode_checkpoint(Checkpoint(Target(target), 0, 0, 0, None, ranges, shares))
+
+
+async def unfinish(database: Database, source: Database) -> None:
+    """Begin a sync, so that there is something that progress can be untrue about."""
+    await sync_in_part(source, database, FakeServer(source), 20)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\x80"])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_progress_that_is_not_true_is_not_believed_over_the_root(
+    behind: bytes, is_first: bool, autojump_clock: MockClock
+) -> None:
+    pairs = some_pairs(200)
+    with new_database(pairs) as source, new_database() as database:
+        if not is_first:
+            await sync_from([FakeServer(source)], source.root, database)
+            source.commit(dict.fromkeys(pairs, b"new"))
+        await unfinish(database, source)
+        database.set_progress(says_done(database, source.root, behind=behind))
+        await sync_from([FakeServer(source)], source.root, database)
+        assert_same(database, source)
+
+
+async def test_changes_that_have_gone_stale_are_fetched_again_from_the_head(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = some_pairs(200)
+    with new_database(pairs) as source, new_database() as database:
+        await sync_from([FakeServer(source)], source.root, database)
+        source.commit(dict.fromkeys(list(pairs)[:100], b"new"))
+        apply, roll_back, rolled_back = database.apply, database.roll_back, list[bool]()
+
+        def apply_what_is_not_stale(verified: list[VerifiedRange], **others: Any) -> bytes:
+            if database.catching_up and not rolled_back:
+                raise StaleChanges(None)
+            return apply(verified, **others)
+
+        def roll_back_and_note() -> None:
+            rolled_back.append(True)
+            roll_back()
+
+        monkeypatch.setattr(database, "apply", apply_what_is_not_stale)
+        monkeypatch.setattr(database, "roll_back", roll_back_and_note)
+        limits = Limits(max_keys=16, max_changes=16, transaction_bytes=1)
+        server = FakeServer(source)
+        await sync_from([server], source.root, database, limits)
+        assert_same(database, source)
+    assert server.keys_sent == 0
+
+
+async def test_a_database_that_does_not_get_to_the_root_in_two_attempts_is_a_typed_error(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = some_pairs(100)
+    with new_database(pairs) as source, new_database() as database:
+        await unfinish(database, source)
+        # A disk that forgets the last range of all.
+        apply = database.apply
+
+        def forgetful(verified: list[VerifiedRange], **others: Any) -> bytes:
+            return apply([each for each in verified if each.end is not None], **others)
+
+        monkeypatch.setattr(database, "apply", forgetful)
+        with pytest.raises(WrongRoot) as caught:
+            await sync_from([FakeServer(source)], source.root, database)
+        assert caught.value.expected == source.root
+        assert caught.value.found == database.tip_root
+
+
+def test_the_memory_for_large_pairs_is_granted_to_one_at_a_time() -> None:
+    async def main() -> None:
+        budget: ByteBudget = LargeValueLane(20.0, lambda: None).budget
+        await budget.reserve(80 * MIB)
+        with trio.move_on_after(100) as scope:
+            await budget.reserve(2 * MIB)
+        assert scope.cancelled_caught
+        assert not budget.is_starving
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
