@@ -44,7 +44,13 @@ from merkledb.errors import (
 )
 from merkledb.formats.proof import MAX_PROOF_KEYS, Branch, ChangeProof, RangeProof
 from merkledb.formats.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
-from merkledb.history.revisions import DEFAULT_HISTORY, MAX_FOREIGN_REVISION, MAX_REVISION, Revision
+from merkledb.history.revisions import (
+    DEFAULT_HISTORY,
+    MAX_FOREIGN_REVISION,
+    MAX_HISTORY,
+    MAX_REVISION,
+    Revision,
+)
 from merkledb.kernel.interface import kernel_name
 from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proofs.change_verifier import VerifiedChanges
@@ -60,6 +66,7 @@ __all__ = [
     "DEFAULT_MAX_KEYS",
     "EMPTY_ROOT",
     "MAX_FOREIGN_REVISION",
+    "MAX_HISTORY",
     "MAX_PROGRESS_BYTES",
     "MAX_PROOF_KEYS",
     "MAX_REVISION",

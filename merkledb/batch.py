@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from merkledb.readable import require_bytes
+from merkledb.formats.scheme import require_bytes
 
 if TYPE_CHECKING:
     from merkledb.database import Database

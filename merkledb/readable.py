@@ -1,4 +1,8 @@
-"""What everything has that holds content: reading by key, and closing."""
+"""What everything has that holds content: reads by key and in order, proofs, and closing.
+
+A database is a ``ReadableMapping``; a snapshot, which is the content of a revision, and a view, which is one
+that is only proposed, are a ``ReadableState`` too, and read the same way.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -8,19 +12,13 @@ from typing import NoReturn, Self, TypeVar, overload
 
 from merkledb.errors import InvalidRange
 from merkledb.formats.proof import RangeProof
-from merkledb.formats.scheme import Scheme
+from merkledb.formats.scheme import Scheme, require_bytes
 from merkledb.history.rows import Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.storage.store import Store, key_of_row
 from merkledb.trie.trie import Trie
 
 Default = TypeVar("Default")
-
-
-def require_bytes(name: str, value: object) -> None:
-    """Raise TypeError unless ``value``, which ``name`` names, is bytes: not text, nor what may change."""
-    if type(value) is not bytes:
-        raise TypeError(f"{name} is bytes, not {type(value).__name__}: encode text, and copy what may change")
 
 
 class ReadableMapping(ABC):

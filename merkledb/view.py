@@ -25,7 +25,7 @@ from merkledb.kernel.pure_fold import Items, item_rows
 from merkledb.readable import ReadableState
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import row_key
-from merkledb.trie.merge_stream import ChangeStream, sorted_changes
+from merkledb.trie.merge_stream import ChangeColumns, ChangeStream, sorted_changes
 from merkledb.trie.node import Node
 from merkledb.trie.trie import OpenTrie
 
@@ -77,13 +77,15 @@ class View(ReadableState):
         self._base_trie = base.trie()
         self._snapshot: Snapshot = base._snapshot if isinstance(base, View) else base  # noqa: SLF001
         below: list[_Layer] = base._layers if isinstance(base, View) else []  # noqa: SLF001
+        # Whatever is no change is refused here, before anything else looks at it.
+        columns = sorted_changes(self.changes, self.scheme)
         self._layers: list[_Layer] = _layered(below, self.changes)
         with self._store.translated():
-            self._make()
+            self._make(columns)
 
-    def _make(self) -> None:
+    def _make(self, columns: ChangeColumns) -> None:
         assert isinstance(self._base_trie, OpenTrie)
-        stream = ChangeStream(self._base_trie, sorted_changes(self.changes, self.scheme))
+        stream = ChangeStream(self._base_trie, columns)
         stream.walk(self.base.root)
         items = stream.items()
         fold = new_fold(self.scheme)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import click
 
 from manager.peers.address import Address, parse_address
-from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, InvalidRange, Scheme
+from merkledb import DEFAULT_HISTORY, EMPTY_ROOT, MAX_HISTORY, InvalidRange, Scheme
 from merklesync.formats import Format
 from merklesync.keys import HEX_PREFIX, parse_bytes, parse_text
 from merklesync.paths import PathType
@@ -229,7 +229,7 @@ retention_options: Final = _packing(
     Retention,
     click.option(
         "--history",
-        type=click.IntRange(1, MAX_COUNT),
+        type=click.IntRange(1, MAX_HISTORY),
         metavar="N",
         help="How many revisions STORE retains, the newest included, from now on; "
         f"a new one {DEFAULT_HISTORY}.",

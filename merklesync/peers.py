@@ -17,7 +17,7 @@ import trio
 from manager import Limits
 from manager.errors import reason_of
 from manager.peers.address import Address
-from merkledb import MAX_FOREIGN_REVISION, Scheme
+from merkledb import MAX_FOREIGN_REVISION, PicklableError, Scheme
 from merklesync.failures import ExitCode, Failure
 from merklesync.output import note
 from merklesync.tasks import run_interruptibly
@@ -200,7 +200,7 @@ async def greet(address: Address, roots: Sequence[bytes] = ()) -> MetPeer | Sile
     return met or Silence(address, reason, retry_seconds)
 
 
-class _Refused(Exception):
+class _Refused(PicklableError):
     """A peer refused the connection before it greeted; with overload, it says when to try again."""
 
     def __init__(self, error: Error) -> None:

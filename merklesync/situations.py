@@ -145,10 +145,10 @@ def _facts(replica: Replica, peer: MetPeer | Silence, target: bytes | None) -> P
         is_connected=True,
         has_failed=False,
         lacks_target=target is not None and root != target and peer.retains.get(target) is False,
-        # It was asked this very moment.
-        is_followed=True,
-        root=root,
-        revision=peer.hello.revision,
+        # It was asked this very moment; a head that no honest store has is taken for none.
+        is_followed=not peer.is_implausible,
+        root=None if peer.is_implausible else root,
+        revision=0 if peer.is_implausible else peer.hello.revision,
     )
 
 

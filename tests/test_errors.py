@@ -5,7 +5,7 @@ import inspect
 import pickle
 import pkgutil
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ import syncproto
 from manager import PeerFailure, ProofRejected, RequestTimeout
 from merkledb import Reason, Scheme
 from merklesync.failures import ExitCode
-from syncproto import ErrorCode
+from syncproto import Error, ErrorCode
 
 PACKAGES = (merkledb, syncproto, server, manager, merklesync)
 # What stands for an argument of each type; a class that needs another type needs a row here.
@@ -41,6 +41,8 @@ SAMPLES: dict[Any, object] = {
     OSError: OSError(28, "no space"),
     ProofRejected: ProofRejected(Reason.WRONG_ROOT, "there"),
     tuple[PeerFailure, ...]: (PeerFailure("peer", RequestTimeout(3.0)),),
+    Mapping[str, Any]: {"keys": 7},
+    Error: Error(0, ErrorCode.OVERLOADED, "full", 500),
     list[tuple[bytes, str]]: [(b"key", "is no name")],
 }
 

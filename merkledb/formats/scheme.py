@@ -127,3 +127,9 @@ def require_value_length(longest: int) -> None:
     """Raise ValueTooLong when no database can hold a value of so many bytes."""
     if longest > MAX_VALUE_BYTES:
         raise ValueTooLong(longest, MAX_VALUE_BYTES)
+
+
+def require_bytes(name: str, value: object) -> None:
+    """Raise TypeError unless ``value``, which ``name`` names, is bytes: not text, nor what may change."""
+    if type(value) is not bytes:
+        raise TypeError(f"{name} is bytes, not {type(value).__name__}: encode text, and copy what may change")

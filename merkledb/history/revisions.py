@@ -21,8 +21,7 @@ from typing import Final, NamedTuple
 
 from merkledb.errors import CorruptDatabase, HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.formats.location import NodeLocation, parse_location
-from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES
-from merkledb.readable import require_bytes
+from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_bytes
 from merkledb.storage.store import Store, Transaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
@@ -259,7 +258,7 @@ def read_revision(
         raise _damaged(store, f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
     if number > MAX_REVISION or keys > _MAX_PAIRS:
-        said = f"number {number}, {keys} pairs"
+        said = f"number {number}, above {MAX_REVISION}" if number > MAX_REVISION else f"{keys} pairs"
         raise _damaged(store, f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_location(row[_REVISION.size :])

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merkledb import MAX_PROOF_KEYS
+from merkledb import MAX_HISTORY, MAX_PROOF_KEYS
 from merklesync import demo, follows, serving, syncs
 from merklesync.cli import main
 from merklesync.failures import ExitCode
@@ -175,7 +175,7 @@ def test_whatever_a_command_is_given_it_ends_as_documented(name: str, template: 
 @pytest.mark.parametrize(
     ("arguments", "least", "most"),
     [
-        (("put", "store", "k", "v", "--history"), 1, MAX_COUNT),
+        (("put", "store", "k", "v", "--history"), 1, MAX_HISTORY),
         (("list", "store", "--limit"), 0, MAX_COUNT),
         (("log", "store", "--limit"), 0, MAX_COUNT),
         (("prove", "store", "a", "--json", "--max-keys"), 1, MAX_PROOF_KEYS),

@@ -88,8 +88,12 @@ def test_the_judge_finds_no_untruth_in_any_change_proof_and_one_in_each_lie(case
     if proof.keys and proof.keys[0] != proof.end:
         missed = proof._replace(keys=proof.keys[1:], values=proof.values[1:])
         assert oracle.untruth_of(missed, *place) == "its changes do not lead to the new content"
-    if proof.end is not None:
-        assert oracle.untruth_of(proof._replace(end=proof.end + b"\x00"), *place)
+    if proof.end != case.end:
+        # A proof may end anywhere, but not after changes that it does not hold.
+        assert oracle.untruth_of(proof._replace(end=case.end), *place)
+    elif proof.end is not None:
+        beyond = proof._replace(end=proof.end + b"\x00")
+        assert oracle.untruth_of(beyond, *place) == "it ends where it may not"
     for at, branch in enumerate(proof.boundary):
         altered = branch._replace(
             digest=None if branch.digest is None else branch.digest + b"\x00",
