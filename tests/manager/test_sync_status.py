@@ -167,7 +167,7 @@ CASES: list[tuple[str, StatusFacts, SyncStatus]] = [
 
 
 @pytest.mark.parametrize(
-    ("facts", "situation"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("facts", "status"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_the_facts_make_the_situation(facts: StatusFacts, status: SyncStatus) -> None:
     assert status_of(facts) is status

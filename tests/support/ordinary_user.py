@@ -17,7 +17,7 @@ DEADLINE_SECONDS: Final = 60
 _DROP: Final = f"""
 import os, sys, tempfile
 import manager, merkledb, merklesync.cli, server
-merkledb.kernel.interface.twin()
+merkledb.kernel_name()
 "".encode("idna")
 if os.geteuid() == 0:
     os.setgroups([])
