@@ -6,7 +6,7 @@
     ├── LocalContent             the database holds content written locally, and may not be replaced
     ├── WrongRoot                all was applied, twice, and the root is not the target: something else wrote
     ├── MachineExhausted         the machine has no memory left; following, it is tried again
-    ├── Disturbed                something else wrote; the manager then looks again, on its own
+    ├── ConcurrentWrite          something else wrote; the manager then looks again, on its own
     ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
     └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
         ├── PeerUnreachable      none could be reached, or none stayed

@@ -76,9 +76,9 @@ class RangeMap:
 
     def copy(self) -> Self:
         """Return a map that says the same and can be changed on its own."""
-        compiled_kernel = type(self)(self.max_key_bytes)
-        compiled_kernel._roots = self._roots.copy()  # noqa: SLF001 - the twin is one of us.
-        return compiled_kernel
+        copied = type(self)(self.max_key_bytes)
+        copied._roots = self._roots.copy()  # noqa: SLF001 - the copy is one of us.
+        return copied
 
     def root_at(self, key: bytes) -> bytes | None:
         """Return the root that the range of ``key`` is at, or None."""
