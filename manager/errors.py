@@ -13,7 +13,7 @@
         ├── PeersOverloaded      who could be reached has said for long that it is overloaded
         ├── TargetGone           peers were reached, and each has pruned the target or never had it
         ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
-        └── VerificationFailed   the last hope sent a proof that does not hold: ``address`` and ``reason``
+        └── VerificationFailed   the last hope sent a proof that does not hold: ``peer`` and ``reason``
 
     PeerError                    one peer failed; never leaves the manager, which tries again or elsewhere
     ├── ConnectionLost           no connection, or it ended
@@ -21,13 +21,13 @@
     ├── PeerMisbehaved           it broke the protocol
     ├── SchemeDiffers            its store has another hasher or branch factor
     ├── PeerRefused              it answered with an error code
-    │   └── RootUnavailable          it never had the root that was asked for, or has pruned it
-    ├── SizeClaimBroken             it claimed a large pair, and then sent no such thing
-    ├── Preempted                  it was slow to send a large pair, and another peer waited to send one
-    ├── ValueTooLargeForPeer              a pair does not fit into what it sends, or into what we fetch
-    ├── PeerNotReady            it has no complete root to copy
+    │   └── RootUnavailable      it never had the root that was asked for, or has pruned it
+    ├── SizeClaimBroken          it claimed a large pair, and then sent no such thing
+    ├── Preempted                it was slow to send a large pair, and another peer waited to send one
+    ├── ValueTooLargeForPeer     a pair does not fit into what it sends, or into what we fetch
+    ├── PeerNotReady             it has no complete root to copy
     ├── HeadImplausible          its head has a number that no honest store reaches
-    ├── ProofSuspected             a change proof does not hold: the peer lies, or the local content is not at
+    ├── ProofSuspected           a change proof does not hold: the peer lies, or the local content is not at
     │                            the old root
     └── ProofRejected            it sent a proof that does not hold
 

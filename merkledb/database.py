@@ -268,7 +268,7 @@ class Database(ReadableMapping):
     # Writing.
 
     def view(self, changes: Mapping[bytes, bytes | None]) -> View:
-        """Return the state that ``merge_stream`` would make of the head, to be closed by the caller.
+        """Return the state that ``changes`` would make of the head, to be closed by the caller.
 
         Args:
             changes: The new value of each key; None deletes it.

@@ -39,7 +39,7 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         history: How many revisions are retained, the head included, at least 1; the store remembers it.  None
             leaves it as it is; a new store retains 256.
         history_seconds: Up to which age revisions are retained; the store remembers it.  The newest 8 stay
-            whatever their age, as far as ``log`` allows, and what is too old goes when two commits in a
+            whatever their age, as far as ``history`` allows, and what is too old goes when two commits in a
             row find it so: the clock may be wrong.  None leaves it as it is; a new store retains revisions
             whatever their age.
         readonly: Open for reading only.

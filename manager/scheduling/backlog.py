@@ -119,7 +119,7 @@ class Backlog:
     # Taking.
 
     def take(self, peer: Hashable, now: float, max_bytes: int) -> Work | None:
-        """Remove and return what ``address`` shall do next; None when there is nothing for it.
+        """Remove and return what ``peer`` shall do next; None when there is nothing for it.
 
         Args:
             peer: Who will be asked.

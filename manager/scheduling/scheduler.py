@@ -206,7 +206,7 @@ class Scheduler:
         return None
 
     def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | None:
-        """Return what ``address`` shall do now; None when there is nothing for it."""
+        """Return what ``peer`` shall do now; None when there is nothing for it."""
         if self.pivots.pivot is None or self.wants_roll_back:
             return None
         work = self._backlog.take(peer, now, max_bytes)
@@ -219,13 +219,13 @@ class Scheduler:
         return None
 
     def _next_chance(self, peer: Hashable, now: float) -> float:
-        """Return when there may be something to do for ``address`` though nothing else happens."""
+        """Return when there may be something to do for ``peer`` though nothing else happens."""
         oldest = self._oldest_without(peer)
         overdue = oldest.taken + self._limits.overdue_seconds if oldest is not None else float("inf")
         return min(overdue, self._backlog.next_suspicion_end(now))
 
     def _oldest_without(self, peer: Hashable) -> InFlight | None:
-        """Return what has been out for longest of all that ``address`` does not work on."""
+        """Return what has been out for longest of all that ``peer`` does not work on."""
         others = (out for out in self._out if all(assignment.peer != peer for assignment in out.assignments))
         return min(others, key=lambda out: out.taken, default=None)
 

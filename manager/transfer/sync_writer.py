@@ -100,7 +100,7 @@ class SyncWriter:
 
     @property
     def requested_bytes(self) -> int:
-        """The part of ``memory`` that is reserved for answers, which are in flight or being verified."""
+        """The part of ``budget`` that is reserved for answers, which are in flight or being verified."""
         return self.budget.reserved_bytes - self._held_bytes(self.budget)
 
     def tip_root_now(self) -> bytes:
@@ -108,7 +108,7 @@ class SyncWriter:
         return self.tip_root
 
     def put(self, piece: Piece, budget: ByteBudget) -> None:
-        """Hand over a verified range; its memory is reserved in ``memory`` until it is applied."""
+        """Hand over a verified range; its memory is reserved in ``budget`` until it is applied."""
         if not self._pieces:
             self._oldest = trio.current_time()
         self._pieces.append((piece, budget))

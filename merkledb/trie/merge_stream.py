@@ -47,7 +47,7 @@ class ChangeColumns(NamedTuple):
 
 
 def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> ChangeColumns:
-    """Return a copy of ``merge_stream``, and its columns.
+    """Return a copy of ``changes``, and its columns.
 
     Raises:
         TypeError: A key is not bytes, or a value neither bytes nor None.

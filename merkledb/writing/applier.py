@@ -54,7 +54,7 @@ class Applier:
         self._history = history
 
     def commit(self, changes: ChangeColumns, root: bytes) -> bytes:
-        """Make ``merge_stream`` to the content with ``root``; return the new root."""
+        """Make ``changes`` to the content with ``root``; return the new root."""
         trie = self._trie()
         stream = ChangeStream(trie, changes)
         stream.walk(root)
