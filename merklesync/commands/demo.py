@@ -55,7 +55,7 @@ _CODE_FOLDER: Final = Path(__file__).resolve().parent.parent
 @click.option("--keep", is_flag=True, help="Keep both stores, and say where they are.")
 @scheme_options("of the stores")
 @json_option
-def demo(folder: Path | None, *, keep: bool, scheme: SchemeOption, as_json: bool) -> None:
+def demo(folder: Path | None, *, keep: bool, scheme_option: SchemeOption, as_json: bool) -> None:
     """Load FOLDER into a store, serve it from a second process, sync it into a new store, compare both.
 
     FOLDER is the library of the running Python unless you name another. Nothing of it is changed; the stores
@@ -68,7 +68,7 @@ def demo(folder: Path | None, *, keep: bool, scheme: SchemeOption, as_json: bool
     # Packages that were installed beside the library are none of it.
     excluded = () if folder else (source / "site-packages",)
     with _work_folder(keep=keep) as work:
-        run = _Demo(work, scheme.complete(), {}, visible=wants_bar(as_json=as_json))
+        run = _Demo(work, scheme_option.with_defaults(), {}, visible=wants_bar(as_json=as_json))
         try:
             loaded, skipped = run.load(source, excluded)
             run.copy()

@@ -64,7 +64,7 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     on_root: str | None,
     address: Address | None,
     replace: bool,
-    scheme: SchemeOption,
+    scheme_option: SchemeOption,
     retention: RetentionOption,
     as_json: bool,
 ) -> None:
@@ -107,11 +107,10 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     if (roots is None) != trust_peer:
         raise click.UsageError("give either --roots FILE or --trust-peer", click.get_current_context())
     if not is_store(store):
-        scheme = scheme_of_new_store(
-            require_probes(addresses, PATIENCE_SECONDS), scheme, trust_peer=trust_peer
-        )
+        met = require_probes(addresses, PATIENCE_SECONDS)
+        scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
     teller = EventPrinter(as_json)
-    with open_for_syncing(store, scheme, retention) as database, replace_hint(database):
+    with open_for_syncing(store, scheme_option, retention) as database, replace_hint(database):
         if database.written_locally and not replace:
             # Before a target is known, for whatever is followed will sooner or later be something else.
             raise LocalContent(database.root)

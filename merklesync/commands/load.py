@@ -59,7 +59,7 @@ def load(
     form: Format | None,
     notations: NotationsOption,
     replace: bool,
-    scheme: SchemeOption,
+    scheme_option: SchemeOption,
     retention: RetentionOption,
     as_json: bool,
 ) -> None:
@@ -86,7 +86,7 @@ def load(
     began = monotonic()
     form = format_of_source(source, form)
     notations.require_csv(form)
-    target = _StoreOptions(store, scheme, retention)
+    target = _StoreOptions(store, scheme_option, retention)
     visible = wants_bar(as_json=as_json)
     try:
         if form is Format.FOLDER:
@@ -108,7 +108,7 @@ class _StoreOptions(NamedTuple):
     """The store that a load goes to, as the command line names it."""
 
     path: Path
-    scheme: SchemeOption
+    scheme_option: SchemeOption
     retention: RetentionOption
 
     def open(self) -> Database:
@@ -227,7 +227,7 @@ def _load_lines(
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
         database = cleanup.enter_context(target.open()) if is_store(target.path) else None
-        scheme = database.scheme if database is not None else target.scheme.complete()
+        scheme = database.scheme if database is not None else target.scheme_option.with_defaults()
         pairs = cleanup.enter_context(SortedPairs())
         lines, size_bytes = _read_into(source, read, pairs, scheme.max_key_bytes, visible=visible)
         if database is None:

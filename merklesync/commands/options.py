@@ -21,6 +21,17 @@ from merklesync.files.format import Format
 from merklesync.files.text_pairs import Notation
 from merklesync.text import HEX_PREFIX, parse_bytes, parse_root, parse_text
 
+LOOPBACK: Final = "127.0.0.1"
+# Any free port does; a fixed one is one thing less to say on both sides.
+DEFAULT_PORT: Final = 7440
+# What Python counts in a sequence, and far more than a store can hold of anything.
+MAX_COUNT: Final = sys.maxsize
+# Where a context keeps whether --text was given.
+_AS_TEXT: Final = "merklesync.as_text"
+CommandFunction: TypeAlias = Callable[..., Any]
+OptionDecorator: TypeAlias = Callable[[CommandFunction], CommandFunction]
+Parsed = TypeVar("Parsed", bytes, float, Address)
+
 
 class PathType(click.Path):
     """A path, which need not be UTF-8."""
@@ -43,18 +54,6 @@ class PathType(click.Path):
                 "a path is not empty and holds no NUL byte: give another, or . for this folder"
             )
         return super().convert(value, param, ctx)
-
-
-LOOPBACK: Final = "127.0.0.1"
-# Any free port does; a fixed one is one thing less to say on both sides.
-DEFAULT_PORT: Final = 7440
-# What Python counts in a sequence, and far more than a store can hold of anything.
-MAX_COUNT: Final = sys.maxsize
-# Where a context keeps whether --text was given.
-_AS_TEXT: Final = "merklesync.as_text"
-CommandFunction: TypeAlias = Callable[..., Any]
-OptionDecorator: TypeAlias = Callable[[CommandFunction], CommandFunction]
-Parsed = TypeVar("Parsed", bytes, float, Address)
 
 
 def parse_listen_address(text: str) -> Address:
@@ -155,9 +154,19 @@ text_option = click.option(
     callback=_take_as_text,
     help="Take keys and values given here as text, also where they begin with 0x.",
 )
+key_argument = click.argument("key", type=BYTES)
+optional_key_argument = click.argument("key", type=BYTES, required=False)
 start_option = click.option("--start", type=BYTES, metavar="KEY", help="The smallest key, inclusive.")
 end_option = click.option("--end", type=BYTES, metavar="KEY", help="The largest key, inclusive.")
 
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice([str(form) for form in Format]),
+    callback=lambda _context, _parameter, value: value and Format(value),
+    help="Where the name does not tell: folder, jsonl or csv.",
+)
 
 peers_option = click.option(
     "--from",
@@ -176,28 +185,11 @@ def require_order(start: bytes | None, end: bytes | None) -> None:
         raise click.UsageError(str(InvalidRange(start, end)), click.get_current_context())
 
 
-def _packing(name: str, pack: Callable[..., Any], *options: OptionDecorator) -> OptionDecorator:
-    """Return a decorator that adds options to a command, which gets them as one argument.
-
-    Args:
-        name: Of the command's argument.
-        pack: Makes it; its parameters are named as the options are.
-        options: The decorators of the options.
-    """
-    fields = pack.__annotations__.keys() - {"return"}
-
-    def decorate(command: CommandFunction) -> CommandFunction:
-        @wraps(command)
-        def packed(*arguments: Any, **given: Any) -> Any:
-            packs = {field: given.pop(field) for field in fields}
-            return command(*arguments, **given, **{name: pack(**packs)})
-
-        decorated: CommandFunction = packed
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
+def _add_options(command: CommandFunction, *options: OptionDecorator) -> CommandFunction:
+    """Return a command with further options, which --help lists in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class KeyRangeOption(NamedTuple):
@@ -214,20 +206,18 @@ class KeyRangeOption(NamedTuple):
         return self.prefix, self.prefix.ljust(scheme.max_key_bytes, b"\xff")
 
 
-def _key_range(start: bytes | None, end: bytes | None, prefix: bytes | None) -> KeyRangeOption:
-    if prefix is not None and (start is not None or end is not None):
-        raise click.UsageError("give either --prefix or --start and --end", click.get_current_context())
-    require_order(start, end)
-    return KeyRangeOption(start, end, prefix)
+def key_range_options(command: CommandFunction) -> CommandFunction:
+    """Add --start, --end and --prefix, as the argument ``key_range``."""
 
+    @wraps(command)
+    def with_key_range(*, start: bytes | None, end: bytes | None, prefix: bytes | None, **others: Any) -> Any:
+        if prefix is not None and (start is not None or end is not None):
+            raise click.UsageError("give either --prefix or --start and --end", click.get_current_context())
+        require_order(start, end)
+        return command(key_range=KeyRangeOption(start, end, prefix), **others)
 
-key_range_options: Final = _packing(
-    "key_range",
-    _key_range,
-    start_option,
-    end_option,
-    click.option("--prefix", type=BYTES, metavar="KEY", help="Only keys that begin so."),
-)
+    prefix_option = click.option("--prefix", type=BYTES, metavar="KEY", help="Only keys that begin so.")
+    return _add_options(with_key_range, start_option, end_option, prefix_option)
 
 
 class RetentionOption(NamedTuple):
@@ -237,23 +227,29 @@ class RetentionOption(NamedTuple):
     history_seconds: float | None = None
 
 
-retention_options: Final = _packing(
-    "retention",
-    RetentionOption,
-    click.option(
-        "--history",
-        type=click.IntRange(1, MAX_HISTORY),
-        metavar="N",
-        help="How many revisions STORE retains, the newest included, from now on; "
-        f"a new one {DEFAULT_HISTORY}.",
-    ),
-    click.option(
-        "--history-seconds",
-        type=_option_type(parse_seconds),
-        metavar="N",
-        help="Up to which age it retains them, the newest 8 always; inf: up to any.",
-    ),
-)
+def retention_options(command: CommandFunction) -> CommandFunction:
+    """Add --history and --history-seconds, as the argument ``retention``."""
+
+    @wraps(command)
+    def with_retention(*, history: int | None, history_seconds: float | None, **others: Any) -> Any:
+        return command(retention=RetentionOption(history, history_seconds), **others)
+
+    return _add_options(
+        with_retention,
+        click.option(
+            "--history",
+            type=click.IntRange(1, MAX_HISTORY),
+            metavar="N",
+            help="How many revisions STORE retains, the newest included, from now on; "
+            f"a new one {DEFAULT_HISTORY}.",
+        ),
+        click.option(
+            "--history-seconds",
+            type=_option_type(parse_seconds),
+            metavar="N",
+            help="Up to which age it retains them, the newest 8 always; inf: up to any.",
+        ),
+    )
 
 
 class SchemeOption(NamedTuple):
@@ -262,7 +258,7 @@ class SchemeOption(NamedTuple):
     hasher: str | None
     branch_factor: int | None
 
-    def complete(self, default: Scheme | None = None) -> Scheme:
+    def with_defaults(self, default: Scheme | None = None) -> Scheme:
         """Return the scheme chosen, with what was left out taken from ``default``."""
         default = default or Scheme()
         return Scheme(
@@ -272,23 +268,31 @@ class SchemeOption(NamedTuple):
 
 
 def scheme_options(which: str) -> OptionDecorator:
-    """Return a decorator that adds --hasher and --branch-factor, as the argument ``scheme``.
+    """Return a decorator that adds --hasher and --branch-factor, as the argument ``scheme_option``.
 
     Args:
         which: Whose scheme they choose, for the help: "of a new store".
     """
-    hasher = click.option(
+    hasher_option = click.option(
         "--hasher",
         type=click.Choice(["blake3", "sha256"]),
         help=f"The hash function {which}; default blake3.",
     )
-    branch_factor = click.option(
+    branch_factor_option = click.option(
         "--branch-factor",
         type=click.Choice(["2", "4", "16", "256"]),
         callback=lambda _context, _parameter, value: value and int(value),
         help=f"The branch factor {which}; default 16. Keys have at most 63, 126, 252 or 504 bytes.",
     )
-    return _packing("scheme", SchemeOption, hasher, branch_factor)
+
+    def decorate(command: CommandFunction) -> CommandFunction:
+        @wraps(command)
+        def with_scheme(*, hasher: str | None, branch_factor: int | None, **others: Any) -> Any:
+            return command(scheme_option=SchemeOption(hasher, branch_factor), **others)
+
+        return _add_options(with_scheme, hasher_option, branch_factor_option)
+
+    return decorate
 
 
 class NotationsOption(NamedTuple):
@@ -320,17 +324,11 @@ def notation_options(otherwise: str) -> OptionDecorator:
             f"{otherwise}.",
         )
 
-    return _packing("notations", NotationsOption, option("keys"), option("values"))
+    def decorate(command: CommandFunction) -> CommandFunction:
+        @wraps(command)
+        def with_notations(*, keys: Notation | None, values: Notation | None, **others: Any) -> Any:
+            return command(notations=NotationsOption(keys, values), **others)
 
+        return _add_options(with_notations, option("keys"), option("values"))
 
-format_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice([str(form) for form in Format]),
-    callback=lambda _context, _parameter, value: value and Format(value),
-    help="Where the name does not tell: folder, jsonl or csv.",
-)
-
-key_argument = click.argument("key", type=BYTES)
-
-optional_key_argument = click.argument("key", type=BYTES, required=False)
+    return decorate

@@ -36,7 +36,7 @@ def put(
     value: bytes | None,
     file: Path | None,
     *,
-    scheme: SchemeOption,
+    scheme_option: SchemeOption,
     retention: RetentionOption,
     as_json: bool,
 ) -> None:
@@ -53,5 +53,5 @@ def put(
         with open_source(file) as stream:
             # One byte more than allowed is enough to be refused.
             value = stream.read(MAX_VALUE_BYTES + 1)
-    with open_for_writing(store, scheme, retention) as database:
+    with open_for_writing(store, scheme_option, retention) as database:
         commit_and_print(database, {key: value}, as_json=as_json)

@@ -28,7 +28,7 @@ def open_for_reading(path: Path) -> Database:
 
 def open_for_syncing(
     path: Path,
-    choice: SchemeOption | None = None,
+    scheme_option: SchemeOption | None = None,
     retention: RetentionOption | None = None,
     *,
     create: bool = True,
@@ -37,7 +37,7 @@ def open_for_syncing(
 
     Args:
         path: The folder of the store.
-        choice: The scheme for a new store; one that is there must agree with it.
+        scheme_option: The scheme for a new store; one that is there must agree with it.
         retention: How much history it keeps from now on.
         create: Whether a missing store is made.
 
@@ -45,14 +45,14 @@ def open_for_syncing(
         CommandError: Another process writes to it, or its scheme is another.
         MerkleDBError: It cannot be opened.
     """
-    choice, retention = choice or SchemeOption(None, None), retention or RetentionOption()
-    is_there = is_store(path)
+    scheme_option, retention = scheme_option or SchemeOption(None, None), retention or RetentionOption()
+    exists = is_store(path)
     try:
         return merkledb.open(
             path,
             # Asked for before anything of the store is changed, its retention included.
-            scheme=_scheme_to_open(path, choice) if is_there else choice.complete(),
-            create=create and not is_there,
+            scheme=_scheme_to_open(path, scheme_option) if exists else scheme_option.with_defaults(),
+            create=create and not exists,
             history=retention.history,
             history_seconds=retention.history_seconds,
         )
@@ -62,7 +62,7 @@ def open_for_syncing(
         ) from error
 
 
-def _scheme_to_open(path: Path, choice: SchemeOption) -> Scheme:
+def _scheme_to_open(path: Path, scheme_option: SchemeOption) -> Scheme:
     """Return the scheme of a store that is there.
 
     Raises:
@@ -70,17 +70,17 @@ def _scheme_to_open(path: Path, choice: SchemeOption) -> Scheme:
     """
     with open_for_reading(path) as database:
         found = database.scheme
-    if choice.complete(found) == found:
+    if scheme_option.with_defaults(found) == found:
         return found
     raise CommandError(
-        f"{path} has {found}, not {choice.complete(found)}: "
+        f"{path} has {found}, not {scheme_option.with_defaults(found)}: "
         "leave --hasher and --branch-factor out, or name a new store"
     )
 
 
 def open_for_writing(
     path: Path,
-    choice: SchemeOption | None = None,
+    scheme_option: SchemeOption | None = None,
     retention: RetentionOption | None = None,
     *,
     create: bool = True,
@@ -90,7 +90,7 @@ def open_for_writing(
     Raises:
         CommandError: It is in the middle of a sync; or as ``open_for_syncing``.
     """
-    database = open_for_syncing(path, choice, retention, create=create)
+    database = open_for_syncing(path, scheme_option, retention, create=create)
     try:
         if not database.catching_up:
             return database

@@ -59,7 +59,7 @@ def sync(
     root: bytes | None,
     trust_peer: bool,
     replace: bool,
-    scheme: SchemeOption,
+    scheme_option: SchemeOption,
     retention: RetentionOption,
     as_json: bool,
 ) -> None:
@@ -85,10 +85,10 @@ def sync(
     if trust_peer or not is_store(store):
         met = require_probes(addresses, PATIENCE_SECONDS)
         if not is_store(store):
-            scheme = scheme_of_new_store(met, scheme, trust_peer=trust_peer)
+            scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
         target = target or _target_of_first_peer(met)
     assert target is not None
-    with open_for_syncing(store, scheme, retention) as database:
+    with open_for_syncing(store, scheme_option, retention) as database:
         try:
             with progress_bar("syncing", visible=wants_bar(as_json=as_json)) as bar:
                 progress = sync_store(
@@ -107,18 +107,20 @@ def sync(
         print_facts({**progress_facts(progress), "keys": f"{described['keys']:,}", "root": described["root"]})
 
 
-def scheme_of_new_store(met: list[ProbeResult], choice: SchemeOption, *, trust_peer: bool) -> SchemeOption:
+def scheme_of_new_store(
+    met: list[ProbeResult], scheme_option: SchemeOption, *, trust_peer: bool
+) -> SchemeOption:
     """Return the scheme for a new store: one that a peer serves, or it could never be filled from them.
 
     Args:
         met: The peers that answered, at least one.
-        choice: What the command line says.
+        scheme_option: What the command line says.
         trust_peer: Whether what it leaves out is the first peer's to say.
 
     Raises:
         CommandError: No peer serves it.
     """
-    scheme = choice.complete(met[0].scheme if trust_peer else None)
+    scheme = scheme_option.with_defaults(met[0].scheme if trust_peer else None)
     if scheme in [peer.scheme for peer in met]:
         return SchemeOption(scheme.hasher, scheme.branch_factor)
     found = met[0].hello

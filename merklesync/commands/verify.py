@@ -54,7 +54,7 @@ def verify(
     start: bytes | None,
     end: bytes | None,
     values: bool,
-    scheme: SchemeOption,
+    scheme_option: SchemeOption,
     as_json: bool,
 ) -> None:
     """Verify the file PROOF (- is standard input) against --root, without a store and without a network.
@@ -67,7 +67,7 @@ def verify(
     value, as get shows them, for a KEY or with --values.
     """
     claim = ProvedRange.of(key, start, end)
-    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme.complete())
+    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme_option.with_defaults())
     if as_json:
         _print_json(verified, with_pairs=values or claim.is_key)
     elif claim.is_key:
