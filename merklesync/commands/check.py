@@ -23,7 +23,7 @@ def check(store: Path, *, as_json: bool) -> None:
     JSON: ok (true), root (null while a first sync is unfinished), revision, keys, hasher, branch_factor.
     """
     with open_for_reading(store) as database:
-        described = head_as_json(database)
+        described = head_as_json(database.head, database.scheme)
         with progress_bar("checking", visible=wants_bar(as_json=as_json)) as bar:
             check_with_bar(database, bar)
     if as_json:

@@ -30,7 +30,7 @@ def rollback(store: Path, *, as_json: bool) -> None:
                 f"interrupted: {store} is still in the middle of a sync; run the same command again",
                 ExitCode.INTERRUPTED,
             ) from interrupt
-        described = head_as_json(database)
+        described = head_as_json(database.head, database.scheme)
     if as_json:
         print_json({"rolled_back": unfinished, **described})
         return

@@ -64,7 +64,7 @@ async def _serve(database: Database, address: Address, announce: Callable[[list[
 
 
 def _print_addresses(database: Database, addresses: list[Address], *, as_json: bool) -> None:
-    described = head_as_json(database)
+    described = head_as_json(database.head, database.scheme)
     names = list(map(str, addresses))
     if as_json:
         print_json({"address": names[0], "addresses": names, **described})

@@ -7,27 +7,33 @@ without a running follower as with one, and never what a dead one has left behin
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from manager.errors import InvalidProgress
 from manager.peers.address import Address
-from manager.scheduling.checkpoint import Checkpoint, decode_checkpoint
-from merkledb import Database, Revision
+from manager.scheduling.checkpoint import Checkpoint
+from merkledb import Revision
 from merklesync.commands.options import DEFAULT_PORT, PATH, PEER, json_option, parse_peer_address
 from merklesync.commands.stores import head_as_json, open_for_reading
-from merklesync.console.output import format_key_count, format_seconds, format_size, print_facts, print_json
+from merklesync.console.output import (
+    format_key_count,
+    format_seconds,
+    format_size,
+    print_facts,
+    print_json,
+    root_as_json,
+)
 from merklesync.errors import CommandError
 from merklesync.files.paths import is_there
-from merklesync.following.local_state import LocalState, sync_status_of
 from merklesync.following.peers import ProbeFailure, ProbeResult, probe_all, require_probes
 from merklesync.following.status_text import describe_peer_relation, status_sentence
+from merklesync.following.store_status import StoreStatus, sync_status_of
 from syncproto import Hello
 
 
 @click.command()
-@click.argument("subject", metavar="STORE|HOST:PORT", type=PATH)
+@click.argument("store_or_address", metavar="STORE|HOST:PORT", type=PATH)
 @click.option(
     "--from",
     "addresses",
@@ -37,7 +43,7 @@ from syncproto import Hello
     help="A peer to compare STORE with; give it several times for several peers.",
 )
 @json_option
-def status(subject: Path, *, addresses: tuple[Address, ...], as_json: bool) -> None:
+def status(store_or_address: Path, *, addresses: tuple[Address, ...], as_json: bool) -> None:
     """Show how far STORE is, or what the server at HOST:PORT says of itself.
 
     Of a store: its newest complete root, how many revisions it retains, and whether a sync is unfinished and
@@ -68,13 +74,13 @@ def status(subject: Path, *, addresses: tuple[Address, ...], as_json: bool) -> N
     JSON of a server: address, root, revision, keys, hasher, branch_factor, protocol, user_agent, max_keys,
     max_bytes, max_requests, seconds.
     """  # noqa: D301 - click wants the backspace itself
-    address = _address_of(str(subject))
+    address = _address_of(str(store_or_address))
     if address is None:
-        _show_store(subject, addresses, as_json=as_json)
+        _print_store(store_or_address, addresses, as_json=as_json)
     elif addresses:
         raise click.UsageError("--from compares a store with its peers", click.get_current_context())
     else:
-        _show_peer(address, as_json=as_json)
+        _print_peer(address, as_json=as_json)
 
 
 def _address_of(subject: str) -> Address | None:
@@ -92,7 +98,7 @@ def _address_of(subject: str) -> Address | None:
 # Of a server.
 
 
-def _show_peer(address: Address, *, as_json: bool) -> None:
+def _print_peer(address: Address, *, as_json: bool) -> None:
     met = require_probes((address,))[0]
     hello = met.hello
     if as_json:
@@ -115,7 +121,7 @@ def _show_peer(address: Address, *, as_json: bool) -> None:
 def hello_as_json(hello: Hello) -> dict[str, Any]:
     """Return a greeting as the fields of a JSON document."""
     return {
-        "root": None if hello.root is None else hello.root.hex(),
+        "root": root_as_json(hello.root),
         "revision": hello.revision,
         "keys": hello.keys,
         "hasher": hello.hasher,
@@ -131,57 +137,14 @@ def hello_as_json(hello: Hello) -> dict[str, Any]:
 # Of a store.
 
 
-class _StoreStatus(NamedTuple):
-    """What one look at a store shows.
-
-    Attributes:
-        described: The fields that every document about a store has.
-        replica: How it stands.
-        revisions: What it retains, newest first.
-        catching_up: Whether a sync is unfinished.
-        checkpoint: How far that is; None where that is not known.
-    """
-
-    described: dict[str, Any]
-    replica: LocalState
-    revisions: list[Revision]
-    catching_up: bool
-    checkpoint: Checkpoint | None
-
-
-def _show_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) -> None:
+def _print_store(path: Path, addresses: tuple[Address, ...], *, as_json: bool) -> None:
     with open_for_reading(path) as database:
-        look = _read_store_status(database)
-    peers = probe_all(addresses, look.replica.roots) if addresses else []
+        store = StoreStatus.read(database)
+    peers = probe_all(addresses, store.roots) if addresses else []
     if as_json:
-        print_json(_store_as_json(path, look, peers))
+        print_json(_store_as_json(path, store, peers))
     else:
-        print_facts(_store_as_facts(path, look, peers))
-
-
-def _read_store_status(database: Database) -> _StoreStatus:
-    checkpoint, revisions = _checkpoint_of(database), database.revisions()
-    replica = LocalState(
-        database.scheme,
-        database.head,
-        is_local=database.written_locally,
-        target=None if checkpoint is None else checkpoint.target.root,
-        known={}
-        if database.written_locally
-        else {revision.number: revision.root for revision in reversed(revisions)},
-    )
-    return _StoreStatus(head_as_json(database), replica, revisions, database.catching_up, checkpoint)
-
-
-def _checkpoint_of(database: Database) -> Checkpoint | None:
-    """Return how far an unfinished sync is; None where there is none, or it cannot be read."""
-    progress = database.progress if database.catching_up else None
-    if progress is None:
-        return None
-    try:
-        return decode_checkpoint(progress, database.scheme.max_key_bytes)
-    except InvalidProgress:
-        return None
+        print_facts(_store_as_facts(path, store, peers))
 
 
 def _share_done(checkpoint: Checkpoint) -> float:
@@ -197,24 +160,24 @@ def _roots(checkpoint: Checkpoint) -> list[bytes | None]:
 
 
 def _store_as_json(
-    path: Path, look: _StoreStatus, peers: Sequence[ProbeResult | ProbeFailure]
+    path: Path, store: StoreStatus, peers: Sequence[ProbeResult | ProbeFailure]
 ) -> dict[str, Any]:
     return {
         "store": str(path),
-        **look.described,
-        "written_locally": look.replica.is_local,
-        "revisions": len(look.revisions),
-        "oldest_revision": look.revisions[-1].number if look.revisions else None,
-        "sync": _sync_as_json(look),
-        "situation": str(sync_status_of(look.replica, peers)) if peers else None,
-        "peers": [_peer_as_json(look.replica, peer) for peer in peers] if peers else None,
+        **head_as_json(store.head, store.scheme),
+        "written_locally": store.is_local,
+        "revisions": len(store.revisions),
+        "oldest_revision": store.revisions[-1].number if store.revisions else None,
+        "sync": _sync_as_json(store),
+        "situation": str(sync_status_of(store, peers)) if peers else None,
+        "peers": [_peer_as_json(store, peer) for peer in peers] if peers else None,
     }
 
 
-def _sync_as_json(look: _StoreStatus) -> dict[str, Any] | None:
-    if not look.catching_up:
+def _sync_as_json(store: StoreStatus) -> dict[str, Any] | None:
+    if not store.catching_up:
         return None
-    checkpoint = look.checkpoint
+    checkpoint = store.checkpoint
     if checkpoint is None:
         return dict.fromkeys(("target", "synced_keys", "synced_changes", "expected_keys", "share"))
     return {
@@ -226,15 +189,14 @@ def _sync_as_json(look: _StoreStatus) -> dict[str, Any] | None:
     }
 
 
-def _peer_as_json(replica: LocalState, peer: ProbeResult | ProbeFailure) -> dict[str, Any]:
-    described = {"address": str(peer.address), "standing": describe_peer_relation(replica, peer)}
+def _peer_as_json(store: StoreStatus, peer: ProbeResult | ProbeFailure) -> dict[str, Any]:
+    relation = {"address": str(peer.address), "standing": describe_peer_relation(store, peer)}
     if isinstance(peer, ProbeFailure):
-        return {**described, "answers": False}
-    root = None if peer.hello.root is None else peer.hello.root.hex()
+        return {**relation, "answers": False}
     return {
-        **described,
+        **relation,
         "answers": True,
-        "root": root,
+        "root": root_as_json(peer.hello.root),
         "revision": peer.hello.revision,
         "keys": peer.hello.keys,
         "seconds": peer.seconds,
@@ -242,40 +204,40 @@ def _peer_as_json(replica: LocalState, peer: ProbeResult | ProbeFailure) -> dict
 
 
 def _store_as_facts(
-    path: Path, look: _StoreStatus, peers: Sequence[ProbeResult | ProbeFailure]
+    path: Path, store: StoreStatus, peers: Sequence[ProbeResult | ProbeFailure]
 ) -> dict[str, str]:
-    described = look.described
+    head = head_as_json(store.head, store.scheme)
     facts = {
         "store": str(path),
-        "root": described["root"] or "none yet: the first sync is unfinished",
-        "revision": f"{described['revision']:,}",
-        "keys": f"{described['keys']:,}",
-        "retained": _show_retained(look.revisions),
-        "content": _show_content(look),
-        "sync": _show_sync(look),
+        "root": head["root"] or "none yet: the first sync is unfinished",
+        "revision": f"{head['revision']:,}",
+        "keys": f"{head['keys']:,}",
+        "retained": _retained_as_text(store.revisions),
+        "content": _content_as_text(store),
+        "sync": _sync_as_text(store),
     }
     if peers:
-        facts["situation"] = status_sentence(sync_status_of(look.replica, peers))
-    facts |= {f"peer {peer.address}": describe_peer_relation(look.replica, peer) for peer in peers}
+        facts["situation"] = status_sentence(sync_status_of(store, peers))
+    facts |= {f"peer {peer.address}": describe_peer_relation(store, peer) for peer in peers}
     return facts
 
 
-def _show_content(look: _StoreStatus) -> str:
-    if look.replica.is_local:
+def _content_as_text(store: StoreStatus) -> str:
+    if store.is_local:
         return "written here"
-    return "a copy" if look.described["keys"] or look.catching_up else "none"
+    return "a copy" if (store.head is not None and store.head.keys) or store.catching_up else "none"
 
 
-def _show_retained(revisions: Sequence[Revision]) -> str:
+def _retained_as_text(revisions: Sequence[Revision]) -> str:
     if len(revisions) < 2:
         return f"{len(revisions)} revision{'' if revisions else 's'}"
     return f"{len(revisions):,} revisions, from {revisions[-1].number:,} to {revisions[0].number:,}"
 
 
-def _show_sync(look: _StoreStatus) -> str:
-    if not look.catching_up:
+def _sync_as_text(store: StoreStatus) -> str:
+    if not store.catching_up:
         return "none is unfinished"
-    checkpoint = look.checkpoint
+    checkpoint = store.checkpoint
     if checkpoint is None:
         return "unfinished; how far it is cannot be told"
     expected = f" of {checkpoint.expected_keys:,}" if checkpoint.expected_keys else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import merkledb
-from merkledb import Database, DatabaseInUse, Scheme, Snapshot
+from merkledb import Database, DatabaseInUse, Revision, Scheme, Snapshot
 from merklesync.commands.options import RetentionOption, SchemeOption
 from merklesync.console.bar import ProgressBar
 from merklesync.console.output import echo, print_json
@@ -123,11 +123,10 @@ def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def head_as_json(database: Database) -> dict[str, Any]:
-    """Return the same fields, as they are while a first sync is unfinished, too: root null, and no keys."""
-    head = database.head
+def head_as_json(head: Revision | None, scheme: Scheme) -> dict[str, Any]:
+    """Return the same fields of a head; None is that of an unfinished first sync: root null, and no keys."""
     root, number, keys = (None, 0, 0) if head is None else (head.root.hex(), head.number, head.keys)
-    return {"root": root, "revision": number, "keys": keys, **scheme_as_json(database.scheme)}
+    return {"root": root, "revision": number, "keys": keys, **scheme_as_json(scheme)}
 
 
 def scheme_as_json(scheme: Scheme) -> dict[str, Any]:

@@ -63,6 +63,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     echo(json.dumps(document))
 
 
+def root_as_json(root: bytes | None) -> str | None:
+    """Return a root as JSON documents give it: in hex, or null."""
+    return None if root is None else root.hex()
+
+
 def print_json_list(about: Mapping[str, Any], name: str, items: Iterable[Any]) -> None:
     """Print one JSON document that ends with a list, item by item, for a store need not fit into memory.
 

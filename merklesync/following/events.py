@@ -11,7 +11,7 @@ import trio
 
 from manager import Progress, Reached, SyncStatus
 from manager.peers.address import Address
-from merklesync.console.output import echo, note_if_public, print_json, print_note
+from merklesync.console.output import echo, note_if_public, print_json, print_note, root_as_json
 from merklesync.following.status_text import status_sentence
 
 Event = TypeVar("Event")
@@ -102,8 +102,3 @@ async def print_in_thread(print_event: Callable[[Event], None], event: Event) ->
             raise
         # No thread could be started, so the line is printed in the event loop, which waits for the reader.
         print_event(event)
-
-
-def root_as_json(root: bytes | None) -> str | None:
-    """Return a root as JSON documents give it: in hex, or null."""
-    return None if root is None else root.hex()

@@ -9,8 +9,8 @@ from typing import Final
 
 from manager import SyncStatus
 from merkledb import EMPTY_ROOT
-from merklesync.following.local_state import LocalState
 from merklesync.following.peers import ProbeFailure, ProbeResult
+from merklesync.following.store_status import StoreStatus
 
 STATUS_SENTENCES: Final[Mapping[SyncStatus, str]] = {
     SyncStatus.IN_SYNC: "the newest root that is followed is here",
@@ -48,36 +48,36 @@ def status_sentence(status: SyncStatus) -> str:
     return f"{status}: {STATUS_SENTENCES[status]}"
 
 
-def describe_peer_relation(replica: LocalState, peer: ProbeResult | ProbeFailure) -> str:
+def describe_peer_relation(store: StoreStatus, peer: ProbeResult | ProbeFailure) -> str:
     """Return how a peer stands to a store, in a few words."""
     if isinstance(peer, ProbeFailure):
         return peer.reason
     hello = peer.hello
-    if peer.scheme != replica.scheme:
+    if peer.scheme != store.scheme:
         return f"serves {hello.hasher} with branch factor {hello.branch_factor}: not the scheme of this store"
     if hello.root is None:
         return "has no complete root to show"
-    if replica.shows(hello.root):
-        if hello.revision > replica.followed_revision and not replica.is_local:
+    if store.shows(hello.root):
+        if hello.revision > store.followed_revision and not store.is_local:
             return f"shows the same root under a higher revision, {hello.revision:,}"
         return "shows the same root"
-    return f"{_describe_other(replica, peer, hello.root)}: {_shown(hello.revision, hello.root)}"
+    return f"{_describe_other(store, peer, hello.root)}: {_shown(hello.revision, hello.root)}"
 
 
-def _describe_other(replica: LocalState, peer: ProbeResult, root: bytes) -> str:
+def _describe_other(store: StoreStatus, peer: ProbeResult, root: bytes) -> str:
     """Return how a peer stands to a store that does not show its root."""
     revision = peer.hello.revision
-    if replica.known.get(revision, root) != root:
+    if store.known.get(revision, root) != root:
         return "has diverged: this revision has or had another content here"
     if peer.is_implausible:
         return "announces a revision that no honest store reaches"
-    if revision < replica.followed_revision:
+    if revision < store.followed_revision:
         return "is behind, or has lost what it had"
-    if revision == replica.followed_revision:
+    if revision == store.followed_revision:
         return "is not ahead, and shows another content"
-    if replica.is_first or replica.head is None or replica.head.root == EMPTY_ROOT:
+    if store.is_first or store.head is None or store.head.root == EMPTY_ROOT:
         return "can be copied"
-    return f"is ahead{_HOW_TO_CATCH_UP[peer.retains.get(replica.head.root)]}"
+    return f"is ahead{_HOW_TO_CATCH_UP[peer.retains.get(store.head.root)]}"
 
 
 def _shown(revision: int, root: bytes) -> str:

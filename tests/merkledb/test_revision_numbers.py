@@ -14,10 +14,10 @@ from merkledb import MAX_FOREIGN_REVISION, MAX_REVISION, Database
 from merkledb.history.revisions import put_revision, read_revision, read_tip
 from merklesync.commands.sync import _target_of_first_peer
 from merklesync.errors import CommandError, ExitCode
-from merklesync.following.local_state import LocalState, sync_status_of
 from merklesync.following.peers import ProbeResult
 from merklesync.following.root_source import parse_target
 from merklesync.following.status_text import describe_peer_relation
+from merklesync.following.store_status import StoreStatus, sync_status_of
 from syncproto import Head, messages
 from tests.manager.test_following import follow
 from tests.support.databases import new_database
@@ -164,7 +164,7 @@ def test_the_status_of_a_replica_takes_no_implausible_number_for_news(tmp_path: 
     with new_source(some_pairs(5)) as source, new_database(PAIRS) as replica:
         hello = Exaggerating(source.database).hello()
         peer = ProbeResult(Address("liar", 1), hello, 0.0, {})
-        told = LocalState(replica.scheme, replica.head, is_local=False, target=None)
+        told = StoreStatus(replica.scheme, replica.head, is_local=False)
         assert sync_status_of(told, [peer]) is SyncStatus.IN_SYNC
         assert "no honest store reaches" in describe_peer_relation(told, peer)
 

@@ -8,11 +8,14 @@ import trio
 import trio.testing
 
 from manager import SyncStatus
+from manager.keyspace.range_map import RangeMap
 from manager.peers.address import Address
+from manager.scheduling.checkpoint import Checkpoint
+from manager.scheduling.pivot import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
-from merklesync.following.local_state import LocalState, sync_status_of
 from merklesync.following.peers import ProbeFailure, ProbeResult, probe
 from merklesync.following.status_text import STATUS_SENTENCES, describe_peer_relation
+from merklesync.following.store_status import StoreStatus, sync_status_of
 from server import open_listeners, serve
 from syncproto import Error, ErrorCode, Goodbye, Hello, Message, encode
 from tests.support.command_line import commit, fill, free_port, serving, succeed, succeed_json
@@ -33,14 +36,15 @@ def peer(root: bytes | None, revision: int = 0, hasher: str = "blake3", **retain
 
 def replica(
     root: bytes | None, revision: int, *, is_local: bool = False, target: bytes | None = None
-) -> LocalState:
+) -> StoreStatus:
     head = None if root is None else Revision(revision, root, 0.0, 1)
-    return LocalState(Scheme(), head, is_local, target)
+    unfinished = None if target is None else Checkpoint(Target(target), 0, 0, 0, None, RangeMap(32), ())
+    return StoreStatus(Scheme(), head, is_local, target is not None, unfinished)
 
 
 NEW = replica(EMPTY_ROOT, 0)
 AT_A = replica(A, 5)
-AFTER_C = AT_A._replace(known={4: C, 5: A})
+AFTER_C = AT_A._replace(revisions=[Revision(5, A, 0.0, 1), Revision(4, C, 0.0, 1)])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ AFTER_C = AT_A._replace(known={4: C, 5: A})
     ],
 )
 def test_a_store_stands_to_its_peers(
-    store: LocalState, peers: list[ProbeResult | ProbeFailure], situation: SyncStatus
+    store: StoreStatus, peers: list[ProbeResult | ProbeFailure], situation: SyncStatus
 ) -> None:
     assert sync_status_of(store, peers) is situation
 
@@ -121,7 +125,7 @@ def test_every_situation_has_a_sentence() -> None:
         (NEW, peer(B, 6), f"can be copied: {B_AT_6}"),
     ],
 )
-def test_a_peer_stands_to_a_store(store: LocalState, met: ProbeResult | ProbeFailure, standing: str) -> None:
+def test_a_peer_stands_to_a_store(store: StoreStatus, met: ProbeResult | ProbeFailure, standing: str) -> None:
     assert describe_peer_relation(store, met) == standing
 
 
