@@ -23,11 +23,11 @@ def check(store: Path, *, as_json: bool) -> None:
     JSON: ok (true), root (null while a first sync is unfinished), revision, keys, hasher, branch_factor.
     """
     with open_for_reading(store) as database:
-        described = head_as_json(database.head, database.scheme)
-        with progress_bar("checking", visible=wants_bar(as_json=as_json)) as bar:
+        head = head_as_json(database.head, database.scheme)
+        with progress_bar("checking", shows_progress=wants_bar(as_json=as_json)) as bar:
             check_with_bar(database, bar)
     if as_json:
-        print_json({"ok": True, **described})
+        print_json({"ok": True, **head})
     else:
-        root = described["root"] or "none yet: the first sync is unfinished"
-        print_facts({"ok": f"{format_key_count(described['keys'])}", "root": root})
+        root = head["root"] or "none yet: the first sync is unfinished"
+        print_facts({"ok": f"{format_key_count(head['keys'])}", "root": root})

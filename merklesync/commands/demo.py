@@ -68,7 +68,7 @@ def demo(folder: Path | None, *, keep: bool, scheme_option: SchemeOption, as_jso
     # Packages that were installed beside the library are none of it.
     excluded = () if folder else (source / "site-packages",)
     with _work_folder(keep=keep) as work:
-        run = _Demo(work, scheme_option.with_defaults(), {}, visible=wants_bar(as_json=as_json))
+        run = _Demo(work, scheme_option.with_defaults(), {}, shows_progress=wants_bar(as_json=as_json))
         try:
             loaded, skipped = run.load(source, excluded)
             run.copy()
@@ -99,13 +99,13 @@ class _Demo:
         work: The folder that holds both.
         scheme: Of both.
         seconds: How long each step took.
-        visible: Whether somebody watches.
+        shows_progress: Whether somebody watches.
     """
 
     work: Path
     scheme: Scheme
     seconds: dict[str, float]
-    visible: bool
+    shows_progress: bool
 
     @property
     def served(self) -> Path:
@@ -128,7 +128,9 @@ class _Demo:
 
     def load(self, folder: Path, excluded: tuple[Path, ...]) -> tuple[LoadCounts, SkippedFiles]:
         with self._timed("load"), merkledb.open(self.served, scheme=self.scheme) as database:
-            return load_folder(database, folder, replace=False, excluded=excluded, visible=self.visible)
+            return load_folder(
+                database, folder, replace=False, excluded=excluded, shows_progress=self.shows_progress
+            )
 
     def copy(self) -> None:
         root = self.root
@@ -136,7 +138,7 @@ class _Demo:
             _server_process(self.served) as address,
             merkledb.open(self.copied, scheme=self.scheme) as database,
             self._timed("sync"),
-            progress_bar("syncing", visible=self.visible) as bar,
+            progress_bar("syncing", shows_progress=self.shows_progress) as bar,
         ):
             sync_store(database, (address,), Target(root), replace=False, trust_peers=False, bar=bar)
 
@@ -145,7 +147,7 @@ class _Demo:
             for path in (self.served, self.copied):
                 with (
                     merkledb.open(path, scheme=None, readonly=True) as database,
-                    progress_bar(f"checking {path.name}", visible=self.visible) as bar,
+                    progress_bar(f"checking {path.name}", shows_progress=self.shows_progress) as bar,
                 ):
                     check_with_bar(database, bar)
 
@@ -154,7 +156,7 @@ class _Demo:
             self._timed("compare"),
             merkledb.open(self.served, scheme=None, readonly=True) as served,
             merkledb.open(self.copied, scheme=None, readonly=True) as copied,
-            progress_bar("comparing", visible=self.visible) as bar,
+            progress_bar("comparing", shows_progress=self.shows_progress) as bar,
         ):
             pairs = CountedPairs(served.items(), bar, total_keys=len(served))
             for ours, theirs in zip_longest(pairs, copied.items()):

@@ -31,14 +31,14 @@ from merklesync.files.tree_writer import require_names, write_tree
 
 @click.command()
 @store_argument
-@click.argument("target", type=PATH)
+@click.argument("destination", metavar="TARGET", type=PATH)
 @format_option
 @notation_options("else text where all of them are text, and auto where not; the header says which")
 @at_option
 @json_option
 def export(
     store: Path,
-    target: Path,
+    destination: Path,
     *,
     form: Format | None,
     notations: NotationsOption,
@@ -57,26 +57,28 @@ def export(
     JSON: root, revision, keys, hasher, branch_factor, target, format, bytes, seconds. Not with -.
     """
     began = monotonic()
-    form = format_of_target(target, form)
+    form = format_of_target(destination, form)
     notations.require_csv(form)
-    if target == STANDARD_STREAM and as_json:
+    if destination == STANDARD_STREAM and as_json:
         raise click.UsageError("--json and - both want standard output", click.get_current_context())
     with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
         described = snapshot_as_json(snapshot)
         try:
-            size_bytes = _write_pairs(snapshot, target, form, notations, visible=wants_bar(as_json=as_json))
+            size_bytes = _write_pairs(
+                snapshot, destination, form, notations, shows_progress=wants_bar(as_json=as_json)
+            )
         except KeyboardInterrupt as interrupt:
             left = (
-                f"{target} holds a part: remove it and export again"
+                f"{destination} holds a part: remove it and export again"
                 if form is Format.FOLDER
                 else "export again"
             )
             raise CommandError(f"interrupted: {left}", ExitCode.INTERRUPTED) from interrupt
     seconds = monotonic() - began
     if as_json:
-        where = {"target": str(target), "format": str(form)}
+        where = {"target": str(destination), "format": str(form)}
         print_json({**described, **where, "bytes": size_bytes, "seconds": seconds})
-    elif target != STANDARD_STREAM:
+    elif destination != STANDARD_STREAM:
         exported = (
             f"{format_key_count(described['keys'])}, {format_size(size_bytes)} in {format_seconds(seconds)}"
         )
@@ -84,22 +86,22 @@ def export(
 
 
 def _write_pairs(
-    snapshot: Snapshot, target: Path, form: Format, notations: NotationsOption, *, visible: bool
+    snapshot: Snapshot, destination: Path, form: Format, notations: NotationsOption, *, shows_progress: bool
 ) -> int:
     """Write all pairs; return the bytes of their keys and values."""
     if form is Format.FOLDER:
-        require_names(target, (key for key, _ in snapshot.items()))
+        require_names(destination, (key for key, _ in snapshot.items()))
     keys, values = notations
     if form is Format.CSV and (keys is None or values is None):
         # The header comes first, so all pairs are looked at before one is written.
         best = best_notations(snapshot.items())
         keys, values = keys or best[0], values or best[1]
-    with progress_bar("writing", visible=visible) as bar:
+    with progress_bar("writing", shows_progress=shows_progress) as bar:
         pairs = CountedPairs(snapshot.items(), bar, total_keys=len(snapshot))
         if form is Format.FOLDER:
-            write_tree(target, pairs)
+            write_tree(destination, pairs)
             return pairs.size_bytes
-        with new_file(target) as file:
+        with new_file(destination) as file:
             if keys is None or values is None:
                 write_json_lines(file, pairs)
             else:

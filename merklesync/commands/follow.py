@@ -46,7 +46,7 @@ from merklesync.following.root_hook import RootHook
 )
 @click.option(
     "--serve",
-    "address",
+    "listen_address",
     metavar="HOST:PORT",
     type=ADDRESS,
     help="Serve STORE as well; port 0 lets the system choose one.",
@@ -62,7 +62,7 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     trust_peer: bool,
     roots: Path | None,
     on_root: str | None,
-    address: Address | None,
+    listen_address: Address | None,
     replace: bool,
     scheme_option: SchemeOption,
     retention: RetentionOption,
@@ -109,11 +109,11 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     if not is_store(store):
         met = require_probes(addresses, PATIENCE_SECONDS)
         scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
-    teller = EventPrinter(as_json)
+    printer = EventPrinter(as_json)
     with open_for_syncing(store, scheme_option, retention) as database, replace_hint(database):
         if database.written_locally and not replace:
             # Before a target is known, for whatever is followed will sooner or later be something else.
             raise LocalContent(database.root)
         manager = Manager(database, list(dict.fromkeys(addresses)), replace=replace, trust_peers=trust_peer)
         hook = RootHook(on_root, store, print_note) if on_root is not None else None
-        run(Follower(database, manager, teller, roots, hook).run, address)
+        run(Follower(database, manager, printer, roots, hook).run, listen_address)

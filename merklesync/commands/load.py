@@ -86,13 +86,19 @@ def load(
     began = monotonic()
     form = format_of_source(source, form)
     notations.require_csv(form)
-    target = _StoreOptions(store, scheme_option, retention)
-    visible = wants_bar(as_json=as_json)
+    store_options = _StoreOptions(store, scheme_option, retention)
+    shows_progress = wants_bar(as_json=as_json)
     try:
         if form is Format.FOLDER:
-            report = _load_folder(target, source, replace=replace, visible=visible)
+            report = _load_folder(store_options, source, replace=replace, shows_progress=shows_progress)
         else:
-            report = _load_lines(target, source, _reader(form, notations), replace=replace, visible=visible)
+            report = _load_lines(
+                store_options,
+                source,
+                _reader(form, notations),
+                replace=replace,
+                shows_progress=shows_progress,
+            )
     except KeyboardInterrupt as interrupt:
         raise CommandError("interrupted: nothing was loaded", ExitCode.INTERRUPTED) from interrupt
     seconds = monotonic() - began
@@ -177,19 +183,23 @@ def skipped_facts(skipped: SkippedFiles) -> dict[str, str]:
     }
 
 
-def _load_folder(target: _StoreOptions, source: Path, *, replace: bool, visible: bool) -> _LoadReport:
-    store = target.path
+def _load_folder(
+    store_options: _StoreOptions, source: Path, *, replace: bool, shows_progress: bool
+) -> _LoadReport:
+    store = store_options.path
     if is_there(store) and store.samefile(source):
         raise CommandError(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
-    with target.open() as database, interrupted_load_hint(database):
-        loaded, skipped = load_folder(database, source, replace=replace, excluded=(store,), visible=visible)
+    with store_options.open() as database, interrupted_load_hint(database):
+        loaded, skipped = load_folder(
+            database, source, replace=replace, excluded=(store,), shows_progress=shows_progress
+        )
         return _LoadReport(_describe_loaded_store(database), loaded, skipped)
 
 
 def load_folder(
-    database: Database, folder: Path, *, replace: bool, excluded: tuple[Path, ...], visible: bool
+    database: Database, folder: Path, *, replace: bool, excluded: tuple[Path, ...], shows_progress: bool
 ) -> tuple[LoadCounts, SkippedFiles]:
     """Load a folder tree into an open store.
 
@@ -198,7 +208,7 @@ def load_folder(
         folder: The folder.
         replace: Remove every key that the folder does not have.
         excluded: Paths below the folder that are left out.
-        visible: Whether somebody watches.
+        shows_progress: Whether somebody watches.
 
     Returns:
         What was loaded, and what was skipped.
@@ -210,9 +220,9 @@ def load_folder(
     reader = TreeReader(folder, database.scheme.max_key_bytes, MAX_VALUE_BYTES, excluded)
     skipped = SkippedFiles(unread=Unread())
     # Only somebody who watches wants to know beforehand how much there is.
-    with progress_bar("counting", visible=visible) as bar:
-        files, size_bytes = reader.measure() if bar.visible else (0, 0)
-    with progress_bar("loading", visible=visible) as bar:
+    with progress_bar("counting", shows_progress=shows_progress) as bar:
+        files, size_bytes = reader.measure() if bar.is_drawn else (0, 0)
+    with progress_bar("loading", shows_progress=shows_progress) as bar:
         pairs = CountedPairs(reader.pairs(skipped), bar, total_keys=files, total_bytes=size_bytes)
         return load_pairs(database, pairs, replace=replace, unread=skipped.unread), skipped
 
@@ -222,31 +232,33 @@ def _reader(form: Format, notations: NotationsOption) -> _Reader:
 
 
 def _load_lines(
-    target: _StoreOptions, source: Path, read: _Reader, *, replace: bool, visible: bool
+    store_options: _StoreOptions, source: Path, read: _Reader, *, replace: bool, shows_progress: bool
 ) -> _LoadReport:
     with ExitStack() as cleanup:
         # A store that is there is opened first: whether it can be written is known at once then.
-        database = cleanup.enter_context(target.open()) if is_store(target.path) else None
-        scheme = database.scheme if database is not None else target.scheme_option.with_defaults()
+        database = cleanup.enter_context(store_options.open()) if is_store(store_options.path) else None
+        scheme = database.scheme if database is not None else store_options.scheme_option.with_defaults()
         pairs = cleanup.enter_context(SortedPairs())
-        lines, size_bytes = _read_into(source, read, pairs, scheme.max_key_bytes, visible=visible)
+        lines, size_bytes = _read_into(
+            source, read, pairs, scheme.max_key_bytes, shows_progress=shows_progress
+        )
         if database is None:
-            database = cleanup.enter_context(target.open())
+            database = cleanup.enter_context(store_options.open())
         cleanup.enter_context(interrupted_load_hint(database))
-        bar = cleanup.enter_context(progress_bar("loading", visible=visible))
+        bar = cleanup.enter_context(progress_bar("loading", shows_progress=shows_progress))
         watched = CountedPairs(pairs, bar, total_keys=lines, total_bytes=size_bytes)
         loaded = load_pairs(database, watched, replace=replace)
         return _LoadReport(_describe_loaded_store(database), loaded, SkippedFiles(), lines - loaded.keys)
 
 
 def _read_into(
-    source: Path, read: _Reader, pairs: SortedPairs, max_key_bytes: int, *, visible: bool
+    source: Path, read: _Reader, pairs: SortedPairs, max_key_bytes: int, *, shows_progress: bool
 ) -> tuple[int, int]:
     """Read all of a file of pairs; return how many pairs it has, and their bytes."""
     lines = size_bytes = 0
-    with open_source(source) as file, progress_bar("reading", visible=visible) as bar:
+    with open_source(source) as file, progress_bar("reading", shows_progress=shows_progress) as bar:
         # A pipe has no size, and its share is unknown.
-        file_bytes = os.fstat(file.fileno()).st_size if bar.visible else 0
+        file_bytes = os.fstat(file.fileno()).st_size if bar.is_drawn else 0
         try:
             for key, value in read(file, max_key_bytes=max_key_bytes, max_value_bytes=MAX_VALUE_BYTES):
                 pairs.add(key, value)

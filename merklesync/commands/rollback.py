@@ -30,10 +30,10 @@ def rollback(store: Path, *, as_json: bool) -> None:
                 f"interrupted: {store} is still in the middle of a sync; run the same command again",
                 ExitCode.INTERRUPTED,
             ) from interrupt
-        described = head_as_json(database.head, database.scheme)
+        head = head_as_json(database.head, database.scheme)
     if as_json:
-        print_json({"rolled_back": unfinished, **described})
+        print_json({"rolled_back": unfinished, **head})
         return
     if not unfinished:
         print_note(f"{store} has no unfinished sync: nothing was given up")
-    echo(described["root"])
+    echo(head["root"])

@@ -27,7 +27,7 @@ from server import Server, addresses_of, open_listeners
 @store_argument
 @click.option(
     "--listen",
-    "address",
+    "listen_address",
     metavar="HOST:PORT",
     type=ADDRESS,
     default=Address(LOOPBACK, DEFAULT_PORT),
@@ -35,7 +35,7 @@ from server import Server, addresses_of, open_listeners
     help="Where to accept connections; port 0 lets the system choose one.",
 )
 @json_option
-def serve(store: Path, address: Address, *, as_json: bool) -> None:
+def serve(store: Path, listen_address: Address, *, as_json: bool) -> None:
     """Serve STORE, with proofs, to whoever connects; until SIGINT (Ctrl-C) or SIGTERM.
 
     Only this machine can connect unless --listen says otherwise: 0.0.0.0:PORT is every network that the
@@ -48,30 +48,30 @@ def serve(store: Path, address: Address, *, as_json: bool) -> None:
     unfinished), revision, keys, hasher, branch_factor.
     """
     with open_for_reading(store) as database:
-        run(_serve, database, address, partial(_print_addresses, database, as_json=as_json))
+        run(_serve, database, listen_address, partial(_print_addresses, database, as_json=as_json))
 
 
-async def _serve(database: Database, address: Address, announce: Callable[[list[Address]], None]) -> None:
-    listeners = await open_listeners(*address)
+async def _serve(
+    database: Database, listen_address: Address, print_addresses: Callable[[list[Address]], None]
+) -> None:
+    listeners = await open_listeners(*listen_address)
     server = Server(database)
     async with trio.open_nursery() as stopping:
         await stopping.start(wait_for_stop_signals, server.stop, stopping.cancel_scope.cancel)
         async with trio.open_nursery() as serving:
             await serving.start(server.serve, listeners)
-            announce([Address(*bound) for bound in addresses_of(listeners)])
+            print_addresses([Address(*bound) for bound in addresses_of(listeners)])
         stopping.cancel_scope.cancel()
     print_note(f"stopped: {format_server_totals(server)}")
 
 
 def _print_addresses(database: Database, addresses: list[Address], *, as_json: bool) -> None:
-    described = head_as_json(database.head, database.scheme)
+    head = head_as_json(database.head, database.scheme)
     names = list(map(str, addresses))
     if as_json:
-        print_json({"address": names[0], "addresses": names, **described})
+        print_json({"address": names[0], "addresses": names, **head})
         return
-    root = described["root"] or "none yet: the first sync is unfinished"
-    print_facts(
-        {"serving": f"{format_key_count(described['keys'])}", "address": ", ".join(names), "root": root}
-    )
+    root = head["root"] or "none yet: the first sync is unfinished"
+    print_facts({"serving": f"{format_key_count(head['keys'])}", "address": ", ".join(names), "root": root})
     note_if_public(addresses)
     print_note("Ctrl-C stops")

@@ -90,7 +90,7 @@ def sync(
     assert target is not None
     with open_for_syncing(store, scheme_option, retention) as database:
         try:
-            with progress_bar("syncing", visible=wants_bar(as_json=as_json)) as bar:
+            with progress_bar("syncing", shows_progress=wants_bar(as_json=as_json)) as bar:
                 progress = sync_store(
                     database, addresses, target, replace=replace, trust_peers=trust_peer, bar=bar
                 )

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
 
 from manager.status.estimate import Rate, seconds_left
 from merklesync.console.output import format_key_count, format_seconds, format_size
@@ -36,7 +37,7 @@ class ProgressBar:
         title: What is being done.
     """
 
-    def __init__(self, progress: Progress | None, title: str) -> None:
+    def __init__(self, progress: RichProgress | None, title: str) -> None:
         now = time.monotonic()
         self._progress = progress
         self._task = (
@@ -49,7 +50,7 @@ class ProgressBar:
         self._share = 0.0
 
     @property
-    def visible(self) -> bool:
+    def is_drawn(self) -> bool:
         """Whether somebody watches, so that counting the work beforehand is worth it."""
         return self._progress is not None
 
@@ -152,14 +153,14 @@ class CountedPairs:
 
 
 @contextmanager
-def progress_bar(title: str, *, visible: bool) -> Iterator[ProgressBar]:
+def progress_bar(title: str, *, shows_progress: bool) -> Iterator[ProgressBar]:
     """Give a bar that is drawn on standard error until the end of the block, or one that draws nothing.
 
     Args:
         title: What is being done, in a word or two.
-        visible: Whether to draw it; see ``wants_bar``.
+        shows_progress: Whether to draw it; see ``wants_bar``.
     """
-    if not visible:
+    if not shows_progress:
         yield ProgressBar(None, title)
         return
     columns = (
@@ -169,5 +170,7 @@ def progress_bar(title: str, *, visible: bool) -> Iterator[ProgressBar]:
         TextColumn("{task.fields[details]}", markup=False),
         TextColumn("{task.fields[left]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1 / REFRESH_SECONDS) as progress:
+    with RichProgress(
+        *columns, console=Console(stderr=True), refresh_per_second=1 / REFRESH_SECONDS
+    ) as progress:
         yield ProgressBar(progress, title)

@@ -63,7 +63,7 @@ class SortedPairs:
         self._pairs[key] = value
         self._memory_bytes += len(key) + len(value) + PAIR_OVERHEAD_BYTES
         if self._memory_bytes >= self._max_memory_bytes:
-            self._keep(self._spill(sorted(self._pairs.items())), level=0)
+            self._add_run(self._write_run(sorted(self._pairs.items())), level=0)
             self._pairs.clear()
             self._memory_bytes = 0
 
@@ -74,7 +74,7 @@ class SortedPairs:
         runs = [_read_run(run) for level in reversed(self._levels) for run in level]
         return _merge([*runs, newest])
 
-    def _spill(self, pairs: Iterable[Pair]) -> IO[bytes]:
+    def _write_run(self, pairs: Iterable[Pair]) -> IO[bytes]:
         try:
             run = tempfile.TemporaryFile(prefix="merklesync-")  # noqa: SIM115 - it lives as long as this object
             self._files.enter_context(run)
@@ -87,17 +87,17 @@ class SortedPairs:
             raise OSError(error.errno, sentence, tempfile.gettempdir()) from error
         return run
 
-    def _keep(self, run: IO[bytes], *, level: int) -> None:
+    def _add_run(self, run: IO[bytes], *, level: int) -> None:
         if level == len(self._levels):
             self._levels.append([])
         runs = self._levels[level]
         runs.append(run)
         if len(runs) == MAX_RUNS_A_LEVEL:
-            merged = self._spill(_merge([_read_run(run) for run in runs]))
+            merged = self._write_run(_merge([_read_run(run) for run in runs]))
             for merged_run in runs:
                 merged_run.close()
             runs.clear()
-            self._keep(merged, level=level + 1)
+            self._add_run(merged, level=level + 1)
 
 
 def _read_run(run: IO[bytes]) -> Iterator[Pair]:

@@ -147,12 +147,12 @@ class TreeReader:
         files = size_bytes = 0
         for _, folder_descriptor, name in self._files(SkippedFiles()):
             try:
-                status = os.stat(name, dir_fd=folder_descriptor, follow_symlinks=False)
+                stat_result = os.stat(name, dir_fd=folder_descriptor, follow_symlinks=False)
             except OSError:
                 continue
-            if status.st_size <= self.max_value_bytes:
+            if stat_result.st_size <= self.max_value_bytes:
                 files += 1
-                size_bytes += status.st_size
+                size_bytes += stat_result.st_size
         return files, size_bytes
 
     def _files(self, skipped: SkippedFiles) -> Generator[tuple[bytes, int, str]]:
@@ -167,10 +167,10 @@ class TreeReader:
 
 def _file_id(path: Path) -> FileId | None:
     try:
-        status = path.stat()
+        stat_result = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_dev, status.st_ino
+    return stat_result.st_dev, stat_result.st_ino
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,8 @@ class _TreeWalk:
     def _is_excluded(self, entry: os.DirEntry[str]) -> bool:
         if not any(entry.inode() == inode for _, inode in self.excluded):
             return False
-        status = entry.stat(follow_symlinks=False)
-        return (status.st_dev, status.st_ino) in self.excluded
+        stat_result = entry.stat(follow_symlinks=False)
+        return (stat_result.st_dev, stat_result.st_ino) in self.excluded
 
     def _open_folder(self, descriptor: int, key: bytes, name: str) -> int | None:
         try:
@@ -292,5 +292,5 @@ def _read_bytes(descriptor: int, size_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _size_and_mtime(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _size_and_mtime(stat_result: os.stat_result) -> tuple[int, int]:
+    return stat_result.st_size, stat_result.st_mtime_ns

@@ -1,9 +1,9 @@
 """Pairs written as a folder tree: the other direction of ``trees``, with keys that nobody has vouched for.
 
 Keys come from whoever wrote the store, so each is a path that may try to lead elsewhere.  ``require_names``
-refuses, before anything is written, every key that is no plain relative path below the target, here or where
-a backslash separates names; ``write_tree`` then opens each folder and file relative to its parent's open
-descriptor, creates it new, and follows no link.
+refuses, before anything is written, every key that is not a plain relative path below the target, here or
+where a backslash separates names; ``write_tree`` then opens each folder and file relative to its parent's
+open descriptor, creates it new, and follows no link.
 
 Invariants: nothing outside the target is created, opened or changed, whatever the keys are and whoever else
 works in the target meanwhile; a file that exists is never written to.  Both functions take pairs or keys in
@@ -21,7 +21,7 @@ from merklesync.files.paths import is_there
 from merklesync.files.sorted_pairs import Pair
 from merklesync.text import quote_bytes
 
-# Enough faults to see the pattern; the count tells the rest.
+# Enough names to see the pattern; the count tells the rest.
 MAX_LISTED_NAMES: Final = 3
 # What every file system in use allows at least; asked for where the file system can tell.
 DEFAULT_MAX_NAME_BYTES: Final = 255
@@ -40,18 +40,18 @@ class InvalidNames(TreeError):
     """Keys that are no path below the target; nothing was written.
 
     Attributes:
-        faults: The first few keys, with the reason.
+        names: The first few keys, with the reason.
         count: How many keys there are in all.
     """
 
-    def __init__(self, faults: list[InvalidName], count: int) -> None:
-        named = ", ".join(f"{quote_bytes(key)} {reason}" for key, reason in faults)
-        more = f" and {count - len(faults)} more" if count > len(faults) else ""
+    def __init__(self, names: list[InvalidName], count: int) -> None:
+        named = ", ".join(f"{quote_bytes(key)} {reason}" for key, reason in names)
+        more = f" and {count - len(names)} more" if count > len(names) else ""
         super().__init__(
             f"cannot be written as files below the target: {named}{more}; "
             "nothing was written, export to JSON Lines instead"
         )
-        self.faults = faults
+        self.names = names
         self.count = count
 
 
@@ -80,7 +80,7 @@ class WriteFailed(TreeError):
 def name_error(key: bytes, *, max_name_bytes: int = DEFAULT_MAX_NAME_BYTES) -> str | None:
     """Return why ``key`` alone is no path below a target, or None when it is one."""
     names = key.split(b"/")
-    faults = {
+    reasons = {
         "is empty": not key,
         "holds a NUL byte": b"\0" in key,
         "is absolute": key.startswith((b"/", b"\\")),
@@ -91,7 +91,7 @@ def name_error(key: bytes, *, max_name_bytes: int = DEFAULT_MAX_NAME_BYTES) -> s
         "has . as a name": b"." in names,
         f"has a name of more than {max_name_bytes} bytes": len(max(names, key=len)) > max_name_bytes,
     }
-    return next((reason for reason, holds in faults.items() if holds), None)
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def find_name_errors(
@@ -104,17 +104,17 @@ def find_name_errors(
         max_name_bytes: The longest name between two slashes.
     """
     # Earlier keys that this key begins with, shortest first. What does not begin this key begins
-    # none behind it.
+    # none after it.
     prefixes: list[bytes] = []
     for key in keys:
-        fault = name_error(key, max_name_bytes=max_name_bytes)
+        reason = name_error(key, max_name_bytes=max_name_bytes)
         while prefixes and not key.startswith(prefixes[-1]):
             prefixes.pop()
         file = next((prefix for prefix in prefixes if key.startswith(prefix + b"/")), None)
-        if fault is None and file is not None:
-            fault = f"needs {quote_bytes(file)} to be a file and a folder"
-        if fault is not None:
-            yield key, fault
+        if reason is None and file is not None:
+            reason = f"needs {quote_bytes(file)} to be a file and a folder"
+        if reason is not None:
+            yield key, reason
         prefixes.append(key)
 
 
@@ -130,10 +130,10 @@ def require_names(target: Path, keys: Iterable[bytes]) -> None:
         raise TargetNotEmpty(target)
     first: list[InvalidName] = []
     count = 0
-    for fault in find_name_errors(keys, max_name_bytes=_max_name_bytes(target)):
+    for invalid in find_name_errors(keys, max_name_bytes=_max_name_bytes(target)):
         count += 1
         if count <= MAX_LISTED_NAMES:
-            first.append(fault)
+            first.append(invalid)
     if count:
         raise InvalidNames(first, count)
 
@@ -175,10 +175,10 @@ def write_tree(target: Path, pairs: Iterable[Pair]) -> None:
 
 
 def _write_file(folders: "_OpenFolders", key: bytes, value: bytes) -> None:
-    if (fault := name_error(key)) is not None:
-        raise OSError(0, f"its name {fault}")
+    if (reason := name_error(key)) is not None:
+        raise OSError(0, f"its name {reason}")
     *folder_names, name = key.split(b"/")
-    descriptor = os.open(name, _NEW_FILE, mode=0o666, dir_fd=folders.enter(folder_names))
+    descriptor = os.open(name, _NEW_FILE, mode=0o666, dir_fd=folders.open_path(folder_names))
     with os.fdopen(descriptor, "wb") as file:
         file.write(value)
 
@@ -194,16 +194,16 @@ class _OpenFolders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leave(0)
+        self._close_below(0)
 
-    def enter(self, names: list[bytes]) -> int:
+    def open_path(self, names: list[bytes]) -> int:
         """Return the descriptor of the folder below the target that ``names`` lead to, making what is new."""
         shared = 0
         for (open_name, _), name in zip(self._open, names, strict=False):
             if open_name != name:
                 break
             shared += 1
-        self._leave(shared)
+        self._close_below(shared)
         for name in names[shared:]:
             parent = self._descriptor()
             os.mkdir(name, dir_fd=parent)
@@ -213,6 +213,6 @@ class _OpenFolders:
     def _descriptor(self) -> int:
         return self._open[-1][1] if self._open else self._target_descriptor
 
-    def _leave(self, depth: int) -> None:
+    def _close_below(self, depth: int) -> None:
         while len(self._open) > depth:
             os.close(self._open.pop()[1])

@@ -265,7 +265,7 @@ def test_a_key_that_is_no_path_below_the_target_is_refused_by_name(
     assert name_error(key) == reason
     with pytest.raises(InvalidNames) as caught:
         require_names(target, sorted([b"fine", key]))
-    assert caught.value.faults == [(key, reason)]
+    assert caught.value.names == [(key, reason)]
     assert not target.exists()
     with pytest.raises(WriteFailed):
         write_tree(target, [(key, b"")])

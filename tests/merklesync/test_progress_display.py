@@ -60,8 +60,8 @@ def test_nobody_else_gets_a_bar(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_invisible_bar_does_nothing() -> None:
-    with progress_bar("working", visible=False) as bar:
-        assert not bar.visible
+    with progress_bar("working", shows_progress=False) as bar:
+        assert not bar.is_drawn
         bar.show(1, 2, 0.5)
 
 
