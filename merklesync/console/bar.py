@@ -16,7 +16,6 @@ from rich.progress import Progress as RichProgress
 
 from manager.status.estimate import Rate, seconds_left
 from merklesync.console.output import format_key_count, format_seconds, format_size
-from merklesync.files.sorted_pairs import Pair
 
 # A person cannot read faster; a terminal need not work harder.
 REFRESH_SECONDS: Final = 0.1
@@ -129,7 +128,12 @@ class CountedPairs:
     """
 
     def __init__(
-        self, pairs: Iterable[Pair], bar: ProgressBar, *, total_keys: int = 0, total_bytes: int = 0
+        self,
+        pairs: Iterable[tuple[bytes, bytes]],
+        bar: ProgressBar,
+        *,
+        total_keys: int = 0,
+        total_bytes: int = 0,
     ) -> None:
         self._pairs = pairs
         self._bar = bar
@@ -138,7 +142,7 @@ class CountedPairs:
         self.keys = 0
         self.size_bytes = 0
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         for key, value in self._pairs:
             self.keys += 1
             self.size_bytes += len(key) + len(value)
