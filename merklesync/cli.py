@@ -1,8 +1,7 @@
 """The command line ``merklesync``: the group of all commands, and how each ends.
 
-Each module of the commands holds some of them: ``loads``, ``exports``, ``pairs``, ``stores``, ``proofs``,
-``serving``, ``syncs``, ``follows``, ``status``, ``history``, ``demo``.  What they print is in ``output``;
-the table of exit codes is in ``failures`` and in ``merklesync --help``.
+Each command is a module of ``commands`` that has its name.  Everything under them stands in ``console``,
+``files`` and ``following``; the table of exit codes is in ``errors`` and in ``merklesync --help``.
 
 Invariant: whatever a user, a file, a peer or the machine does, standard error gets one line that says
 what to do, and no traceback.
@@ -97,7 +96,7 @@ def _errors_in_one_line(*, as_json: bool) -> Iterator[None]:
 
 
 def _prepare_streams() -> None:
-    """Let no key that a terminal cannot show end a command; refuse to run where nobody sees the result."""
+    """Escape characters that a stream cannot encode, and refuse to run without standard output."""
     _occupy_closed_descriptors()
     if sys.stdout is None:
         raise CommandError("standard output is closed: open it, or send it to a file or to /dev/null")

@@ -10,7 +10,7 @@ argument be text.
 
 Bytes are shown as text when every character of it can be printed, else in hex.  Invariant: what is shown,
 parses back to the same bytes, and never holds a line break or anything else that a terminal would obey rather
-than show.  JSON and CSV have forms of their own, in ``records``.
+than show.  JSON and CSV have forms of their own, in ``files.text_pairs``.
 """
 
 import re
@@ -43,7 +43,7 @@ def parse_bytes(text: str) -> bytes:
         text: Text, or ``0x`` and hex digits; surrogate escapes stand for the bytes that they escape.
 
     Raises:
-        ValueError: What follows ``0x`` is not an even number of hex digits, or the text is no text.
+        ValueError: What follows ``0x`` is not an even number of hex digits, or it cannot be encoded.
     """
     return _parse_hex(text) if text.startswith(HEX_PREFIX) else parse_text(text)
 

@@ -97,7 +97,7 @@ def function():
     assert set(imports_in(source, "package")) == expected
 
 
-# What each room of the face may import from the others; all may import the modules beside the rooms, except cli.
+# What each room of the face may import from the others; all may import the two modules at the bottom.
 ROOMS_MAY_IMPORT = {
     "commands": {"commands", "following", "files", "console"},
     "following": {"following", "files", "console"},

@@ -65,7 +65,7 @@ def demo(folder: Path | None, *, keep: bool, scheme_option: SchemeOption, as_jso
     check, compare), keys_per_second (of load, sync), kept (null, or where the stores are).
     """
     source = folder or default_folder()
-    # Packages that were installed beside the library are none of it.
+    # Packages that were installed into the library's folder do not belong to it.
     excluded = () if folder else (source / "site-packages",)
     with _work_folder(keep=keep) as work:
         run = _Demo(work, scheme_option.with_defaults(), {}, shows_progress=wants_bar(as_json=as_json))
@@ -99,7 +99,7 @@ class _Demo:
         work: The folder that holds both.
         scheme: Of both.
         seconds: How long each step took.
-        shows_progress: Whether somebody watches.
+        shows_progress: Whether to draw progress bars.
     """
 
     work: Path

@@ -1,7 +1,7 @@
 """The command ``export``: a store back into a folder tree, JSON Lines, or CSV.
 
 All of it comes from one snapshot.  A file that cannot be finished is removed; a folder tree is refused
-before anything is written when a key is no path below the target.
+before anything is written when a key is not a path below the target.
 """
 
 from pathlib import Path

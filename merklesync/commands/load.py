@@ -208,7 +208,7 @@ def load_folder(
         folder: The folder.
         replace: Remove every key that the folder does not have.
         excluded: Paths below the folder that are left out.
-        shows_progress: Whether somebody watches.
+        shows_progress: Whether to draw progress bars.
 
     Returns:
         What was loaded, and what was skipped.
@@ -219,7 +219,7 @@ def load_folder(
     """
     reader = TreeReader(folder, database.scheme.max_key_bytes, MAX_VALUE_BYTES, excluded)
     skipped = SkippedFiles(unread=Unread())
-    # Only somebody who watches wants to know beforehand how much there is.
+    # Counting walks the whole tree once more, so it is done only where a bar shows the share.
     with progress_bar("counting", shows_progress=shows_progress) as bar:
         files, size_bytes = reader.measure() if bar.is_drawn else (0, 0)
     with progress_bar("loading", shows_progress=shows_progress) as bar:

@@ -48,7 +48,7 @@ def _revision_as_json(revision: Revision) -> dict[str, Any]:
 
 
 def _moment(revision: Revision) -> datetime | None:
-    """Return when a revision was made; None where what the store has is no time, which JSON could not say."""
+    """Return when a revision was made; None where the stored number is not a time, nor a number for JSON."""
     try:
         return datetime.fromtimestamp(revision.time, UTC)
     except (ValueError, OverflowError, OSError):

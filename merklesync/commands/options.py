@@ -60,7 +60,7 @@ def parse_listen_address(text: str) -> Address:
     """Return the address that ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` (this machine) stands for.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It has another form.
     """
     host, port = parse_address(text)
     return Address(host or LOOPBACK, port)
@@ -70,7 +70,7 @@ def parse_peer_address(text: str) -> Address:
     """Return the address of a peer, as ``parse_listen_address``.
 
     Raises:
-        ValueError: It is none, or has port 0, to which nobody can connect.
+        ValueError: It is not an address, or has port 0, to which no client can connect.
     """
     address = parse_listen_address(text)
     if not address.port:
@@ -96,7 +96,7 @@ def parse_seconds(text: str) -> float:
     """Return the number of seconds that ``text`` stands for; ``inf`` is one of them.
 
     Raises:
-        ValueError: It is no number, or below 0.
+        ValueError: It is not a number, or below 0.
     """
     try:
         seconds = float(text)
@@ -121,7 +121,7 @@ class BytesType(click.ParamType[bytes]):
         """Return the bytes.
 
         Raises:
-            BadParameter: It stands for none.
+            BadParameter: It does not stand for any bytes.
         """
         if isinstance(value, bytes):
             return value

@@ -112,7 +112,7 @@ def prove(  # noqa: PLR0913 - one parameter for each argument and option
     """Prove what STORE holds under KEY, or that it holds nothing there; or all pairs from --start to --end.
 
     The proof is written as bytes, for verify or for a program. A range that does not fit into --max-keys and
-    --max-bytes is proved up to the last key that does; prove the rest with --start behind it.
+    --max-bytes is proved up to the last key that does; prove the rest with --start after it.
 
     JSON: root, hasher, branch_factor, start, end (what is proved; null: unbounded), complete, keys,
     proof_bytes, and either file or proof ({"base64": ...}).

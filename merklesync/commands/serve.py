@@ -1,4 +1,4 @@
-"""The command ``serve``: a store for whoever connects, until it is told to stop."""
+"""The command ``serve``: a store, with proofs, for every client that connects, until a signal stops it."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,8 +1,8 @@
 """The command ``status``: what a store, or a server, says of itself, and how the two stand to each other.
 
-A store knows what it shows and how far an unfinished sync is, whether somebody follows at the moment or not.
-How it stands to its peers only they can say, so with ``--from`` they are asked, now: the answer is as true
-without a running follower as with one, and never what a dead one has left behind.
+A store holds what it shows and how far an unfinished sync is, whether a ``follow`` runs or not.  How it
+stands to its peers only they can say, so with ``--from`` they are asked, now.  Nothing that a ``follow``
+wrote down is read, because that could be out of date.
 """
 
 from collections.abc import Sequence

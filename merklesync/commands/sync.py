@@ -1,4 +1,4 @@
-"""The command ``sync``: a store becomes the verified copy of a root, from peers that nobody has to trust.
+"""The command ``sync``: a store becomes the verified copy of a root, from peers that need not be trusted.
 
 What stands between the user and a store that is not what it should be: the root comes from --root, or from a
 peer only with --trust-peer; a store that holds content of its own is replaced only with --replace; a new

@@ -103,6 +103,6 @@ def _print_range(verified: VerifiedRange, *, with_pairs: bool) -> None:
     echo(f"verified: {format_key_count(len(verified.keys))}, all there are from {proved}")
     if not verified.complete:
         last = quote_bytes(verified.end or b"")
-        print_note(f"the proof ends before the range does: it says nothing of what is behind {last}")
+        print_note(f"the proof ends before the range does: it says nothing of what is after {last}")
     for key, value in _pairs_of(verified) if with_pairs else ():
         echo(f"{format_bytes(key)}\t{format_bytes(value)}")

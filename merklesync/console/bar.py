@@ -24,7 +24,7 @@ PAIR_WORK_BYTES: Final = 4_096
 
 
 def wants_bar(*, as_json: bool) -> bool:
-    """Return whether somebody watches: standard error is a terminal, and the output is not for a machine."""
+    """Return whether to draw a bar: standard error is a terminal, and the output is not JSON."""
     return not as_json and sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -32,7 +32,7 @@ class ProgressBar:
     """One line of progress: how much of what, how fast, how long still.
 
     Args:
-        progress: What draws it; None when nobody watches, and every call is then for nothing and cheap.
+        progress: What draws it; None where no bar is wanted, and every call then returns at once.
         title: What is being done.
     """
 
@@ -50,7 +50,7 @@ class ProgressBar:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether somebody watches, so that counting the work beforehand is worth it."""
+        """Whether the bar is seen, so that counting the work beforehand is worth it."""
         return self._progress is not None
 
     def show(
@@ -68,7 +68,7 @@ class ProgressBar:
 
         Args:
             keys: How many keys are done.
-            size_bytes: How many bytes of keys and values are done; None when nobody counts them.
+            size_bytes: How many bytes of keys and values are done; None where they are not counted.
             share: The part of all the work that is done, 0 to 1; None when unknown.
             title: What is being done now, where that changes.
             expected_keys: How many keys there are in all, where that is known.

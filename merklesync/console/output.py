@@ -93,7 +93,7 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def print_note(sentence: str) -> None:
-    """Tell a person something that is no error, on standard error."""
+    """Print on standard error what a person should know and what is not an error."""
     # A note that cannot be written ends nothing.
     with suppress(OSError):
         click.echo(f"Note: {truncate(sentence, MAX_FACT_CHARACTERS)}", err=True)

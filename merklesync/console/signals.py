@@ -18,13 +18,13 @@ Result = TypeVar("Result")
 
 # Ctrl-C, and what a service manager sends.
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# So many new objects let Python look for garbage.  What proofs are made of and what a walk to changes meets
-# is none; with Python's 700 it goes through it hundreds of times a second, and holds up the event loop each
-# time.  All that could be garbage meanwhile is some megabytes.
+# After so many new objects Python looks for garbage.  Proofs, and what a walk to changes meets, are not garbage
+# while they are in use.  With Python's 700, it would go through them hundreds of times a second, and hold up
+# the event loop each time.  What could be garbage meanwhile takes some megabytes at most.
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000
 # After this time a thread gives the interpreter away to one that waits for it, as the event loop waits for
 # the thread that verifies.  With Python's 5 ms that alone could block the loop for as long as it ever may be;
-# a tenth of it costs nothing that can be measured, for nobody else waits.
+# a tenth of it costs nothing that can be measured, because nothing else waits.
 _SWITCH_SECONDS: Final = 0.0005
 
 
@@ -86,7 +86,7 @@ async def _run_until_signal(function: Callable[..., Awaitable[Result]], *argumen
 def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that it leaves nothing half-written."""
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread hears signals; whoever runs a command elsewhere has to end it otherwise.
+        # Python delivers signals to the main thread only; a command in another thread is ended by its caller.
         yield
         return
     before = signal.signal(signal.SIGTERM, _interrupt)

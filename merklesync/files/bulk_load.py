@@ -1,12 +1,11 @@
 """Putting sorted pairs into a store in bounded commits: the engine of ``load``.
 
-Pairs come in ascending order of their keys, from ``trees`` or ``sorting``.  Each batch is one commit, so
-an interrupted load leaves a whole store at some root, and the same load again finishes it: pairs that the
-store holds already are not written again.  Memory holds one batch.
+Pairs come in ascending order of their keys, from ``tree_reader`` or ``sorted_pairs``.  Each batch is one
+commit, so an interrupted load leaves a whole store at some root, and the same load again finishes it: pairs
+that the store holds already are not written again.  Memory holds one batch.
 
-A store that never held anything forgets the batches as revisions: nobody will ask for them, and a row of
-history for every key would be their price.  Any other store retains what it held before, as with every
-commit.
+In a store that never held anything, the batches before the last are not retained as revisions: they would
+cost a row of history for every key.  Any other store retains what it held before, as with every commit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

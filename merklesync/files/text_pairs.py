@@ -175,7 +175,7 @@ def _parse_object(line: bytes) -> Pair:
     except RecursionError as error:
         raise ValueError("is nested too deeply to be a pair") from error
     except ValueError as error:
-        # Python's own advice, which follows a semicolon, is not for whoever wrote the file.
+        # Python's own advice, which follows a semicolon, does not help the person who wrote the file.
         raise ValueError(f"is not JSON: {str(error).split(';')[0]}") from error
     if not isinstance(record, dict) or record.keys() != {"key", "value"}:
         raise ValueError('must be an object with "key" and "value" and nothing else')
@@ -245,7 +245,7 @@ def _rows(rows: Any) -> Iterator[list[str]]:
     try:
         yield from rows
     except csv.Error as error:
-        # Python's own advice, which follows a dash, is not for whoever wrote the file.
+        # Python's own advice, which follows a dash, does not help the person who wrote the file.
         raise InvalidLine(rows.line_num, f"is not CSV: {str(error).split(' - ')[0]}") from error
 
 
@@ -331,7 +331,7 @@ def write_csv(
     """Write ``pairs`` to a file opened for writing bytes, as CSV with a header that says how.
 
     Raises:
-        InvalidLine: A key or a value is no text and is to be written as text; its line is named.
+        InvalidLine: A key or a value that is to be written as text is not UTF-8; its line is named.
     """
     file.write(_csv_line(keys.named("key"), values.named("value")))
     number = 2

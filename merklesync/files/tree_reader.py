@@ -12,7 +12,7 @@ Nothing is known of the keys at and below a name that was left out, for whatever
 ``Unread``, and are neither new nor gone.
 
 Invariants: pairs come in ascending order of their keys, and a name that is left out is told before the first
-pair behind it.  A folder sorts as its name with a ``/`` behind it, which makes the order of a walk the order
+pair after it.  A folder sorts as its name with a ``/`` after it, which makes the order of a walk the order
 of the whole paths.  Memory holds one file and the names of the folders on the way to it.
 """
 
@@ -80,8 +80,8 @@ class Unread:
         return False
 
     def forget_up_to(self, key: bytes) -> None:
-        """Forget the names that cover no key behind ``key``, so that a long walk does not fill the memory."""
-        # What is below a name begins with the name and a slash; behind the slash comes the 0.
+        """Forget the names that cover no key after ``key``, so that a long walk does not fill the memory."""
+        # What is below a name begins with the name and a slash; in ASCII, the character after the slash is 0.
         self._names = {name for name in self._names if not name or name.removesuffix(b"/") + b"0" > key}
 
 
@@ -92,7 +92,7 @@ class SkippedFiles:
     Attributes:
         counts: How many names were left out, by reason.
         names: The first few of them, as keys; a folder's ends in ``/``.
-        unread: All of them, until whoever uses them forgets them; None where nobody does.
+        unread: All of them, until the caller forgets them; None where the caller needs none.
     """
 
     counts: Counter[SkipReason] = field(default_factory=Counter)

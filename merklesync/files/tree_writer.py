@@ -1,13 +1,13 @@
-"""Pairs written as a folder tree: the other direction of ``trees``, with keys that nobody has vouched for.
+"""Pairs written as a folder tree: the other direction of ``tree_reader``, with keys that are not trusted.
 
-Keys come from whoever wrote the store, so each is a path that may try to lead elsewhere.  ``require_names``
-refuses, before anything is written, every key that is not a plain relative path below the target, here or
-where a backslash separates names; ``write_tree`` then opens each folder and file relative to its parent's
-open descriptor, creates it new, and follows no link.
+Another person may have written the store, so each key is a path that may try to lead elsewhere.
+``require_names`` refuses, before anything is written, every key that is not a plain relative path below the
+target, here or where a backslash separates names; ``write_tree`` then opens each folder and file relative to
+its parent's open descriptor, creates it new, and follows no link.
 
-Invariants: nothing outside the target is created, opened or changed, whatever the keys are and whoever else
-works in the target meanwhile; a file that exists is never written to.  Both functions take pairs or keys in
-ascending order, and then visit each folder once.
+Invariants: nothing outside the target is created, opened or changed, whatever the keys are and whatever other
+programs do in the target meanwhile; a file that exists is never written to.  Both functions take pairs or
+keys in ascending order, and then visit each folder once.
 """
 
 import os
@@ -78,7 +78,7 @@ class WriteFailed(TreeError):
 
 
 def name_error(key: bytes, *, max_name_bytes: int = DEFAULT_MAX_NAME_BYTES) -> str | None:
-    """Return why ``key`` alone is no path below a target, or None when it is one."""
+    """Return why ``key`` alone is not a path below a target, or None when it is one."""
     names = key.split(b"/")
     reasons = {
         "is empty": not key,
@@ -155,7 +155,7 @@ def write_tree(target: Path, pairs: Iterable[Pair]) -> None:
 
     Raises:
         TargetNotEmpty: The target holds something.
-        WriteFailed: The disk is full, somebody else writes below the target, or a key was not checked.
+        WriteFailed: The disk is full, another program writes below the target, or a key was not checked.
         OSError: The target cannot be made or opened.
     """
     if not is_there(target):

@@ -1,6 +1,6 @@
 """What peers say of themselves, and which roots they have.
 
-A server greets whoever connects with its head, its scheme and its limits.  None of that is proved; it tells
+A server greets each client with its head, its scheme and its limits.  None of that is proved; it tells
 which scheme a new store needs, and, when the user trusts the peer, which root to sync to.  Which of some
 roots it retains is asked with the smallest request there is, and what it answers is not proved either.
 """
@@ -88,7 +88,7 @@ class ProbeResult(NamedTuple):
 
     @property
     def scheme(self) -> Scheme | None:
-        """The scheme that the peer says it serves; None when there is none of that name."""
+        """The scheme that the peer says it serves; None where there is no such scheme."""
         try:
             return Scheme(self.hello.hasher, self.hello.branch_factor)  # type: ignore[arg-type]  # it raises then
         except ValueError:
@@ -96,7 +96,7 @@ class ProbeResult(NamedTuple):
 
     @property
     def is_implausible(self) -> bool:
-        """Whether its head has a number that no honest store reaches, so that nobody may follow it."""
+        """Whether its head has a number that no honest store reaches, so that it must not be followed."""
         return self.hello.revision > MAX_FOREIGN_REVISION
 
 

@@ -1,15 +1,14 @@
-"""Roots to follow that somebody writes down: lines of a file, of a pipe, or of standard input.
+"""Roots to follow, as another program writes them: lines of a file, of a pipe, or of standard input.
 
 A line is a root in hex and, where it is known, the number of its revision: what ``follow`` itself prints.
-The newest line counts.  A line that is none of this is named and left out, for whoever writes it may be in
-the middle of something, and a follower is to go on.
+The newest line counts.  A line of another form is reported and left out, and the follower goes on.
 
     standard input    read until it ends
-    a FIFO            read for ever, whoever opens it for writing, one after the other
+    a FIFO            read for ever, from one writer after the other
     a file            read for ever, as it grows; from its start again when it was cut off, replaced, or
                       written anew in place, whatever its length is then
-    another thing     in the place of a file or a FIFO is read as what it is; nothing in their place is
-                      said, and waited for
+    another kind      in the place of a file or a FIFO is read as what it is; when the path leads to nothing,
+                      that is reported and waited for
 
 Memory holds one line, of a bounded length, and the end of what was read of a file.
 """
@@ -35,9 +34,9 @@ from merklesync.text import parse_root, truncate
 MAX_LINE_BYTES: Final = 128
 # How long a line of a file may wait to be seen: people who append to one by hand do not wait longer.
 FILE_INTERVAL_SECONDS: Final = 0.25
-# So much of what was read of a file last is compared at each look: dozens of lines, in one read.
+# This many of the bytes read last are compared at each look: dozens of lines, in one read.
 TAIL_BYTES: Final = 4096
-# Who replaces a file may remove it first, and takes less long; after so many looks without it, that is said.
+# A program that replaces a file may remove it for a moment; after so many looks it is reported missing.
 _MISSING_LOOKS: Final = 8
 UNREADABLE: Final = "the roots cannot be read: {}; the last one is followed until they can be"
 _READ_BYTES: Final = 65_536
@@ -50,7 +49,7 @@ def parse_target(line: str) -> Target:
     """Return the target that a line names.
 
     Raises:
-        ValueError: It is no root, or no root and a number.
+        ValueError: It is neither a root nor a root and a number.
     """
     digits, *rest = line.split()
     root = parse_root(digits)
@@ -165,7 +164,7 @@ async def _read_named(
         await _FileReader(source, parser, on_target, on_error).run()
         return True
     is_fifo = stat.S_ISFIFO(mode)
-    # A FIFO that is open for writing here as well never ends, whoever else closes it.
+    # A FIFO that is open for writing here as well does not end when its writers close it.
     access = os.O_RDWR | os.O_NONBLOCK if is_fifo else os.O_RDONLY
     descriptor = os.open(source, access | os.O_CLOEXEC)
     try:
@@ -336,7 +335,7 @@ class _FileReader:
         return file.read(len(self._tail)) == self._tail
 
     def _take_unended(self) -> None:
-        """Take a last line without an end, where nobody has gone on with it since the last seen."""
+        """Take a last line without an end, if it did not grow between two looks."""
         target = self._parser.unended()
         if target is not None and target != self._unended:
             self._on_target(target)
