@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from merklesync.commands.options import json_option, store_argument
-from merklesync.commands.stores import check_with_bar, head_as_json, open_for_reading
+from merklesync.commands.stores import check_with_bar, head_as_json, open_for_reading, show_root
 from merklesync.console.bar import progress_bar, wants_bar
 from merklesync.console.output import format_key_count, print_facts, print_json
 
@@ -29,5 +29,4 @@ def check(store: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": True, **head})
     else:
-        root = head["root"] or "none yet: the first sync is unfinished"
-        print_facts({"ok": f"{format_key_count(head['keys'])}", "root": root})
+        print_facts({"ok": f"{format_key_count(head['keys'])}", "root": show_root(head)})

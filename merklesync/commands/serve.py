@@ -10,7 +10,7 @@ import trio
 from manager.peers.address import Address
 from merkledb import Database
 from merklesync.commands.options import ADDRESS, DEFAULT_PORT, LOOPBACK, json_option, store_argument
-from merklesync.commands.stores import head_as_json, open_for_reading
+from merklesync.commands.stores import head_as_json, open_for_reading, show_root
 from merklesync.console.output import (
     format_key_count,
     format_server_totals,
@@ -71,7 +71,8 @@ def _print_addresses(database: Database, addresses: list[Address], *, as_json: b
     if as_json:
         print_json({"address": names[0], "addresses": names, **head})
         return
-    root = head["root"] or "none yet: the first sync is unfinished"
-    print_facts({"serving": f"{format_key_count(head['keys'])}", "address": ", ".join(names), "root": root})
+    print_facts(
+        {"serving": f"{format_key_count(head['keys'])}", "address": ", ".join(names), "root": show_root(head)}
+    )
     note_if_public(addresses)
     print_note("Ctrl-C stops")

@@ -15,7 +15,7 @@ from manager.peers.address import Address
 from manager.scheduling.checkpoint import Checkpoint
 from merkledb import Revision
 from merklesync.commands.options import DEFAULT_PORT, PATH, PEER, json_option, parse_peer_address
-from merklesync.commands.stores import head_as_json, open_for_reading
+from merklesync.commands.stores import head_as_json, open_for_reading, show_root
 from merklesync.console.output import (
     format_key_count,
     format_seconds,
@@ -209,7 +209,7 @@ def _store_as_facts(
     head = head_as_json(store.head, store.scheme)
     facts = {
         "store": str(path),
-        "root": head["root"] or "none yet: the first sync is unfinished",
+        "root": show_root(head),
         "revision": f"{head['revision']:,}",
         "keys": f"{head['keys']:,}",
         "retained": _retained_as_text(store.revisions),

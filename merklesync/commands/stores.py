@@ -129,6 +129,11 @@ def head_as_json(head: Revision | None, scheme: Scheme) -> dict[str, Any]:
     return {"root": root, "revision": number, "keys": keys, **scheme_as_json(scheme)}
 
 
+def show_root(head: dict[str, Any]) -> str:
+    """Return the root of what ``head_as_json`` returned, as people read it."""
+    return head["root"] or "none yet: the first sync is unfinished"
+
+
 def scheme_as_json(scheme: Scheme) -> dict[str, Any]:
     """Return a scheme as the fields of a JSON document."""
     return {"hasher": scheme.hasher, "branch_factor": scheme.branch_factor}

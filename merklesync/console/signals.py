@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 
 # Ctrl-C, and what a service manager sends.
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# After so many new objects Python looks for garbage.  Proofs, and what a walk to changes meets, are not garbage
-# while they are in use.  With Python's 700, it would go through them hundreds of times a second, and hold up
-# the event loop each time.  What could be garbage meanwhile takes some megabytes at most.
+# After so many new objects Python looks for garbage.  Proofs, and what a walk to changes meets, are not
+# garbage while they are in use.  With Python's 700, it would go through them hundreds of times a second, and
+# hold up the event loop each time.  What could be garbage meanwhile takes some megabytes at most.
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000
 # After this time a thread gives the interpreter away to one that waits for it, as the event loop waits for
 # the thread that verifies.  With Python's 5 ms that alone could block the loop for as long as it ever may be;

@@ -125,6 +125,8 @@ class TargetParser:
 async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorCallback) -> None:
     """Call ``on_target`` with each target that is the newest of ``source``; return when a stream has ended.
 
+    All of it runs in the event loop.  Cancelled, it leaves nothing open.
+
     Args:
         source: A file, a FIFO, or - for standard input.
         on_target: Called in the event loop.
@@ -230,7 +232,7 @@ async def _wait_readable(descriptor: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-class _FilePosition(NamedTuple):
+class _FileState(NamedTuple):
     """What a look at a file shows of it, to be compared with the next.
 
     Attributes:
@@ -249,9 +251,9 @@ class _FilePosition(NamedTuple):
 class _FileReader:
     """Reads a file as it grows, and anew whenever it is another than what was read.
 
-    The end of what was read is compared at each look, for the time of a change is not told exactly enough: a
-    file that is written anew within the same tick of the system's clock has the same time and may have the
-    same length.
+    The end of what was read is compared at each look, because the time of the last change is not exact
+    enough: a file that is written anew within the same tick of the system's clock has the same time, and may
+    have the same length.
 
     Args:
         source: The file.
@@ -269,16 +271,19 @@ class _FileReader:
         self._on_error = on_error
         self._position = 0
         self._tail = b""
-        self._last: _FilePosition | None = None
+        self._last: _FileState | None = None
         # What the last line named, which had no end yet.
         self._unended: Target | None = None
         self._failure = ""
 
     async def run(self) -> None:
-        """Read until nothing is at the path, or no file.
+        """Read until the path leads to nothing, or to something that is not a file.
+
+        Each look reads in the event loop, 64 KiB a step: a thread for each look would cost more, and the
+        system may refuse it.  Cancelled, it closes the file.
 
         Raises:
-            OSError: It could not be read at the first seen.
+            OSError: It could not be read at the first look.
         """
         while True:
             try:
@@ -305,10 +310,11 @@ class _FileReader:
     async def _read(self, file: BinaryIO) -> None:
         """Read what is new."""
         stat_result = os.fstat(file.fileno())
-        seen = _FilePosition(
+        seen = _FileState(
             stat_result.st_dev, stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns
         )
         if not self._has_only_grown(file, seen):
+            # It is another file, or another content: its lines count from the first.
             self._position, self._tail, self._unended = 0, b"", None
             self._parser.reset()
         is_same, self._last = seen == self._last, seen
@@ -322,14 +328,16 @@ class _FileReader:
         if newest is not None:
             self._on_target(newest)
         elif is_same:
+            # The writer has paused for a whole look, so what stands there may be a last line without an end.
             self._take_unended()
 
-    def _has_only_grown(self, file: BinaryIO, seen: _FilePosition) -> bool:
+    def _has_only_grown(self, file: BinaryIO, seen: _FileState) -> bool:
         """Return whether what was read before is still there, so that it is enough to read on."""
         last = self._last
         if last is None or seen[:2] != last[:2] or seen.size < self._position:
             return False
         if seen.size == last.size and seen.changed != last.changed:
+            # Changed, and not longer: it was written anew.  Its tail may be the same all the same.
             return False
         file.seek(self._position - len(self._tail))
         return file.read(len(self._tail)) == self._tail
