@@ -58,7 +58,7 @@ class CommandGroup(click.Group):
         with _errors_in_one_line(as_json=as_json):
             _prepare_streams()
             context = super().make_context(info_name, args, parent, **extra)
-        # Whatever fails later, the parsing of the command's own options included, is to know of it.
+        # Later failures need it, those in the parsing of the command's own options included.
         context.meta[_WANTS_JSON_KEY] = as_json
         return context
 
@@ -68,13 +68,13 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the commands in the order in which they are met, not the alphabet's."""
+        """Return the commands in the order of their use, not of the alphabet."""
         return list(self.commands)
 
 
 @contextmanager
 def _errors_in_one_line(*, as_json: bool) -> Iterator[None]:
-    """Make whatever input, a file, a peer or the machine can cause a ``CommandError``."""
+    """Turn each error that input, a file, a peer or the machine can cause into a ``CommandError``."""
     try:
         try:
             yield

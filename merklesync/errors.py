@@ -13,6 +13,16 @@ code meaning
 130  interrupted: Ctrl-C, or SIGTERM
 ==== ==========================================================================
 
+The errors of the command line, beside those of the packages below::
+
+    CommandError              the end of a command, with its exit code
+    FileError                 pairs in a file or folder tree
+    ├── InvalidLine           a line of JSON Lines or CSV is wrong
+    └── TreeError             a folder tree cannot be written
+        ├── InvalidNames      keys that cannot be paths, found before anything is written
+        ├── TargetNotEmpty    the folder holds something
+        └── WriteFailed       a file could not be written; those before it stand
+
 Invariant: every error that input, a file, a peer or the machine can cause becomes a ``CommandError`` here.
 Anything else is a defect of this program and shows its traceback.
 """

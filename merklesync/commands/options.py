@@ -158,8 +158,6 @@ key_argument = click.argument("key", type=BYTES)
 optional_key_argument = click.argument("key", type=BYTES, required=False)
 start_option = click.option("--start", type=BYTES, metavar="KEY", help="The smallest key, inclusive.")
 end_option = click.option("--end", type=BYTES, metavar="KEY", help="The largest key, inclusive.")
-
-
 format_option = click.option(
     "--format",
     "form",
@@ -167,7 +165,6 @@ format_option = click.option(
     callback=lambda _context, _parameter, value: value and Format(value),
     help="Where the name does not tell: folder, jsonl or csv.",
 )
-
 peers_option = click.option(
     "--from",
     "addresses",
