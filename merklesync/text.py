@@ -1,12 +1,12 @@
-"""Keys and values as a person types and reads them.
+"""Keys, values and roots as a person types and reads them.
 
 A store holds bytes; a command line and a terminal hold text.  Two forms connect them, for keys and values
 alike:
 
-- text stands for its UTF-8 bytes, and a byte of an argument that is not UTF-8 stands for itself; - ``0x`` and
-an even number of hex digits stand for the bytes that they spell.  ``0x`` alone is the empty key,   and so is
-the empty text.  Text that itself begins with ``0x`` is given in hex, or with ``--text``, which   lets every
-argument be text.
+- text stands for its UTF-8 bytes, and a byte of an argument that is not UTF-8 stands for itself;
+- ``0x`` and an even number of hex digits stand for the bytes that they spell.  ``0x`` alone is the empty key,
+  and so is the empty text.  Text that itself begins with ``0x`` is given in hex, or with ``--text``, which
+  lets every argument be text.
 
 Bytes are shown as text when every character of it can be printed, else in hex.  Invariant: what is shown,
 parses back to the same bytes, and never holds a line break or anything else that a terminal would obey rather
@@ -17,19 +17,6 @@ import re
 from typing import Final
 
 from merkledb import EMPTY_ROOT
-
-
-def parse_root(text: str) -> bytes:
-    """Return the root that 64 hex digits stand for, with or without 0x before them.
-
-    Raises:
-        ValueError: It is something else.
-    """
-    digits = text.removeprefix(HEX_PREFIX)
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * len(EMPTY_ROOT)}}}", digits):
-        raise ValueError(f"{text!r} is not a root: a root has {2 * len(EMPTY_ROOT)} hex digits")
-    return bytes.fromhex(digits)
-
 
 HEX_PREFIX: Final = "0x"
 # What a line of a message shows of one name; enough to find it, too little to flood a terminal.
@@ -66,6 +53,18 @@ def _parse_hex(text: str) -> bytes:
             f"{truncate(text)} is not 0x and an even number of hex digits; "
             f"text that begins with 0x is given as {spelled}"
         )
+    return bytes.fromhex(digits)
+
+
+def parse_root(text: str) -> bytes:
+    """Return the root that 64 hex digits stand for, with or without 0x before them.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    digits = text.removeprefix(HEX_PREFIX)
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * len(EMPTY_ROOT)}}}", digits):
+        raise ValueError(f"{text!r} is not a root: a root has {2 * len(EMPTY_ROOT)} hex digits")
     return bytes.fromhex(digits)
 
 

@@ -20,26 +20,6 @@ from merklesync.errors import output_error_of
 from merklesync.text import truncate
 from server import Server
 
-
-def format_server_totals(server: Server) -> str:
-    """Return what a server has done, as people read it."""
-    return f"{server.counters.answers:,} answers, {format_size(server.counters.bytes_sent)} sent"
-
-
-def note_if_public(addresses: list[Address]) -> None:
-    """Tell a person when other machines can connect to what is served at ``addresses``."""
-    if not all(is_loopback(address.host) for address in addresses):
-        print_note("every machine that can reach this address can read all of the store")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to an address."""
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
 MAX_FACT_CHARACTERS: Final = 1_000
 
 
@@ -47,8 +27,8 @@ def echo(message: str | bytes, *, nl: bool = True) -> None:
     """Print to standard output what a command was asked for.
 
     Raises:
-        BrokenPipeError: Whoever read it went away, which ends a command quietly.
-        Failure: It cannot be written.
+        BrokenPipeError: The reader has closed the pipe, which ends a command quietly.
+        CommandError: It cannot be written.
     """
     try:
         click.echo(message, nl=nl)
@@ -125,3 +105,22 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def format_server_totals(server: Server) -> str:
+    """Return what a server has done, as people read it."""
+    return f"{server.counters.answers:,} answers, {format_size(server.counters.bytes_sent)} sent"
+
+
+def note_if_public(addresses: list[Address]) -> None:
+    """Tell a person when other machines can connect to what is served at ``addresses``."""
+    if not all(is_loopback(address.host) for address in addresses):
+        print_note("every machine that can reach this address can read all of the store")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can connect to an address."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -12,21 +12,20 @@ from typing import IO, Final
 
 from merklesync.errors import CommandError, describe_os_error, output_error_of
 
+STANDARD_STREAM: Final = Path("-")
+
 
 def is_there(path: Path) -> bool:
     """Return whether something is at ``path``; a link counts as what it leads to.
 
     Raises:
-        OSError: That cannot be told, for a folder on the way cannot be read.
+        OSError: That cannot be told, because a folder on the way cannot be read.
     """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-STANDARD_STREAM: Final = Path("-")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ _HOW_TO_CATCH_UP: Final = {
 
 
 def status_sentence(status: SyncStatus) -> str:
-    """Return a situation as a person reads it."""
+    """Return a status as a person reads it: its word, and what it means for the store."""
     return f"{status}: {STATUS_SENTENCES[status]}"
 
 
