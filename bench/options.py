@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from bench.figures import Figure, table
-from merklesync.failures import usage_failure
+from merklesync.errors import usage_error_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -48,14 +48,14 @@ class Benchmark(click.Command):
         try:
             return super().make_context(*arguments, **more)
         except click.UsageError as error:
-            raise usage_failure(error) from error
+            raise usage_error_of(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the program."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            raise usage_failure(error) from error
+            raise usage_error_of(error) from error
 
 
 class _Count(click.IntRange):

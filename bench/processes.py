@@ -24,7 +24,7 @@ from bench.data import scattered_changes
 from bench.instruments import LoopWatch, WatchedThread
 from bench.raw import RawClient, RawServer
 from manager import Manager
-from merklesync.tasks import responsive
+from merklesync.console.signals import short_pauses
 from server import Server
 
 _SAMPLE_SECONDS: Final = 0.01
@@ -248,7 +248,7 @@ def _measured(role: Callable[..., Awaitable[dict[str, Any]]], *arguments: Any) -
     """Run a role to its end; return what it measured, with its whole time and processor time."""
     cpu_seconds, began = time.process_time(), time.perf_counter()
     # As a command does.
-    with responsive():
+    with short_pauses():
         result = trio.run(role, *arguments)
     seconds = time.perf_counter() - began
     return {**result, "seconds": seconds, "cpu_seconds": time.process_time() - cpu_seconds}

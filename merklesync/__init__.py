@@ -4,8 +4,8 @@ This is the face: the names that most users need, from the packages that do the 
 
 - ``merkledb``: the store, its roots and its proofs;
 - ``syncproto``: the protocol, without I/O;
-- ``server``: serves a store to whoever connects;
-- ``manager``: copies a store from servers that nobody has to trust, and keeps the copy current.
+- ``server``: serves a store to all that connect;
+- ``manager``: copies a store from servers that need not be trusted, and keeps the copy current.
 
 The command line is in ``cli``.
 """

@@ -1,8 +1,7 @@
 """The command line ``merklesync``: the group of all commands, and how each ends.
 
-Each module of the commands holds some of them: ``loads``, ``exports``, ``pairs``, ``stores``, ``proofs``,
-``serving``, ``syncs``, ``follows``, ``status``, ``history``, ``demo``.  What they print is in ``output``;
-the table of exit codes is in ``failures`` and in ``merklesync --help``.
+Each command is a module of ``commands`` that has its name.  Everything under them stands in ``console``,
+``files`` and ``following``; the table of exit codes is in ``errors`` and in ``merklesync --help``.
 
 Invariant: whatever a user, a file, a peer or the machine does, standard error gets one line that says
 what to do, and no traceback.
@@ -22,26 +21,33 @@ from typing import Any, Final
 import click
 
 from merkledb import kernel_name
-from merklesync.demo import demo
-from merklesync.exports import export
-from merklesync.failures import EXIT_CODES_HELP, ExitCode, Failure, failure_of, usage_failure
-from merklesync.follows import follow
-from merklesync.history import diff, log
-from merklesync.loads import load
-from merklesync.output import NoteHandler
-from merklesync.pairs import delete, get, list_keys, put
-from merklesync.proofs import prove, verify
-from merklesync.serving import serve
-from merklesync.status import status
-from merklesync.stores import check, rollback, root
-from merklesync.syncs import sync
-from merklesync.tasks import terminated_like_interrupted
+from merklesync.commands.check import check
+from merklesync.commands.delete import delete
+from merklesync.commands.demo import demo
+from merklesync.commands.diff import diff
+from merklesync.commands.export import export
+from merklesync.commands.follow import follow
+from merklesync.commands.get import get
+from merklesync.commands.list import list_pairs
+from merklesync.commands.load import load
+from merklesync.commands.log import log
+from merklesync.commands.prove import prove
+from merklesync.commands.put import put
+from merklesync.commands.rollback import rollback
+from merklesync.commands.root import root
+from merklesync.commands.serve import serve
+from merklesync.commands.status import status
+from merklesync.commands.sync import sync
+from merklesync.commands.verify import verify
+from merklesync.console.output import NoteHandler
+from merklesync.console.signals import sigterm_as_interrupt
+from merklesync.errors import EXIT_CODES_HELP, CommandError, ExitCode, command_error_of, usage_error_of
 
 # Where a context keeps whether --json was given.
-_AS_JSON: Final = "merklesync.as_json"
+_WANTS_JSON_KEY: Final = "merklesync.as_json"
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """A group of commands that all end with one line on standard error when they fail."""
 
     def make_context(
@@ -49,51 +55,51 @@ class Commands(click.Group):
     ) -> click.Context:
         """Parse what stands before the command."""
         as_json = "--json" in takewhile(lambda argument: argument != "--", args)
-        with _one_line(as_json=as_json):
+        with _errors_in_one_line(as_json=as_json):
             _prepare_streams()
             context = super().make_context(info_name, args, parent, **extra)
-        # Whatever fails later, the parsing of the command's own options included, is to know of it.
-        context.meta[_AS_JSON] = as_json
+        # Later failures need it, those in the parsing of the command's own options included.
+        context.meta[_WANTS_JSON_KEY] = as_json
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _one_line(as_json=ctx.meta[_AS_JSON]):
+        with _errors_in_one_line(as_json=ctx.meta[_WANTS_JSON_KEY]):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the commands in the order in which they are met, not the alphabet's."""
+        """Return the commands in the order of their use, not of the alphabet."""
         return list(self.commands)
 
 
 @contextmanager
-def _one_line(*, as_json: bool) -> Iterator[None]:
-    """Make whatever input, a file, a peer or the machine can cause a ``Failure``."""
+def _errors_in_one_line(*, as_json: bool) -> Iterator[None]:
+    """Turn each error that input, a file, a peer or the machine can cause into a ``CommandError``."""
     try:
         try:
             yield
         except KeyboardInterrupt as interrupt:
-            raise Failure("interrupted", ExitCode.INTERRUPTED) from interrupt
+            raise CommandError("interrupted", ExitCode.INTERRUPTED) from interrupt
         except click.UsageError as error:
-            raise usage_failure(error) from error
+            raise usage_error_of(error) from error
         except Exception as error:
             # A reader that went away, as in "merklesync list STORE | head", is click's to end quietly.
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
-            failure = failure_of(error)
+            failure = command_error_of(error)
             if failure is None:
                 raise
             raise failure from error
-    except Failure as failure:
+    except CommandError as failure:
         failure.as_json = as_json
         raise
 
 
 def _prepare_streams() -> None:
-    """Let no key that a terminal cannot show end a command; refuse to run where nobody sees the result."""
+    """Escape characters that a stream cannot encode, and refuse to run without standard output."""
     _occupy_closed_descriptors()
     if sys.stdout is None:
-        raise Failure("standard output is closed: open it, or send it to a file or to /dev/null")
+        raise CommandError("standard output is closed: open it, or send it to a file or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -113,7 +119,7 @@ def _occupy_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _version() -> str:
+def _program_version() -> str:
     try:
         return version("merklesync")
     except PackageNotFoundError:
@@ -123,12 +129,12 @@ def _version() -> str:
 def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     del parameter
     if wanted and not context.resilient_parsing:
-        click.echo(f"merklesync, version {_version()}, {kernel_name()} kernel")
+        click.echo(f"merklesync, version {_program_version()}, {kernel_name()} kernel")
         context.exit()
 
 
 @click.group(
-    cls=Commands,
+    cls=CommandGroup,
     epilog=EXIT_CODES_HELP,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -147,7 +153,7 @@ def main(context: click.Context) -> None:
 
     A store is a folder. Keys and values are text, or 0x and hex digits; with --text they are text.
     """
-    context.with_resource(terminated_like_interrupted())
+    context.with_resource(sigterm_as_interrupt())
     logging.basicConfig(handlers=[NoteHandler(logging.WARNING)])
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -158,7 +164,7 @@ for command in (
     put,
     get,
     delete,
-    list_keys,
+    list_pairs,
     root,
     log,
     diff,

@@ -44,12 +44,12 @@ def require_own_packages(folder: Path) -> None:
         HiddenPackage: Python finds something else under the name of one of them, or nothing.
     """
     for name in PACKAGES:
-        found = _location(name)
+        found = _module_path(name)
         if found is None or found.resolve() != (folder / name).resolve():
             raise HiddenPackage(name, found)
 
 
-def _location(name: str) -> Path | None:
+def _module_path(name: str) -> Path | None:
     """Return the folder of a package, or the file of a module, that an import of ``name`` gives."""
     module = sys.modules.get(name)
     if module is not None:

@@ -95,3 +95,23 @@ def function():
 """
     expected = {"a", "c", "e", "package", "i", "an import that only a running program knows"}
     assert set(imports_in(source, "package")) == expected
+
+
+# What each room of the face may import from the others; all may import the two modules at the bottom.
+ROOMS_MAY_IMPORT = {
+    "commands": {"commands", "following", "files", "console"},
+    "following": {"following", "files", "console"},
+    "files": {"files"},
+    "console": {"console"},
+}
+
+
+@pytest.mark.parametrize("room", ROOMS_MAY_IMPORT)
+def test_imports_between_the_rooms_of_the_face_point_one_way(room: str) -> None:
+    may_import = ROOMS_MAY_IMPORT[room] | {"errors", "text"}
+    for path in sorted((ROOT / "merklesync" / room).glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        found = {module.split(".")[1] for module in modules if module.startswith("merklesync.")}
+        assert found <= may_import, path.name
+        assert room != "files" or "click" not in imports_in(path.read_text(encoding="utf-8"), "merklesync")

@@ -21,7 +21,7 @@ import server
 import syncproto
 from manager import PeerFailure, ProofRejected, RequestTimeout
 from merkledb import Reason, Scheme
-from merklesync.failures import ExitCode
+from merklesync.errors import ExitCode
 from syncproto import Error, ErrorCode
 
 PACKAGES = (merkledb, syncproto, server, manager, merklesync)

@@ -12,11 +12,12 @@ from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, SyncStatus
 from manager.peers.address import Address
 from merkledb import MAX_FOREIGN_REVISION, MAX_REVISION, Database
 from merkledb.history.revisions import put_revision, read_revision, read_tip
-from merklesync.failures import ExitCode, Failure
-from merklesync.peers import MetPeer
-from merklesync.situations import Replica, describe_standing, replica_situation
-from merklesync.syncs import _trusted_target
-from merklesync.targets import parse_target
+from merklesync.commands.sync import _target_of_first_peer
+from merklesync.errors import CommandError, ExitCode
+from merklesync.following.peers import ProbeResult
+from merklesync.following.root_source import parse_target
+from merklesync.following.status_text import describe_peer_relation
+from merklesync.following.store_status import StoreStatus, sync_status_of
 from syncproto import Head, messages
 from tests.manager.test_following import follow
 from tests.support.databases import new_database
@@ -162,17 +163,17 @@ async def test_content_is_copied_from_a_peer_with_an_implausible_number_where_th
 def test_the_status_of_a_replica_takes_no_implausible_number_for_news(tmp_path: Path) -> None:
     with new_source(some_pairs(5)) as source, new_database(PAIRS) as replica:
         hello = Exaggerating(source.database).hello()
-        peer = MetPeer(Address("liar", 1), hello, 0.0, {})
-        told = Replica(replica.scheme, replica.head, is_local=False, target=None)
-        assert replica_situation(told, [peer]) is SyncStatus.IN_SYNC
-        assert "no honest store reaches" in describe_standing(told, peer)
+        peer = ProbeResult(Address("liar", 1), hello, 0.0, {})
+        told = StoreStatus(replica.scheme, replica.head, is_local=False)
+        assert sync_status_of(told, [peer]) is SyncStatus.IN_SYNC
+        assert "no honest store reaches" in describe_peer_relation(told, peer)
 
 
 def test_a_sync_to_what_peers_announce_passes_over_an_implausible_number() -> None:
     with new_source(some_pairs(5)) as source:
-        liar = MetPeer(Address("liar", 1), Exaggerating(source.database).hello(), 0.0, {})
-        honest = MetPeer(Address("honest", 2), FakeServer(source.database).hello(), 0.0, {})
-        assert _trusted_target([liar, honest]) == (source.root, 1)
-        with pytest.raises(Failure, match="no honest store reaches") as caught:
-            _trusted_target([liar])
+        liar = ProbeResult(Address("liar", 1), Exaggerating(source.database).hello(), 0.0, {})
+        honest = ProbeResult(Address("honest", 2), FakeServer(source.database).hello(), 0.0, {})
+        assert _target_of_first_peer([liar, honest]) == (source.root, 1)
+        with pytest.raises(CommandError, match="no honest store reaches") as caught:
+            _target_of_first_peer([liar])
         assert caught.value.exit_code == ExitCode.NOT_VERIFIED

@@ -8,7 +8,7 @@ import pytest
 
 import merkledb
 from merkledb import Scheme, root_of
-from merklesync import demo as demo_module
+from merklesync.commands import demo as demo_module
 from tests.support.command_line import fail, run, succeed_json
 
 FILES = {b"a": b"1", b"b/c": b"2" * 1000, b"server.py": b"raise SystemExit"}

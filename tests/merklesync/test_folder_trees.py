@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merklesync.tree_writer import (
-    BadNames,
+from merklesync.files.tree_reader import MAX_NAMES_A_REASON, SkippedFiles, SkipReason, TreeReader, Unread
+from merklesync.files.tree_writer import (
+    InvalidNames,
     TargetNotEmpty,
     WriteFailed,
-    find_faults,
-    name_fault,
+    find_name_errors,
+    name_error,
     require_names,
     write_tree,
 )
-from merklesync.trees import MAX_NAMES_A_REASON, Skipped, SkipReason, TreeReader, Unread
 
 
 def read(
     folder: Path, *, max_key_bytes: int = 255, max_value_bytes: int = 1000, excluded: tuple[Path, ...] = ()
-) -> tuple[list[tuple[bytes, bytes]], Skipped]:
-    skipped = Skipped()
+) -> tuple[list[tuple[bytes, bytes]], SkippedFiles]:
+    skipped = SkippedFiles()
     reader = TreeReader(folder, max_key_bytes, max_value_bytes, excluded)
     return list(reader.pairs(skipped)), skipped
 
@@ -124,7 +124,7 @@ def test_a_file_that_becomes_a_link_before_it_is_opened_is_not_followed(tmp_path
     folder.mkdir()
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
-    skipped = Skipped()
+    skipped = SkippedFiles()
     pairs = TreeReader(folder, max_key_bytes=255, max_value_bytes=1000).pairs(skipped)
     assert next(pairs) == (b"a", b"a")
     (folder / "b").unlink()
@@ -136,7 +136,7 @@ def test_a_file_that_becomes_a_link_before_it_is_opened_is_not_followed(tmp_path
 def test_a_file_that_becomes_a_pipe_before_it_is_opened_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
-    skipped = Skipped()
+    skipped = SkippedFiles()
     pairs = TreeReader(tmp_path, max_key_bytes=255, max_value_bytes=1000).pairs(skipped)
     assert next(pairs) == (b"a", b"a")
     (tmp_path / "b").unlink()
@@ -217,7 +217,7 @@ def test_a_walk_that_is_left_early_closes_its_folders(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     (deep / "file").write_text("")
     before = open_descriptors()
-    pairs = TreeReader(tmp_path, max_key_bytes=255, max_value_bytes=10).pairs(Skipped())
+    pairs = TreeReader(tmp_path, max_key_bytes=255, max_value_bytes=10).pairs(SkippedFiles())
     next(pairs)
     assert open_descriptors() > before
     pairs.close()
@@ -262,10 +262,10 @@ def test_a_key_that_is_no_path_below_the_target_is_refused_by_name(
     tmp_path: Path, key: bytes, reason: str
 ) -> None:
     target = tmp_path / "target"
-    assert name_fault(key) == reason
-    with pytest.raises(BadNames) as caught:
+    assert name_error(key) == reason
+    with pytest.raises(InvalidNames) as caught:
         require_names(target, sorted([b"fine", key]))
-    assert caught.value.faults == [(key, reason)]
+    assert caught.value.names == [(key, reason)]
     assert not target.exists()
     with pytest.raises(WriteFailed):
         write_tree(target, [(key, b"")])
@@ -276,12 +276,12 @@ def test_a_key_that_is_no_path_below_the_target_is_refused_by_name(
     "key", [b"a", b"a/b/c", b"..a", b"a..", b"...", b"a\\x2db", b"1:2", b"dir/C:x", b"\xff", b" ", b"~"]
 )
 def test_a_plain_relative_path_is_fine(key: bytes) -> None:
-    assert name_fault(key) is None
+    assert name_error(key) is None
 
 
 def test_a_name_that_must_be_a_file_and_a_folder_is_refused() -> None:
     keys = [b"a", b"a-b", b"a-b/c", b"a/b", b"a/b/c", b"ab", b"b/c", b"b/d"]
-    assert list(find_faults(keys)) == [
+    assert list(find_name_errors(keys)) == [
         (b"a-b/c", "needs a-b to be a file and a folder"),
         (b"a/b", "needs a to be a file and a folder"),
         (b"a/b/c", "needs a to be a file and a folder"),
@@ -290,7 +290,7 @@ def test_a_name_that_must_be_a_file_and_a_folder_is_refused() -> None:
 
 def test_many_faults_are_counted_and_the_first_named(tmp_path: Path) -> None:
     with pytest.raises(
-        BadNames, match=r"/0 is absolute, /1 is absolute, /2 is absolute and 5 more"
+        InvalidNames, match=r"/0 is absolute, /1 is absolute, /2 is absolute and 5 more"
     ) as caught:
         require_names(tmp_path, [b"/%d" % number for number in range(8)])
     assert caught.value.count == 8
@@ -303,7 +303,7 @@ names = st.binary(min_size=1, max_size=6).filter(lambda name: not {0, 47} & set(
 def test_keys_without_fault_are_written_and_read_back(
     tmp_path_factory: pytest.TempPathFactory, keys: set[bytes]
 ) -> None:
-    faults = {key for key, _ in find_faults(sorted(keys))}
+    faults = {key for key, _ in find_name_errors(sorted(keys))}
     pairs = [(key, key[::-1]) for key in sorted(keys - faults)]
     target = tmp_path_factory.mktemp("tree") / "target"
     before = open_descriptors()

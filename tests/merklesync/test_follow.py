@@ -18,7 +18,8 @@ import trio
 import trio.testing
 
 from manager import PeerProgress, PeerState, Progress, SyncStatus
-from merklesync import follows
+from merklesync.following import follower as follower_module
+from merklesync.following.events import EventPrinter
 from tests.support.command_line import (
     DEADLINE_SECONDS,
     commit,
@@ -574,12 +575,12 @@ async def test_a_situation_that_lasts_is_noted_and_work_that_lasts_again(
     notes: list[str],
 ) -> None:
     # The clock would not wait for a thread.
-    monkeypatch.setattr(follows, "_aside", tell_at_once)
-    for teller in (follows._Teller(as_json=False), follows._Teller(as_json=True)):
+    monkeypatch.setattr(follower_module, "print_in_thread", tell_at_once)
+    for printer in (EventPrinter(as_json=False), EventPrinter(as_json=True)):
         manager: Any = FakeManager([*situations[:1] * int(trio.current_time()), *situations])
-        follower = follows._Follower(None, manager, teller, None, None)  # type: ignore[arg-type]  # unused here
+        follower = follower_module.Follower(None, manager, printer, None, None)  # type: ignore[arg-type]  # unused here
         with trio.move_on_after(len(situations) + 20):
-            await follower._tell_situations()
+            await follower._print_status()
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert [line.removeprefix("Note: ").split(":")[0] for line in lines] == notes

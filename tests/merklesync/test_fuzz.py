@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merkledb import MAX_HISTORY, MAX_PROOF_KEYS
-from merklesync import demo, follows, serving, syncs
 from merklesync.cli import main
-from merklesync.failures import ExitCode
-from merklesync.options import ADDRESS, BYTES, MAX_COUNT, PATH, PEER, ROOT
-from merklesync.proofs import MAX_PROOF_FILE_BYTES
-from merklesync.revisions import REVISION
+from merklesync.commands import demo, follow, serve, sync
+from merklesync.commands.options import ADDRESS, BYTES, MAX_COUNT, PATH, PEER, ROOT
+from merklesync.commands.prove import MAX_PROOF_FILE_BYTES
+from merklesync.commands.revision_option import REVISION
+from merklesync.errors import ExitCode
 from tests.support.command_line import fail, fill, succeed
 
 # In the folder that a command works in.
@@ -126,7 +126,7 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for module in (serving, follows, syncs):
+    for module in (serve, follow, sync):
         monkeypatch.setattr(module, "run", interrupt)
     monkeypatch.setattr(demo, "load_folder", interrupt)
 

@@ -7,7 +7,7 @@ import pytest
 
 import merkledb
 from merkledb.history.revisions import put_revision, read_revision
-from merklesync.revisions import RevisionNumber, RootBeginning, parse_revision
+from merklesync.commands.revision_option import RevisionNumber, RootPrefix, parse_revision
 from tests.support.command_line import commit, content, fail, succeed, succeed_json
 
 CHANGES: list[dict[bytes, bytes | None]] = [
@@ -171,14 +171,14 @@ def test_a_command_that_is_refused_leaves_the_history_alone(tmp_path: Path) -> N
     [
         ("0", RevisionNumber(0)),
         ("1234567", RevisionNumber(1_234_567)),
-        ("12345678", RootBeginning("12345678")),
+        ("12345678", RootPrefix("12345678")),
         ("r12345678", RevisionNumber(12_345_678)),
-        ("0x1234567890", RootBeginning("1234567890")),
-        ("ABCDEF01", RootBeginning("abcdef01")),
-        ("0" * 64, RootBeginning("0" * 64)),
+        ("0x1234567890", RootPrefix("1234567890")),
+        ("ABCDEF01", RootPrefix("abcdef01")),
+        ("0" * 64, RootPrefix("0" * 64)),
     ],
 )
-def test_a_revision_has_several_names(text: str, name: RevisionNumber | RootBeginning) -> None:
+def test_a_revision_has_several_names(text: str, name: RevisionNumber | RootPrefix) -> None:
     assert parse_revision(text) == name
 
 

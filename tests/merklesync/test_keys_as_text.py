@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merklesync.keys import name_bytes, parse_bytes, shorten, show_bytes
+from merklesync.text import format_bytes, parse_bytes, quote_bytes, truncate
 
 
 @given(st.binary(max_size=64) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace")))
 def test_shown_bytes_parse_back_and_are_printable(data: bytes) -> None:
-    shown = show_bytes(data)
+    shown = format_bytes(data)
     assert parse_bytes(shown) == data
     assert shown.isprintable()
 
@@ -43,9 +43,9 @@ def test_half_a_surrogate_pair_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [b"\x1b[2J", b"a\nb", b"0xff", b"\xe2\x80\xaeabc", b"\xff"])
 def test_what_a_terminal_would_obey_is_shown_in_hex(data: bytes) -> None:
-    assert show_bytes(data) == "0x" + data.hex()
+    assert format_bytes(data) == "0x" + data.hex()
 
 
 def test_a_long_name_is_cut_and_a_control_character_escaped() -> None:
-    assert name_bytes(b"a" * 500) == "a" * 99 + "…"
-    assert shorten("bell\x07\n") == "bell\\x07\\n"
+    assert quote_bytes(b"a" * 500) == "a" * 99 + "…"
+    assert truncate("bell\x07\n") == "bell\\x07\\n"

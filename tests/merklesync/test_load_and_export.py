@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import merkledb
 from merkledb import root_of
-from merklesync import loading, loads, sorting
-from merklesync.loading import load_pairs
-from merklesync.output import Bar, WatchedPairs
-from merklesync.trees import Unread
+from merklesync.commands import load as load_command
+from merklesync.console.bar import CountedPairs, ProgressBar
+from merklesync.files import bulk_load, sorted_pairs
+from merklesync.files.bulk_load import load_pairs
+from merklesync.files.tree_reader import Unread
 from tests.support.command_line import (
     content,
     fail,
@@ -156,7 +157,7 @@ def test_replace_removes_nothing_below_a_folder_that_cannot_be_read() -> None:
 def test_replace_keeps_what_lies_at_or_below_a_name_that_was_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_batch_keys: int
 ) -> None:
-    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+    monkeypatch.setattr(bulk_load, "MAX_BATCH_KEYS", max_batch_keys)
     store, tree = tmp_path / "store", tmp_path / "tree"
     tree.mkdir()
     (tree / "a").write_text("1")
@@ -204,7 +205,7 @@ def test_replace_removes_nothing_where_the_disk_fails(
     if failure == "lines":
         source = tmp_path / "pairs.jsonl"
         succeed("export", store, source)
-        monkeypatch.setattr(loads, "read_json_lines", refuse)
+        monkeypatch.setattr(load_command, "read_json_lines", refuse)
         assert "Input/output error" in fail(1, "load", store, source, "--replace")
     else:
         replacement = {"open": open_top, "read": refuse, "scandir": scan_top}[failure]
@@ -305,7 +306,7 @@ def test_load_of_what_is_not_there_makes_no_store(tmp_path: Path) -> None:
 def test_a_load_into_a_new_store_retains_its_end_only(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 2)
+    monkeypatch.setattr(bulk_load, "MAX_BATCH_KEYS", 2)
     succeed("load", tmp_path / "store", tree)
     assert [each["keys"] for each in succeed_json("log", tmp_path / "store")["revisions"]] == [5]
 
@@ -315,7 +316,7 @@ def test_a_load_keeps_what_a_store_held_before(
 ) -> None:
     store = tmp_path / "store"
     succeed("put", store, "k", "v")
-    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 2)
+    monkeypatch.setattr(bulk_load, "MAX_BATCH_KEYS", 2)
     succeed("load", store, tree, "--replace")
     assert [each["keys"] for each in succeed_json("log", store)["revisions"]][-2:] == [1, 0]
     assert succeed("get", store, "k", "--at", "1") == "v"
@@ -371,7 +372,7 @@ def test_a_file_that_cannot_be_finished_is_removed(tmp_path: Path, monkeypatch: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Bar, "show", interrupt)
+    monkeypatch.setattr(ProgressBar, "show", interrupt)
     assert "interrupted: export again" in fail(130, "export", tmp_path / "store", tmp_path / "target.jsonl")
     assert not (tmp_path / "target.jsonl").exists()
 
@@ -379,13 +380,13 @@ def test_a_file_that_cannot_be_finished_is_removed(tmp_path: Path, monkeypatch: 
 def test_an_interrupted_load_leaves_a_store_that_the_same_load_finishes(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(pairs: WatchedPairs) -> Iterator[tuple[bytes, bytes]]:
+    def interrupt(pairs: CountedPairs) -> Iterator[tuple[bytes, bytes]]:
         yield from list(pairs._pairs)[:2]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "MAX_BATCH_KEYS", 1)
-        patch.setattr(WatchedPairs, "__iter__", interrupt)
+        patch.setattr(bulk_load, "MAX_BATCH_KEYS", 1)
+        patch.setattr(CountedPairs, "__iter__", interrupt)
         sentence = fail(130, "load", tmp_path / "store", tree)
     assert "is whole and holds 2 keys" in sentence
     assert "run the same command again to finish" in sentence
@@ -421,7 +422,7 @@ def test_a_load_makes_the_content_the_sources_whatever_the_batches(
         new_database(before) as added,
         new_database(before) as replaced,
     ):
-        patch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+        patch.setattr(bulk_load, "MAX_BATCH_KEYS", max_batch_keys)
         pairs = sorted(source.items())
         load_pairs(added, pairs, replace=False)
         loaded = load_pairs(replaced, pairs, replace=True)
@@ -461,7 +462,7 @@ def test_a_load_removes_what_is_gone_and_keeps_what_could_not_be_read(
             unread.add(name)
 
     with pytest.MonkeyPatch.context() as patch, new_database(before) as database:
-        patch.setattr(loading, "MAX_BATCH_KEYS", max_batch_keys)
+        patch.setattr(bulk_load, "MAX_BATCH_KEYS", max_batch_keys)
         loaded = load_pairs(database, pairs(), replace=True, unread=unread)
         others = before.keys() - source
         kept = {key for key in others if told.covers(key)}
@@ -471,13 +472,13 @@ def test_a_load_removes_what_is_gone_and_keeps_what_could_not_be_read(
 
 
 def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "MAX_BATCH_BYTES", 10)
+    monkeypatch.setattr(bulk_load, "MAX_BATCH_BYTES", 10)
     pairs = [(b"%d" % number, b"12345") for number in range(5)]
-    assert [len(batch) for batch in loading.batches(pairs)] == [2, 2, 1]
+    assert [len(batch) for batch in bulk_load.cut_batches(pairs)] == [2, 2, 1]
 
 
 def test_a_file_larger_than_memory_is_sorted_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorting, "MAX_MEMORY_BYTES", 400)
+    monkeypatch.setattr(sorted_pairs, "MAX_MEMORY_BYTES", 400)
     pairs = {b"%d" % (number * 7919 % 100): b"x" for number in range(100)}
     assert fill(tmp_path / "store", pairs) == root_of(pairs).hex()
 
@@ -526,7 +527,7 @@ def test_text_that_begins_with_0x_is_loaded_as_it_is(tmp_path: Path) -> None:
 def test_nothing_of_a_bad_file_is_loaded_into_an_empty_store_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch_factor: int
 ) -> None:
-    monkeypatch.setattr(loading, "MAX_BATCH_KEYS", 1)
+    monkeypatch.setattr(bulk_load, "MAX_BATCH_KEYS", 1)
     store = tmp_path / "store"
     fill(store, {}, "--branch-factor", branch_factor)
     limit = {2: 63, 16: 252}[branch_factor]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import trio
 
-from merklesync.tasks import run
+from merklesync.console.signals import run
 
 
 def settings() -> tuple[tuple[int, int, int], int, float]:

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from merklesync.output import Bar, WatchedPairs, progress_bar, show_keys, show_seconds, show_size
+from merklesync.console.bar import CountedPairs, ProgressBar, progress_bar
+from merklesync.console.output import format_key_count, format_seconds, format_size
 from tests.support.command_line import PROGRAM, run
 
 
@@ -59,16 +60,16 @@ def test_nobody_else_gets_a_bar(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_invisible_bar_does_nothing() -> None:
-    with progress_bar("working", visible=False) as bar:
-        assert not bar.visible
+    with progress_bar("working", shows_progress=False) as bar:
+        assert not bar.is_drawn
         bar.show(1, 2, 0.5)
 
 
-def shown_by(show: Callable[[Bar], None]) -> str:
+def shown_by(show: Callable[[ProgressBar], None]) -> str:
     """Return the line of a bar that was shown something once."""
     columns = (TextColumn("{task.percentage:.0f}% {task.fields[details]} {task.fields[left]}"),)
     progress = Progress(*columns, console=Console(file=StringIO(), width=200))
-    bar = Bar(progress, "working")
+    bar = ProgressBar(progress, "working")
     show(bar)
     with progress.console.capture() as shown:
         progress.console.print(progress.get_renderable())
@@ -88,17 +89,17 @@ def test_a_bar_foretells_nothing_where_its_caller_knows_that_nothing_can_be_fore
 
 
 def test_pairs_that_are_watched_are_counted_and_passed_on() -> None:
-    pairs = WatchedPairs([(b"a", b"1"), (b"bc", b"")], Bar(None, ""))
+    pairs = CountedPairs([(b"a", b"1"), (b"bc", b"")], ProgressBar(None, ""))
     assert list(pairs) == [(b"a", b"1"), (b"bc", b"")]
     assert (pairs.keys, pairs.size_bytes) == (2, 4)
 
 
 def test_the_share_weighs_keys_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[float | None] = []
-    monkeypatch.setattr(Bar, "show", lambda _bar, _keys, _bytes, share: shares.append(share))
+    monkeypatch.setattr(ProgressBar, "show", lambda _bar, _keys, _bytes, share: shares.append(share))
     source = [(b"", b"x" * 4096), (b"", b"")]
     for totals in ({}, {"total_keys": 2}, {"total_keys": 2, "total_bytes": 4096}, {"total_keys": 1}):
-        list(WatchedPairs(source, Bar(None, ""), **totals))
+        list(CountedPairs(source, ProgressBar(None, ""), **totals))
     assert shares == [None, None, 0.5, 1.0, pytest.approx(2 / 3), 1.0, 1.0, 1.0]
 
 
@@ -107,9 +108,9 @@ def test_the_share_weighs_keys_and_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     [(0, "0.00 s"), (0.416, "0.42 s"), (12.4, "12 s"), (185, "3:05"), (3607, "1:00:07")],
 )
 def test_seconds_are_shown_as_people_read_them(seconds: float, shown: str) -> None:
-    assert show_seconds(seconds) == shown
+    assert format_seconds(seconds) == shown
 
 
 def test_numbers_are_shown_as_people_read_them() -> None:
-    assert (show_keys(1), show_keys(2000)) == ("1 key", "2,000 keys")
-    assert show_size(1_500_000) == "1.5 MB"
+    assert (format_key_count(1), format_key_count(2000)) == ("1 key", "2,000 keys")
+    assert format_size(1_500_000) == "1.5 MB"

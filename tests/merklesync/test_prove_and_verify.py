@@ -52,7 +52,7 @@ def test_a_cut_off_proof_says_how_far_it_goes(store: Path, root: str, tmp_path: 
     assert "--start 0x30303900" in result.stderr
     result = run("verify", tmp_path / "proof", "--root", root)
     assert "10 keys, all there are from the first key to 009" in result.stdout
-    assert "says nothing of what is behind 009" in result.stderr
+    assert "says nothing of what is after 009" in result.stderr
     rest = run("prove", store, "--start", "0x30303900").stdout_bytes
     assert "91 keys" in succeed("verify", "-", "--start", "0x30303900", "--root", root, stdin=rest)
 

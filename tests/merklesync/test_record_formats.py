@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merklesync.records import (
-    BadRecord,
+from merklesync.files.sorted_pairs import PAIR_OVERHEAD_BYTES, SortedPairs
+from merklesync.files.text_pairs import (
+    InvalidLine,
     Notation,
     best_notations,
     read_csv,
@@ -17,7 +18,6 @@ from merklesync.records import (
     write_csv,
     write_json_lines,
 )
-from merklesync.sorting import PAIR_OVERHEAD_BYTES, SortedPairs
 
 LIMITS: Any = {"max_key_bytes": 8, "max_value_bytes": 16}
 FORMATS = {"json lines": (read_json_lines, write_json_lines), "csv": (read_csv, write_csv)}
@@ -45,7 +45,7 @@ def test_any_bytes_give_pairs_or_a_bad_record(name: str, data: bytes) -> None:
     sentence = ""
     try:
         list(FORMATS[name][0](io.BytesIO(data), **LIMITS))
-    except BadRecord as error:
+    except InvalidLine as error:
         sentence = str(error)
     assert sentence.isprintable()
 
@@ -85,7 +85,7 @@ def test_json_forms_are_read_for_keys_and_values() -> None:
 )
 def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
     good = b'{"key": "a", "value": "b"}\n'
-    with pytest.raises(BadRecord, match=r"^line 3: ") as caught:
+    with pytest.raises(InvalidLine, match=r"^line 3: ") as caught:
         list(read_json_lines(io.BytesIO(good + good + line + b"\n" + good), **LIMITS))
     assert reason in caught.value.reason
 
@@ -104,7 +104,7 @@ def test_a_bad_json_line_is_named_with_its_reason(line: bytes, reason: str) -> N
     ],
 )
 def test_a_bad_csv_line_is_named_with_its_reason(line: bytes, reason: str) -> None:
-    with pytest.raises(BadRecord, match=r"^line 3: ") as caught:
+    with pytest.raises(InvalidLine, match=r"^line 3: ") as caught:
         list(read_csv(io.BytesIO(b"key_auto,value\r\n0x61,b\r\n" + line), **LIMITS))
     assert reason in caught.value.reason
 
@@ -145,7 +145,7 @@ def test_any_pairs_read_back_from_csv_as_written_in_any_notation_or_are_refused(
     if is_writable:
         write_csv(file, pairs, keys=keys, values=values)
     else:
-        with pytest.raises(BadRecord, match="is no text: write it as hex or auto"):
+        with pytest.raises(InvalidLine, match="is no text: write it as hex or auto"):
             write_csv(file, pairs, keys=keys, values=values)
         file = io.BytesIO()
         write_csv(file, pairs, keys=best_keys, values=best_values)

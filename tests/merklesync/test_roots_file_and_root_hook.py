@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from manager import Reached
 from manager.scheduling.pivot import Target
-from merklesync.hooks import RootHook
-from merklesync.targets import MAX_LINE_BYTES, TargetLines, parse_target, read_targets
+from merklesync.following.root_hook import RootHook
+from merklesync.following.root_source import MAX_LINE_BYTES, TargetParser, parse_target, read_targets
 from tests.support.command_line import standard_input
 
 ROOTS = [bytes([number]) * 32 for number in range(10)]
@@ -57,7 +57,7 @@ def test_a_line_with_anything_else_is_refused(rest: str) -> None:
 )
 def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], unended: bytes, cuts: list[int]) -> None:
     complaints: list[str] = []
-    feeder = TargetLines(complaints.append)
+    feeder = TargetParser(complaints.append)
     data = b"".join(lines) + unended[:-1]
     found: list[Target | None] = []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
@@ -71,7 +71,7 @@ def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], unended: by
 
 def test_a_line_that_never_ends_takes_no_memory_and_is_left_out_once() -> None:
     complaints: list[str] = []
-    lines = TargetLines(complaints.append)
+    lines = TargetParser(complaints.append)
     for _ in range(100):
         assert lines.feed(b"0" * 1_000) is None
     assert len(lines._line) <= MAX_LINE_BYTES
@@ -282,10 +282,10 @@ async def run_hook(
     complaints: list[str] = []
     hook = RootHook(command, store, complaints.append)
     async with trio.open_nursery() as nursery:
-        hook.offer(reached(1))
+        hook.enqueue_newest(reached(1))
         use(hook)
         nursery.start_soon(hook.run)
-        await hook.finished()
+        await hook.wait_until_idle()
         nursery.cancel_scope.cancel()
     return complaints
 
@@ -299,7 +299,7 @@ async def test_the_command_knows_root_revision_and_store(tmp_path: Path) -> None
 async def test_the_command_is_run_for_the_newest_root_only(tmp_path: Path) -> None:
     def use(hook: RootHook) -> None:
         for number in (2, 3):
-            hook.offer(reached(number))
+            hook.enqueue_newest(reached(number))
 
     await run_hook(f"echo $MERKLESYNC_REVISION >> {tmp_path}/out", tmp_path, use)
     assert (tmp_path / "out").read_text() == "3\n"
@@ -313,14 +313,14 @@ async def test_one_command_is_run_at_a_time(tmp_path: Path) -> None:
     hook = RootHook(f"cd {tmp_path}; {command}", tmp_path, complaints.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hook.run)
-        hook.offer(reached(1))
+        hook.enqueue_newest(reached(1))
         # Whoever opens a FIFO for writing waits until somebody reads: the first command is at work then.
         go = await trio.to_thread.run_sync(os.open, tmp_path / "go1", os.O_WRONLY)
         for number in (2, 3, 4):
-            hook.offer(reached(number))
+            hook.enqueue_newest(reached(number))
         os.close(go)
         await trio.to_thread.run_sync((tmp_path / "go4").write_bytes, b"\n")
-        await hook.finished()
+        await hook.wait_until_idle()
         nursery.cancel_scope.cancel()
     assert (tmp_path / "out").read_text() == "begin 1\nend\nbegin 4\nend\n"
     assert complaints == []
@@ -351,7 +351,7 @@ async def test_a_command_ends_with_the_follower(
     hook = RootHook(f"{trap}echo $$ > {tmp_path}/group; while :; do sleep 100; done", tmp_path, pytest.fail)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hook.run)
-        hook.offer(reached(1))
+        hook.enqueue_newest(reached(1))
         group = int(await trio.to_thread.run_sync((tmp_path / "group").read_text))
         nursery.cancel_scope.cancel()
     with pytest.raises(ProcessLookupError):

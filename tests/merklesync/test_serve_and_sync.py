@@ -16,8 +16,8 @@ import trio
 import merkledb
 from manager.peers.address import Address
 from merkledb import ChangeProof, Database, HistoryGone, Revision, Snapshot, root_of
-from merklesync.options import address_of
-from merklesync.serving import is_loopback
+from merklesync.commands.options import parse_listen_address
+from merklesync.console.output import is_loopback
 from server import Server, open_listeners
 from server.closing import refuse
 from syncproto import Error, ErrorCode
@@ -155,7 +155,7 @@ def stalling_relay(address: str, max_bytes: int) -> Iterator[str]:
 
     async def relay(client: trio.SocketStream) -> None:
         async with (
-            await trio.open_tcp_stream(*address_of(address)) as server,
+            await trio.open_tcp_stream(*parse_listen_address(address)) as server,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(pass_on, client, server)
@@ -358,8 +358,8 @@ def test_serve_at_an_address_that_is_taken_or_elsewhere_fails(store: Path, addre
     ],
 )
 def test_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
-    assert address_of(text) == address
-    assert address_of(str(Address(*address))) == address
+    assert parse_listen_address(text) == address
+    assert parse_listen_address(str(Address(*address))) == address
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
-        address_of(text)
+        parse_listen_address(text)
 
 
 def test_a_peer_without_a_complete_root_is_told_apart(tmp_path: Path) -> None:

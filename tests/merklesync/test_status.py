@@ -8,10 +8,14 @@ import trio
 import trio.testing
 
 from manager import SyncStatus
+from manager.keyspace.range_map import RangeMap
 from manager.peers.address import Address
+from manager.scheduling.checkpoint import Checkpoint
+from manager.scheduling.pivot import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
-from merklesync.peers import MetPeer, Silence, greet
-from merklesync.situations import SENTENCES, Replica, describe_standing, replica_situation
+from merklesync.following.peers import ProbeFailure, ProbeResult, probe
+from merklesync.following.status_text import STATUS_SENTENCES, describe_peer_relation
+from merklesync.following.store_status import StoreStatus, sync_status_of
 from server import open_listeners, serve
 from syncproto import Error, ErrorCode, Goodbye, Hello, Message, encode
 from tests.support.command_line import commit, fill, free_port, serving, succeed, succeed_json
@@ -20,26 +24,27 @@ from tests.support.databases import new_database
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 ADDRESS = Address("127.0.0.1", 1)
 B_AT_6 = f"revision 6, root {B.hex()}"
-SILENCE = Silence(ADDRESS, "Connection refused")
+SILENCE = ProbeFailure(ADDRESS, "Connection refused")
 OVERLOADED = SILENCE._replace(reason="it is overloaded: full", retry_seconds=0.5)
 
 
-def peer(root: bytes | None, revision: int = 0, hasher: str = "blake3", **retains: bool) -> MetPeer:
+def peer(root: bytes | None, revision: int = 0, hasher: str = "blake3", **retains: bool) -> ProbeResult:
     """Return a peer; ``retains`` names roots by their letters."""
     hello = Hello(hasher=hasher, branch_factor=16, root=root, revision=revision, max_frame_bytes=4096)
-    return MetPeer(ADDRESS, hello, 0.1, {globals()[name]: has for name, has in retains.items()})
+    return ProbeResult(ADDRESS, hello, 0.1, {globals()[name]: has for name, has in retains.items()})
 
 
 def replica(
     root: bytes | None, revision: int, *, is_local: bool = False, target: bytes | None = None
-) -> Replica:
+) -> StoreStatus:
     head = None if root is None else Revision(revision, root, 0.0, 1)
-    return Replica(Scheme(), head, is_local, target)
+    unfinished = None if target is None else Checkpoint(Target(target), 0, 0, 0, None, RangeMap(32), ())
+    return StoreStatus(Scheme(), head, is_local, target is not None, unfinished)
 
 
 NEW = replica(EMPTY_ROOT, 0)
 AT_A = replica(A, 5)
-AFTER_C = AT_A._replace(known={4: C, 5: A})
+AFTER_C = AT_A._replace(revisions=[Revision(5, A, 0.0, 1), Revision(4, C, 0.0, 1)])
 
 
 @pytest.mark.parametrize(
@@ -76,13 +81,13 @@ AFTER_C = AT_A._replace(known={4: C, 5: A})
     ],
 )
 def test_a_store_stands_to_its_peers(
-    store: Replica, peers: list[MetPeer | Silence], situation: SyncStatus
+    store: StoreStatus, peers: list[ProbeResult | ProbeFailure], situation: SyncStatus
 ) -> None:
-    assert replica_situation(store, peers) is situation
+    assert sync_status_of(store, peers) is situation
 
 
 def test_every_situation_has_a_sentence() -> None:
-    assert SENTENCES.keys() == set(SyncStatus)
+    assert STATUS_SENTENCES.keys() == set(SyncStatus)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +125,8 @@ def test_every_situation_has_a_sentence() -> None:
         (NEW, peer(B, 6), f"can be copied: {B_AT_6}"),
     ],
 )
-def test_a_peer_stands_to_a_store(store: Replica, met: MetPeer | Silence, standing: str) -> None:
-    assert describe_standing(store, met) == standing
+def test_a_peer_stands_to_a_store(store: StoreStatus, met: ProbeResult | ProbeFailure, standing: str) -> None:
+    assert describe_peer_relation(store, met) == standing
 
 
 def test_status_of_a_store_alone(tmp_path: Path) -> None:
@@ -185,9 +190,9 @@ async def test_a_peer_is_asked_which_roots_it_has() -> None:
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(partial(serve, database, await open_listeners("127.0.0.1", 0)))
             address = Address(*listeners[0].socket.getsockname())
-            met = await greet(address, (first, second, A))
+            met = await probe(address, (first, second, A))
             nursery.cancel_scope.cancel()
-    assert isinstance(met, MetPeer)
+    assert isinstance(met, ProbeResult)
     # The first is known although a proof of its only pair is too long to be sent.
     assert met.retains == {first: True, second: True, A: False}
 
@@ -206,9 +211,9 @@ async def test_a_peer_that_greets_and_does_not_answer_was_met(
     async with trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         nursery.start_soon(trio.serve_listeners, say_hello, listeners)
-        met = await greet(Address(*listeners[0].socket.getsockname()), (A,))
+        met = await probe(Address(*listeners[0].socket.getsockname()), (A,))
         nursery.cancel_scope.cancel()
-    assert isinstance(met, MetPeer)
+    assert isinstance(met, ProbeResult)
     assert (met.hello, met.retains) == (hello, {})
 
 
@@ -234,8 +239,8 @@ async def test_a_peer_that_does_not_greet_is_told_apart(
     async with trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         nursery.start_soon(trio.serve_listeners, speak, listeners)
-        silence = await greet(Address(*listeners[0].socket.getsockname()))
+        silence = await probe(Address(*listeners[0].socket.getsockname()))
         nursery.cancel_scope.cancel()
-    assert isinstance(silence, Silence)
+    assert isinstance(silence, ProbeFailure)
     assert silence.reason.startswith(reason)
     assert silence.retry_seconds == (0.005 if "overloaded" in reason else None)
