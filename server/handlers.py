@@ -4,10 +4,17 @@ Each function makes one answer, encodes and frames it, so that the event loop on
 did wrong, and what we do not have, becomes an ``Error``; what we did wrong is raised.
 """
 
-from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from merkledb import HistoryGone, InvalidRange, KeyTooLong, LimitTooSmall, NoCompleteRoot, UnknownRoot
+from merkledb import (
+    Database,
+    HistoryGone,
+    InvalidRange,
+    KeyTooLong,
+    LimitTooSmall,
+    NoCompleteRoot,
+    UnknownRoot,
+)
 from syncproto import (
     MAX_TEXT_BYTES,
     Changes,
@@ -22,82 +29,6 @@ from syncproto import (
     Request,
     encode,
 )
-
-
-class EncodableProof(Protocol):
-    """A proof that knows its bytes."""
-
-    def encode(self) -> bytes:
-        """Return the bytes that travel."""
-
-
-class ProvableSnapshot(Protocol):
-    """What a server reads from one state of a database; ``merkledb.Snapshot`` is one."""
-
-    def prove_range(
-        self,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        max_keys: int = ...,
-        max_bytes: int = ...,
-    ) -> EncodableProof:
-        """Return a proof of [start, end], cut off where it reaches a limit."""
-
-
-class SchemeNames(Protocol):
-    """The two names that must be the same on both sides."""
-
-    @property
-    def hasher(self) -> str:
-        """The hash function's name."""
-
-    @property
-    def branch_factor(self) -> int:
-        """Slots of a branch."""
-
-
-class ProvableRevision(Protocol):
-    """What a server tells of the head; ``merkledb.Revision`` is one."""
-
-    @property
-    def root(self) -> bytes:
-        """The root of the content."""
-
-    @property
-    def number(self) -> int:
-        """The number of the commit."""
-
-    @property
-    def keys(self) -> int:
-        """How many pairs the content has."""
-
-
-class ProvableDatabase(Protocol):
-    """What a server serves; ``merkledb.Database`` is one."""
-
-    @property
-    def scheme(self) -> SchemeNames:
-        """The database's scheme."""
-
-    @property
-    def head(self) -> ProvableRevision | None:
-        """The newest complete revision, None while a first sync is unfinished; one consistent read."""
-
-    def at(self, root: bytes) -> AbstractContextManager[ProvableSnapshot]:
-        """Return the state at a retained root."""
-
-    def prove_changes(
-        self,
-        old: bytes,
-        new: bytes,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        max_keys: int = ...,
-        max_bytes: int = ...,
-    ) -> EncodableProof:
-        """Return a proof of what differs in [start, end] between two retained roots, cut off at a limit."""
 
 
 class HeadFacts(NamedTuple):
@@ -147,13 +78,13 @@ _GONE: Final = "this server does not retain the root any more: ask for its head"
 _INCOMPLETE: Final = "this server's first copy is unfinished: ask another one, or try again later"
 
 
-def read_head(database: ProvableDatabase) -> HeadFacts:
+def read_head(database: Database) -> HeadFacts:
     """Return what there is to tell of the head."""
     head = database.head
     return HeadFacts() if head is None else HeadFacts(head.root, head.number, head.keys)
 
 
-def answer(database: ProvableDatabase, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
+def answer(database: Database, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
     """Return the frame that answers a request, or the error that does.
 
     Args:
@@ -180,7 +111,7 @@ def answer(database: ProvableDatabase, request: Answerable, allowed: Allowed) ->
         return refusal(request, ErrorCode.BAD_REQUEST, str(error))
 
 
-def _prove(database: ProvableDatabase, request: _Proving, allowed: Allowed) -> Frame:
+def _prove(database: Database, request: _Proving, allowed: Allowed) -> Frame:
     if isinstance(request, GetRange):
         return _prove_range(database, request, request.root, allowed)
     try:
@@ -192,7 +123,7 @@ def _prove(database: ProvableDatabase, request: _Proving, allowed: Allowed) -> F
     return _prove_range(database, request, request.new_root, allowed)
 
 
-def _prove_range(database: ProvableDatabase, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
+def _prove_range(database: Database, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
     with database.at(root) as snapshot:
         proof = snapshot.prove_range(
             request.start,
@@ -206,7 +137,7 @@ def _prove_range(database: ProvableDatabase, request: _Proving, root: bytes, all
     return encode(Range(request.request_id, encoded))
 
 
-def _prove_changes(database: ProvableDatabase, request: GetChanges, allowed: Allowed) -> Frame:
+def _prove_changes(database: Database, request: GetChanges, allowed: Allowed) -> Frame:
     proof = database.prove_changes(
         request.old_root,
         request.new_root,

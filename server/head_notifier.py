@@ -20,8 +20,9 @@ from typing import Final
 
 import trio
 
+from merkledb import Database
 from server.executor import Workers
-from server.handlers import HeadFacts, ProvableDatabase, read_head
+from server.handlers import HeadFacts, read_head
 from server.limits import ServerLimits
 from syncproto import Error, ErrorCode, Head
 
@@ -93,7 +94,7 @@ class HeadNotifier:
 
     def __init__(
         self,
-        database: ProvableDatabase,
+        database: Database,
         executor: Workers,
         limits: ServerLimits,
         report: Callable[[Exception], None],
