@@ -34,8 +34,7 @@ from merkledb import Database
 from server.budget import AnswerBudget, Reservation
 from server.closing import linger
 from server.counters import Counters
-from server.executor import Workers
-from server.handlers import Allowed, Answerable, Large, answer, refusal, sendable
+from server.handlers import Allowed, Answerable, Large, ThreadExecutor, answer, refusal, sendable
 from server.head_notifier import HeadNotifier, Subscription
 from server.limits import LINGER_SECONDS, RECEIVE_BYTES, ServerLimits
 from server.sender import Outgoing, Sender
@@ -81,7 +80,7 @@ class Services(NamedTuple):
     database: Database
     limits: ServerLimits
     counters: Counters
-    executor: Workers
+    executor: ThreadExecutor
     heads: HeadNotifier
     large_proofs: trio.Semaphore
     budget: AnswerBudget

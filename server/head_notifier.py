@@ -21,8 +21,7 @@ from typing import Final
 import trio
 
 from merkledb import Database
-from server.executor import Workers
-from server.handlers import HeadFacts, read_head
+from server.handlers import HeadFacts, ThreadExecutor, read_head
 from server.limits import ServerLimits
 from syncproto import Error, ErrorCode, Head
 
@@ -95,7 +94,7 @@ class HeadNotifier:
     def __init__(
         self,
         database: Database,
-        executor: Workers,
+        executor: ThreadExecutor,
         limits: ServerLimits,
         report: Callable[[Exception], None],
     ) -> None:

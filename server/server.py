@@ -17,8 +17,7 @@ from server.budget import AnswerBudget
 from server.closing import Refusals
 from server.connection import ClientConnection, Services
 from server.counters import Counters
-from server.executor import ThreadExecutor, Workers
-from server.handlers import read_head
+from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
@@ -59,7 +58,7 @@ class Server:
         database: Database,
         *,
         limits: ServerLimits | None = None,
-        executor: Workers | None = None,
+        executor: ThreadExecutor | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         user_agent: str = USER_AGENT,
         network_of: Callable[[trio.abc.Stream], str] = network_of,

@@ -11,9 +11,9 @@ BEFORE = """
 import os, resource, sys, tempfile, threading, trio
 import merkledb, merkledb.kernel.interface, manager, server
 from manager.executor import SerialExecutor
-from server.executor import Threads
+from server import ThreadExecutor
 
-merkledb.kernel.interface.twin()
+merkledb.kernel.interface.compiled_kernel()
 trio.run(trio.sleep, 0)
 # An encoding that is looked up for the first time is a file that the ordinary user may not be able to read.
 "".encode("idna")
@@ -56,7 +56,7 @@ RAISE = """
 def work():
     raise RuntimeError("of its own")
 
-for runner in (SerialExecutor(), Threads(2)):
+for runner in (SerialExecutor(), ThreadExecutor(2)):
     try:
         trio.run(runner.run, work)
     except RuntimeError as error:

@@ -19,6 +19,7 @@ from merkledb import (
     Scheme,
     UnknownRoot,
 )
+from server import ThreadExecutor
 
 Result = TypeVar("Result")
 Content = dict[bytes, bytes]
@@ -167,7 +168,7 @@ class FakeDatabase(Database):
         return FakeProof.of(changes, start, end, max_keys, max_bytes)
 
 
-class VirtualWorkers:
+class VirtualWorkers(ThreadExecutor):
     """Workers that take their time on the virtual clock, a limited number at a time.
 
     Args:
@@ -176,8 +177,8 @@ class VirtualWorkers:
     """
 
     def __init__(self, seconds: float = 0, count: int = 1) -> None:
+        super().__init__(count)
         self.seconds = seconds
-        self._limiter = trio.CapacityLimiter(count)
 
     async def run(self, work: Callable[[], Result]) -> Result:
         async with self._limiter:
