@@ -5,7 +5,7 @@
 
 from server.counters import Counters
 from server.errors import AddressInUse, AddressNotAllowed, AddressNotFound, ListenError, ServerError
-from server.executor import ThreadExecutor, Workers
+from server.handlers import ThreadExecutor
 from server.limits import ServerLimits
 from server.listeners import addresses_of, open_listeners
 from server.server import Server, serve
@@ -20,7 +20,6 @@ __all__ = [
     "ServerError",
     "ServerLimits",
     "ThreadExecutor",
-    "Workers",
     "addresses_of",
     "open_listeners",
     "serve",

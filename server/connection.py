@@ -30,11 +30,11 @@ from typing import NamedTuple
 
 import trio
 
+from merkledb import Database
 from server.budget import AnswerBudget, Reservation
 from server.closing import linger
 from server.counters import Counters
-from server.executor import Workers
-from server.handlers import Allowed, Answerable, Large, ProvableDatabase, answer, refusal, sendable
+from server.handlers import Allowed, Answerable, Large, ThreadExecutor, answer, refusal, sendable
 from server.head_notifier import HeadNotifier, Subscription
 from server.limits import LINGER_SECONDS, RECEIVE_BYTES, ServerLimits
 from server.sender import Outgoing, Sender
@@ -77,10 +77,10 @@ class Services(NamedTuple):
         report: Called with every failure of our own.
     """
 
-    database: ProvableDatabase
+    database: Database
     limits: ServerLimits
     counters: Counters
-    executor: Workers
+    executor: ThreadExecutor
     heads: HeadNotifier
     large_proofs: trio.Semaphore
     budget: AnswerBudget

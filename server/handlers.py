@@ -1,13 +1,24 @@
-"""From a request to the bytes of its answer: blocking, run by workers, one state of the database a request.
+"""From a request to the bytes of its answer, and the threads in which that happens, for it blocks.
 
-Each function makes one answer, encodes and frames it, so that the event loop only sends it.  What the client
-did wrong, and what we do not have, becomes an ``Error``; what we did wrong is raised.
+Each function reads one state of the database, makes one answer, encodes and frames it, so that the event loop
+only sends it.  What the client did wrong, and what we do not have, becomes an ``Error``; what we did wrong is
+raised.  When an answer is made, and what memory it may take, is for ``answerer`` to say.
 """
 
-from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
-from merkledb import HistoryGone, InvalidRange, KeyTooLong, LimitTooSmall, NoCompleteRoot, UnknownRoot
+import trio
+
+from merkledb import (
+    Database,
+    HistoryGone,
+    InvalidRange,
+    KeyTooLong,
+    LimitTooSmall,
+    NoCompleteRoot,
+    UnknownRoot,
+)
 from syncproto import (
     MAX_TEXT_BYTES,
     Changes,
@@ -23,81 +34,44 @@ from syncproto import (
     encode,
 )
 
-
-class EncodableProof(Protocol):
-    """A proof that knows its bytes."""
-
-    def encode(self) -> bytes:
-        """Return the bytes that travel."""
+Result = TypeVar("Result")
 
 
-class ProvableSnapshot(Protocol):
-    """What a server reads from one state of a database; ``merkledb.Snapshot`` is one."""
+class ThreadExecutor:
+    """Runs blocking work in threads, which tasks get in the order in which they ask.
 
-    def prove_range(
-        self,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        max_keys: int = ...,
-        max_bytes: int = ...,
-    ) -> EncodableProof:
-        """Return a proof of [start, end], cut off where it reaches a limit."""
+    Each connection asks for one at a time, so that connections take turns, however much one of them asks.
+    Tests and simulations on a virtual clock override ``run``.
 
+    Args:
+        max_threads: At work at a time.
+    """
 
-class SchemeNames(Protocol):
-    """The two names that must be the same on both sides."""
+    def __init__(self, max_threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(max_threads)
 
-    @property
-    def hasher(self) -> str:
-        """The hash function's name."""
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run the work in a thread, and return what it returned or raise what it raised.
 
-    @property
-    def branch_factor(self) -> int:
-        """Slots of a branch."""
+        A cancellation before the work has begun leaves nothing behind.  One after that takes effect when the
+        work has ended, whose result is then lost: the caller may close the database next.  Waiting for a
+        thread and moving there costs some 50 microseconds.
+        """
+        begun = False
 
+        def begin() -> Result:
+            nonlocal begun
+            begun = True
+            return work()
 
-class ProvableRevision(Protocol):
-    """What a server tells of the head; ``merkledb.Revision`` is one."""
-
-    @property
-    def root(self) -> bytes:
-        """The root of the content."""
-
-    @property
-    def number(self) -> int:
-        """The number of the commit."""
-
-    @property
-    def keys(self) -> int:
-        """How many pairs the content has."""
-
-
-class ProvableDatabase(Protocol):
-    """What a server serves; ``merkledb.Database`` is one."""
-
-    @property
-    def scheme(self) -> SchemeNames:
-        """The database's scheme."""
-
-    @property
-    def head(self) -> ProvableRevision | None:
-        """The newest complete revision, None while a first sync is unfinished; one consistent read."""
-
-    def at(self, root: bytes) -> AbstractContextManager[ProvableSnapshot]:
-        """Return the state at a retained root."""
-
-    def prove_changes(
-        self,
-        old: bytes,
-        new: bytes,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        max_keys: int = ...,
-        max_bytes: int = ...,
-    ) -> EncodableProof:
-        """Return a proof of what differs in [start, end] between two retained roots, cut off at a limit."""
+        try:
+            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+        except RuntimeError:
+            # Python has no class of its own for a thread that the system refuses, so this may be the work's.
+            if begun:
+                raise
+            # The work blocks the event loop then, but it is done.
+            return work()
 
 
 class HeadFacts(NamedTuple):
@@ -147,13 +121,13 @@ _GONE: Final = "this server does not retain the root any more: ask for its head"
 _INCOMPLETE: Final = "this server's first copy is unfinished: ask another one, or try again later"
 
 
-def read_head(database: ProvableDatabase) -> HeadFacts:
+def read_head(database: Database) -> HeadFacts:
     """Return what there is to tell of the head."""
     head = database.head
     return HeadFacts() if head is None else HeadFacts(head.root, head.number, head.keys)
 
 
-def answer(database: ProvableDatabase, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
+def answer(database: Database, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
     """Return the frame that answers a request, or the error that does.
 
     Args:
@@ -180,7 +154,7 @@ def answer(database: ProvableDatabase, request: Answerable, allowed: Allowed) ->
         return refusal(request, ErrorCode.BAD_REQUEST, str(error))
 
 
-def _prove(database: ProvableDatabase, request: _Proving, allowed: Allowed) -> Frame:
+def _prove(database: Database, request: _Proving, allowed: Allowed) -> Frame:
     if isinstance(request, GetRange):
         return _prove_range(database, request, request.root, allowed)
     try:
@@ -192,7 +166,7 @@ def _prove(database: ProvableDatabase, request: _Proving, allowed: Allowed) -> F
     return _prove_range(database, request, request.new_root, allowed)
 
 
-def _prove_range(database: ProvableDatabase, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
+def _prove_range(database: Database, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
     with database.at(root) as snapshot:
         proof = snapshot.prove_range(
             request.start,
@@ -206,7 +180,7 @@ def _prove_range(database: ProvableDatabase, request: _Proving, root: bytes, all
     return encode(Range(request.request_id, encoded))
 
 
-def _prove_changes(database: ProvableDatabase, request: GetChanges, allowed: Allowed) -> Frame:
+def _prove_changes(database: Database, request: GetChanges, allowed: Allowed) -> Frame:
     proof = database.prove_changes(
         request.old_root,
         request.new_root,

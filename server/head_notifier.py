@@ -20,8 +20,8 @@ from typing import Final
 
 import trio
 
-from server.executor import Workers
-from server.handlers import HeadFacts, ProvableDatabase, read_head
+from merkledb import Database
+from server.handlers import HeadFacts, ThreadExecutor, read_head
 from server.limits import ServerLimits
 from syncproto import Error, ErrorCode, Head
 
@@ -93,8 +93,8 @@ class HeadNotifier:
 
     def __init__(
         self,
-        database: ProvableDatabase,
-        executor: Workers,
+        database: Database,
+        executor: ThreadExecutor,
         limits: ServerLimits,
         report: Callable[[Exception], None],
     ) -> None:

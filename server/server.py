@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 
 import trio
 
+from merkledb import Database
 from server.budget import AnswerBudget
 from server.closing import Refusals
 from server.connection import ClientConnection, Services
 from server.counters import Counters
-from server.executor import ThreadExecutor, Workers
-from server.handlers import ProvableDatabase, read_head
+from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
@@ -55,10 +55,10 @@ class Server:
 
     def __init__(
         self,
-        database: ProvableDatabase,
+        database: Database,
         *,
         limits: ServerLimits | None = None,
-        executor: Workers | None = None,
+        executor: ThreadExecutor | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         user_agent: str = USER_AGENT,
         network_of: Callable[[trio.abc.Stream], str] = network_of,
@@ -202,7 +202,7 @@ class Server:
 
 
 async def serve(
-    database: ProvableDatabase,
+    database: Database,
     listeners: Listeners,
     *,
     limits: ServerLimits | None = None,

@@ -12,10 +12,12 @@ from typing import TypeVar
 import trio
 from outcome import capture
 
+from server import ThreadExecutor
+
 Result = TypeVar("Result")
 
 
-class Inline:
+class Inline(ThreadExecutor):
     """The workers of a server, or the processor of a manager.
 
     Args:
@@ -25,8 +27,8 @@ class Inline:
     """
 
     def __init__(self, random: Random, at_once: int, slowest_seconds: float) -> None:
+        super().__init__(at_once)
         self._random = random
-        self._limiter = trio.CapacityLimiter(at_once)
         self._slowest_seconds = slowest_seconds
 
     async def run(self, work: Callable[[], Result]) -> Result:

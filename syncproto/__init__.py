@@ -4,7 +4,6 @@ A driver reads bytes from wherever they come, feeds them to a ``Connection``, ha
 yields, and sends the bytes that ``Connection.send`` returns.  The wire is specified in ``docs/protocol.md``.
 """
 
-from syncproto.allowance import UNASKED_BURST, UNASKED_PER_SECOND, Allowance
 from syncproto.codec import Frame, decode, encode
 from syncproto.connection import Connection
 from syncproto.errors import (
@@ -58,6 +57,7 @@ from syncproto.messages import (
     Subscribe,
 )
 from syncproto.state import Role, State
+from syncproto.unasked import UNASKED_BURST, UNASKED_PER_SECOND, Allowance
 
 __all__ = [
     "MAX_CONTROL_BYTES",

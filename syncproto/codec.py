@@ -11,9 +11,9 @@ Invariant: ``decode(encode(message))`` is the message, and ``encode`` makes noth
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from syncproto import messages
-from syncproto import msgpack_subset as fields
+from syncproto import fields, messages
 from syncproto.errors import InvalidField, InvalidMessage, MalformedFrame, UnknownKind, VersionMismatch
+from syncproto.fields import Field, FieldError, Value
 from syncproto.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -33,7 +33,6 @@ from syncproto.messages import (
     Range,
     Subscribe,
 )
-from syncproto.msgpack_subset import Field, FieldError, Value
 
 LENGTH: Final = Struct(">I")
 

@@ -1,7 +1,7 @@
 """The rules of a conversation: what may come when, ids matched to requests, limits.
 
 No I/O: bytes go in, messages come out, and the other way round.  Who may send what in which state is
-``state``; what may answer which request is ``requests``.
+``state``; what may answer which request is ``requests``; what comes without a request is ``unasked``.
 
 - A request needs both hellos, and a server that has not said goodbye as far as the client knows.
 - Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
@@ -37,13 +37,10 @@ from syncproto.framing import LENGTH_BYTES, FrameBuffer
 from syncproto.messages import (
     MAX_CONTROL_BYTES,
     MAX_HELLO_BYTES,
-    MAX_REQUEST_ID,
     RANGE_OVERHEAD_BYTES,
     Answer,
     Cancel,
     Changes,
-    Error,
-    Goodbye,
     Hello,
     Kind,
     Message,
@@ -54,10 +51,9 @@ from syncproto.messages import (
     Subscribe,
 )
 from syncproto.requests import Requests, max_proof_bytes, why_no_answer
-from syncproto.state import ANSWERS, Role, State, why_not
+from syncproto.state import ANSWERS, Role, State, next_state, why_not
+from syncproto.unasked import Pings
 
-# More pings without a pong tell nothing new of the peer.
-MAX_PINGS: Final = 8
 # A server refuses the requests above its limit one by one; a peer that goes on is not confused but hostile.
 # As many cancels may cross answers: a client can only cancel what it believes to be in flight.
 EXCESS_REQUESTS_FACTOR: Final = 2
@@ -84,12 +80,9 @@ class Connection:
         self.our_state = State.BEFORE_HELLO
         self.their_state = State.BEFORE_HELLO
         self._buffer = FrameBuffer()
-        self._requests = Requests()
-        self._pings: set[int] = set()
-        self._pongs_owed: set[int] = set()
-        self._last_request_id = 0
-        # Cancels that may still come for what was answered: each answer allows one more.
-        self._vain_cancels = self._max_vain_cancels
+        self._max_received_requests = EXCESS_REQUESTS_FACTOR * hello.max_requests
+        self._requests = Requests(self._max_received_requests)
+        self._pings = Pings()
         self._failure: RemoteProtocolError | None = None
 
     @property
@@ -119,59 +112,41 @@ class Connection:
         """The longest proof that the peer accepts in one frame, 0 before its hello."""
         return 0 if self.peer is None else self.peer.max_frame_bytes - RANGE_OVERHEAD_BYTES
 
-    @property
-    def _max_vain_cancels(self) -> int:
-        return EXCESS_REQUESTS_FACTOR * self.hello.max_requests
-
     def is_in_flight(self, request_id: int) -> bool:
         """Whether a request waits for its answer, and the client still wants that."""
         return self._requests.is_wanted(request_id)
 
     def next_request_id(self) -> int:
         """Return an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
-        candidate = self._last_request_id
-        while True:
-            candidate = candidate % MAX_REQUEST_ID + 1
-            if candidate not in self._requests:
-                self._last_request_id = candidate
-                return candidate
+        return self._requests.next_id()
 
     # Sending.
 
     def send(self, message: Message) -> bytes:
-        """Note that a message is sent.
-
-        Returns:
-            The bytes to send.
+        """Note that a message is sent, and return the bytes to send.
 
         Raises:
             LocalProtocolError: As a rule or a limit forbids it; nothing has changed then.
         """
         frame = encode(message)
         self._check_sending(frame)
+        # From here on, every branch checks before it changes anything.
         if isinstance(message, Request):
             self._check_request(message)
             self._requests.add(message)
         elif isinstance(message, Cancel):
-            if not self.is_in_flight(message.request_id):
+            if not self._requests.cancel(message.request_id):
                 raise NoSuchRequest(message.request_id)
-            self._requests.cancel(message.request_id)
         elif isinstance(message, Ping):
-            self._note_ping(message)
+            self._pings.send_ping(message.request_id)
         elif isinstance(message, Pong):
-            self._note_pong(message)
+            self._pings.send_pong(message.request_id)
         else:
             self._note_sent(frame)
         return frame.data
 
     def send_frame(self, frame: Frame) -> bytes:
-        """Note that an answer is sent which another thread encoded.
-
-        Args:
-            frame: Of an ``Answer``, as ``encode`` made it.
-
-        Returns:
-            The bytes to send.
+        """Note that an ``Answer`` is sent which another thread encoded, and return the bytes to send.
 
         Raises:
             LocalProtocolError: As ``send``.
@@ -207,26 +182,9 @@ class Connection:
         if max_proof_bytes(request) > longest:
             raise NotAllowedNow(name, f"our hello allows no answer above {longest} bytes")
 
-    def _note_ping(self, ping: Ping) -> None:
-        if ping.request_id in self._pings:
-            raise RequestIdInUse(ping.request_id)
-        if len(self._pings) >= MAX_PINGS:
-            raise NoFreeRequest(MAX_PINGS)
-        self._pings.add(ping.request_id)
-
-    def _note_pong(self, pong: Pong) -> None:
-        if pong.request_id not in self._pongs_owed:
-            raise NoSuchRequest(pong.request_id)
-        self._pongs_owed.remove(pong.request_id)
-
     def _note_sent(self, frame: Frame) -> None:
-        if frame.kind is Kind.HELLO:
-            self.our_state = State.OPEN
-        elif frame.kind is Kind.GOODBYE:
-            self.our_state = State.LEAVING
-        elif frame.ends_connection:
-            self.our_state = State.ENDED
-        elif frame.kind in ANSWERS:
+        self.our_state = next_state(self.our_state, frame.kind, frame.request_id)
+        if frame.kind in ANSWERS and not frame.ends_connection:
             self._note_answer(frame)
 
     def _note_answer(self, frame: Frame) -> None:
@@ -238,8 +196,7 @@ class Connection:
             raise NotAllowedNow(frame.name, reason)
         if frame.kind in (Kind.RANGE, Kind.CHANGES):
             _check_length(frame, max_proof_bytes(request) + RANGE_OVERHEAD_BYTES)
-        if self._requests.answer(frame.request_id, frame.kind):
-            self._vain_cancels = min(self._vain_cancels + 1, self._max_vain_cancels)
+        self._requests.answer(frame.request_id, frame.kind)
 
     # Receiving.
 
@@ -261,6 +218,7 @@ class Connection:
             RemoteProtocolError: From the iterator, or at once where the connection failed before.
         """
         if self._failure is not None:
+            # Without the old traceback, which would grow with each call and keep what it points to.
             raise self._failure.with_traceback(None)
         self._buffer.feed(data)
         return self._messages()
@@ -277,6 +235,7 @@ class Connection:
     def _messages(self) -> Iterator[Message]:
         while True:
             try:
+                # The limit may have changed with the message before, so it is asked for anew.
                 message = self._buffer.next_message(self._limit_bytes())
                 wanted = message is not None and self._receive(message)
             except RemoteProtocolError as error:
@@ -298,58 +257,49 @@ class Connection:
             return MAX_HELLO_BYTES
         if self.role is Role.SERVER:
             return MAX_CONTROL_BYTES
+        # It does not matter which of the proofs comes: its own limit is checked when its id is known.
         return max(MAX_CONTROL_BYTES, self._requests.max_proof_bytes + RANGE_OVERHEAD_BYTES)
 
     def _receive(self, message: Message) -> bool:
         """Apply the rules to a message of the peer and say whether our side should see it."""
-        self._check_receiving(message)
+        kind, request_id = kind_of(message), getattr(message, "request_id", 0)
+        theirs = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
+        reason = why_not(theirs, self.their_state, kind, request_id)
+        if reason is not None:
+            raise UnexpectedMessage(type(message).__name__, reason)
+        self.their_state = next_state(self.their_state, kind, request_id)
         if isinstance(message, Hello):
             self.peer = message
-            self.their_state = State.OPEN
-        elif isinstance(message, Goodbye):
-            self.their_state = State.LEAVING
-        elif isinstance(message, Error) and message.request_id == 0:
-            self.their_state = State.ENDED
-        elif isinstance(message, Answer):
-            return self._receive_answer(message)
         elif isinstance(message, Request):
             self._receive_request(message)
         elif isinstance(message, Cancel):
             return self._receive_cancel(message)
         elif isinstance(message, Ping):
-            self._receive_ping(message)
+            self._pings.receive_ping(message.request_id)
         elif isinstance(message, Pong):
-            self._receive_pong(message)
+            self._pings.receive_pong(message.request_id)
+        elif isinstance(message, Answer) and message.request_id:
+            # An error for request id 0 answers nothing: it has just ended the connection.
+            return self._receive_answer(message)
         return True
-
-    def _check_receiving(self, message: Message) -> None:
-        theirs = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
-        kind = kind_of(message)
-        reason = why_not(theirs, self.their_state, kind, getattr(message, "request_id", 0))
-        if reason is not None:
-            raise UnexpectedMessage(type(message).__name__, reason)
 
     def _receive_request(self, request: Request) -> None:
         if self.our_state is State.BEFORE_HELLO:
             raise UnexpectedMessage(type(request).__name__, "we have not said hello")
         if request.request_id in self._requests:
             raise RepeatedRequestId(request.request_id)
-        limit = EXCESS_REQUESTS_FACTOR * self.hello.max_requests
         if isinstance(request, Subscribe):
             if self.subscription is not None:
                 raise UnexpectedMessage("Subscribe", f"subscription {self.subscription} has not ended")
-        elif len(self._requests) >= limit:
-            raise TooManyRequests(limit)
+        # Our user refuses what is above the limit of our hello; only far above it is misbehaviour.
+        elif len(self._requests) >= self._max_received_requests:
+            raise TooManyRequests(self._max_received_requests)
         self._requests.add(request)
 
     def _receive_cancel(self, cancel: Cancel) -> bool:
-        wanted = self._requests.is_wanted(cancel.request_id)
-        if wanted:
-            self._requests.cancel(cancel.request_id)
-        elif self._vain_cancels:
-            # The answer and the cancel have crossed, and nothing is left to do.
-            self._vain_cancels -= 1
-        else:
+        wanted = self._requests.cancel(cancel.request_id)
+        # One that has crossed the answer leaves nothing to do; the message is left out.
+        if not wanted and not self._requests.allow_late_cancel():
             raise UnexpectedMessage("Cancel", "no answer is left that it could have crossed")
         return wanted
 
@@ -364,15 +314,3 @@ class Connection:
         if isinstance(answer, Range | Changes) and len(answer.proof) > max_proof_bytes(request):
             raise OversizedAnswer(request_id, len(answer.proof), max_proof_bytes(request))
         return self._requests.answer(request_id, kind)
-
-    def _receive_ping(self, ping: Ping) -> None:
-        if ping.request_id in self._pongs_owed:
-            raise RepeatedRequestId(ping.request_id)
-        if len(self._pongs_owed) >= MAX_PINGS:
-            raise TooManyRequests(MAX_PINGS)
-        self._pongs_owed.add(ping.request_id)
-
-    def _receive_pong(self, pong: Pong) -> None:
-        if pong.request_id not in self._pings:
-            raise UnsolicitedAnswer("Pong", pong.request_id)
-        self._pings.remove(pong.request_id)

@@ -3,7 +3,7 @@
 Feeding costs time linear in the bytes fed, whatever the pieces: a frame is looked at when it is complete, and
 taking it off the front moves nothing.
 
-Invariant: behind a length that was refused, nothing is buffered.
+Invariant: after a length that was refused, nothing is buffered.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ LENGTH_BYTES: Final = LENGTH.size
 class FrameBuffer:
     """Collects bytes and yields the messages that are complete.
 
-    It holds at most one unfinished frame and what was fed in the same call behind it.
+    It holds at most one unfinished frame and what was fed in the same call after it.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class FrameBuffer:
         self._buffer += data
 
     def clear(self) -> None:
-        """Forget all bytes, as nothing behind an error can be understood."""
+        """Forget all bytes, as nothing after an error can be understood."""
         # A new buffer, not a shorter one: the error's traceback may hold slices of the old one, and while it
         # does, that cannot be resized.
         self._buffer = bytearray()

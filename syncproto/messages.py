@@ -62,7 +62,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_ROOT = 1  # the server never had the root, as far as it knows
     HISTORY_GONE = 2  # the server had the root, and retains it no longer
     LIMIT_TOO_SMALL = 3  # the first pair does not fit; detail: max_bytes that would do
-    BAD_REQUEST = 4  # the request makes no sense, such as a start behind its end
+    BAD_REQUEST = 4  # the request makes no sense, such as a start after its end
     SCHEME_MISMATCH = 5  # hasher or branch factor differ
     OVERLOADED = 6  # detail: milliseconds after which to try again
     SHUTTING_DOWN = 7  # the server answers what is in flight and leaves

@@ -4,13 +4,15 @@
 - The subscription, one at most, is apart: it counts as no request, a head answers it without ending it, and
   only an error ends it.
 - All share one space of ids.
+- A cancel can cross the answer on its way.  So each answer allows one cancel of something that is not in
+  flight any more, and a number of them is allowed from the beginning.
 
 What this leaves to ``connection``: who may ask when, and whose mistake a wrong answer is.
 """
 
 from typing import Final
 
-from syncproto.messages import GetChanges, GetHead, GetRange, Kind, Request, Subscribe
+from syncproto.messages import MAX_REQUEST_ID, GetChanges, GetHead, GetRange, Kind, Request, Subscribe
 
 _ANSWERS: Final = {
     GetHead: frozenset({Kind.HEAD}),
@@ -34,11 +36,21 @@ def why_no_answer(request: Request, kind: Kind) -> str | None:
 
 
 class Requests:
-    """The requests in flight, by their ids."""
+    """The requests in flight, by their ids.
 
-    def __init__(self) -> None:
+    Args:
+        max_late_cancels: Cancels that may come for what was answered, before there are more answers.
+
+    Attributes:
+        subscription: The id of the subscription, also of one that was cancelled and has not ended; or None.
+    """
+
+    def __init__(self, max_late_cancels: int) -> None:
         self._in_flight: dict[int, Request] = {}
         self._cancelled: set[int] = set()
+        self._last_id = 0
+        self._max_late_cancels = max_late_cancels
+        self._late_cancels_left = max_late_cancels
         self.subscription: int | None = None
 
     def __len__(self) -> int:
@@ -56,21 +68,40 @@ class Requests:
         """Whether a request is in flight and was not cancelled."""
         return request_id in self._in_flight and request_id not in self._cancelled
 
+    def next_id(self) -> int:
+        """Return an id that is not in flight: ids count up and begin again at 1 after ``MAX_REQUEST_ID``."""
+        while True:
+            self._last_id = self._last_id % MAX_REQUEST_ID + 1
+            if self._last_id not in self._in_flight:
+                return self._last_id
+
     def add(self, request: Request) -> None:
         """Note a request whose id is not in flight."""
         self._in_flight[request.request_id] = request
         if isinstance(request, Subscribe):
             self.subscription = request.request_id
 
-    def cancel(self, request_id: int) -> None:
-        """Note that the answer to a request in flight is not wanted any more."""
-        self._cancelled.add(request_id)
+    def cancel(self, request_id: int) -> bool:
+        """Note that an answer is not wanted any more; return False where none was to come or it was noted."""
+        was_wanted = self.is_wanted(request_id)
+        if was_wanted:
+            self._cancelled.add(request_id)
+        return was_wanted
+
+    def allow_late_cancel(self) -> bool:
+        """Note a cancel of what is not in flight; return whether it may have crossed the answer."""
+        if not self._late_cancels_left:
+            return False
+        self._late_cancels_left -= 1
+        return True
 
     def answer(self, request_id: int, kind: Kind) -> bool:
         """Note an answer to a request in flight, and return whether it is wanted."""
         wanted = request_id not in self._cancelled
         if request_id != self.subscription or kind is Kind.ERROR:
             self._remove(request_id)
+        if wanted:
+            self._late_cancels_left = min(self._late_cancels_left + 1, self._max_late_cancels)
         return wanted
 
     def _remove(self, request_id: int) -> None:

@@ -56,6 +56,15 @@ _ALLOWED: Final = {
 }
 
 
+def next_state(state: State, kind: Kind, request_id: int) -> State:
+    """Return the state of a side after a message of its own that ``why_not`` allows."""
+    if kind is Kind.ERROR and request_id == 0:
+        return State.ENDED
+    if kind is Kind.HELLO:
+        return State.OPEN
+    return State.LEAVING if kind is Kind.GOODBYE else state
+
+
 def why_not(role: Role, state: State, kind: Kind, request_id: int) -> str | None:
     """Return why a side may not send a message of this kind, or None where it may."""
     if state is State.ENDED:

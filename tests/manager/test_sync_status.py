@@ -166,9 +166,7 @@ CASES: list[tuple[str, StatusFacts, SyncStatus]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("facts", "status"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
-)
+@pytest.mark.parametrize(("facts", "status"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_the_facts_make_the_situation(facts: StatusFacts, status: SyncStatus) -> None:
     assert status_of(facts) is status
 

@@ -11,7 +11,7 @@ BEFORE = """
 import os, resource, sys, tempfile, threading, trio
 import merkledb, merkledb.kernel.interface, manager, server
 from manager.executor import SerialExecutor
-from server.executor import ThreadExecutor
+from server import ThreadExecutor
 
 merkledb.kernel_name()
 trio.run(trio.sleep, 0)

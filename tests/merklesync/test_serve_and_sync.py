@@ -62,7 +62,7 @@ def closed_port() -> Iterator[str]:
         yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
-class LyingDatabase:
+class LyingDatabase(Database):
     """Claims to be at a root that it is not at, and proves what it holds."""
 
     def __init__(self, database: Database, root: bytes) -> None:

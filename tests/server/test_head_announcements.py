@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from merkledb import CorruptDatabase
-from server import Server, ServerLimits
+from server import Server, ServerLimits, ThreadExecutor
 from server.handlers import HeadFacts
 from server.head_notifier import LOOKS_AT_ONCE, Subscription
 from server.limits import LINGER_SECONDS
@@ -110,7 +110,7 @@ async def test_a_head_is_announced_at_once_where_the_server_is_told_to_look(
         assert trio.current_time() == started
 
 
-class LateWorkers:
+class LateWorkers(ThreadExecutor):
     """Workers that come back some time after their work was done."""
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -123,7 +123,7 @@ async def test_a_commit_while_the_head_is_read_is_not_missed(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     limits = ServerLimits(head_interval_seconds=1000, idle_timeout_seconds=5000)
-    async with running(Server(database, limits=limits, executor=LateWorkers())) as site:
+    async with running(Server(database, limits=limits, executor=LateWorkers(1))) as site:
         client = await site.greeted()
         await client.subscribe()
         site.server.announce()

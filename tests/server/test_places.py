@@ -484,7 +484,7 @@ async def test_pings_without_end_are_misbehaviour(database: FakeDatabase, autoju
     async with running(Server(database, executor=VirtualWorkers())) as site:
         client = await site.greeted()
         pings = [encode(Ping(number)).data for number in range(1, UNASKED_BURST + 10)]
-        client.connection._pings.update(range(1, UNASKED_BURST + 10))
+        client.connection._pings._ours.update(range(1, UNASKED_BURST + 10))
         await client.stream.send_all(b"".join(pings))
         *pongs, last_word = await client.receive_all()
         assert pongs == [Pong(number) for number in range(1, UNASKED_BURST + 1)]

@@ -4,23 +4,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgpack
 import trio
 
-from merkledb import HistoryGone, InvalidRange, LimitTooSmall, NoCompleteRoot, Scheme, UnknownRoot
+from merkledb import (
+    Database,
+    HistoryGone,
+    InvalidRange,
+    LimitTooSmall,
+    NoCompleteRoot,
+    Revision,
+    Scheme,
+    UnknownRoot,
+)
+from server import ThreadExecutor
 
 Result = TypeVar("Result")
 Content = dict[bytes, bytes]
-
-
-class FakeRevision(NamedTuple):
-    """What the head is."""
-
-    number: int
-    root: bytes
-    keys: int
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ def root_of(content: Content) -> bytes:
 
 
 @dataclass
-class FakeDatabase:
-    """Dicts that have roots and revisions, and fail to prove or to be read when a test wants that.
+class FakeDatabase(Database):
+    """What a server uses of a database, without a store.
+
+    Dicts that have roots and revisions, and fail to prove or to be read when a test wants that.
 
     Attributes:
         content: At the head; a test may change it without a trace, or leave its past with ``commit``.
@@ -111,13 +115,13 @@ class FakeDatabase:
         return root_of(self.content)
 
     @property
-    def head(self) -> FakeRevision | None:
+    def head(self) -> Revision | None:
         self.looks += 1
         if self.unreadable is not None:
             raise self.unreadable
-        return FakeRevision(self.revision, self.root, len(self.content)) if self.complete else None
+        return Revision(self.revision, self.root, keys=len(self.content)) if self.complete else None
 
-    def commit(self, changes: Mapping[bytes, bytes | None]) -> bytes:
+    def commit(self, changes: Mapping[bytes, bytes | None], *, keep_history: bool = True) -> bytes:
         """Make a new head, retain the old one, and return the new root."""
         self._retained[self.root] = self.content
         merged = {**self.content, **changes}
@@ -141,11 +145,11 @@ class FakeDatabase:
         return dict(content)
 
     @contextmanager
-    def at(self, root: bytes) -> Iterator[FakeSnapshot]:
+    def at(self, root: bytes) -> Iterator[FakeSnapshot]:  # type: ignore[override]  # a fake one
         self.snapshots += 1
         yield FakeSnapshot(self._content_at(root), self.failure)
 
-    def prove_changes(
+    def prove_changes(  # type: ignore[override]  # its proof is a fake too
         self,
         old: bytes,
         new: bytes,
@@ -164,7 +168,7 @@ class FakeDatabase:
         return FakeProof.of(changes, start, end, max_keys, max_bytes)
 
 
-class VirtualWorkers:
+class VirtualWorkers(ThreadExecutor):
     """Workers that take their time on the virtual clock, a limited number at a time.
 
     Args:
@@ -173,8 +177,8 @@ class VirtualWorkers:
     """
 
     def __init__(self, seconds: float = 0, count: int = 1) -> None:
+        super().__init__(count)
         self.seconds = seconds
-        self._limiter = trio.CapacityLimiter(count)
 
     async def run(self, work: Callable[[], Result]) -> Result:
         async with self._limiter:

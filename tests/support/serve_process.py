@@ -12,27 +12,24 @@ from typing import TextIO
 import trio
 
 import merkledb
-from merkledb import ChangeProof, Database, RangeProof, Revision, Scheme, Snapshot
+from merkledb import ChangeProof, Database, RangeProof, Revision, Snapshot
 from server import Server, addresses_of, open_listeners
 
 
-class CountingDatabase:
+class CountingDatabase(Database):
     """A database that writes down how many pairs each of its proofs holds."""
 
     def __init__(self, database: Database, counts: TextIO) -> None:
         self._database = database
         self._counts = counts
-
-    @property
-    def scheme(self) -> Scheme:
-        return self._database.scheme
+        self.scheme = database.scheme
 
     @property
     def head(self) -> Revision | None:
         return self._database.head
 
     @contextmanager
-    def at(self, root: bytes) -> Iterator["CountingSnapshot"]:
+    def at(self, root: bytes) -> Iterator["CountingSnapshot"]:  # type: ignore[override]  # a wrapper
         with self._database.at(root) as snapshot:
             yield CountingSnapshot(snapshot, self._counts)
 

@@ -47,8 +47,9 @@ from syncproto import (
     VersionMismatch,
     encode,
 )
-from syncproto.connection import EXCESS_REQUESTS_FACTOR, MAX_PINGS
+from syncproto.connection import EXCESS_REQUESTS_FACTOR
 from syncproto.messages import MAX_HELLO_BYTES, MAX_REQUEST_ID
+from syncproto.unasked import MAX_PINGS
 from tests.support import syncproto_strategies as strategies
 from tests.support.syncproto_strategies import CLIENT_HELLO, ROOT, SERVER_HELLO, greeted_pair
 
@@ -260,7 +261,7 @@ def test_request_ids_count_up_and_leave_out_those_in_flight() -> None:
 
 def test_request_ids_begin_again_after_the_largest() -> None:
     connection = client()
-    connection._last_request_id = MAX_REQUEST_ID - 1
+    connection._requests._last_id = MAX_REQUEST_ID - 1
     connection.send(GetHead(1))
     assert [connection.next_request_id() for _ in range(2)] == [MAX_REQUEST_ID, 2]
 
