@@ -24,6 +24,9 @@ _LEAST_WINDOW_ROWS: Final = 16
 # So many rows are looked at before the end of a range is thought to be far away.
 _SMALL_WINDOW_ROWS: Final = 64
 
+# What is no view of the map, and so needs no copy.
+_OWNED_TYPES: Final = frozenset((bytes, type(None)))
+
 Row = tuple[bytes, bytes]
 
 
@@ -71,7 +74,10 @@ def pairs_of(
     """Return pairs that were read, or looked at, as pairs for a proof: only now are their values copied."""
     if len(keys) == 1 and encoded_bytes > max_bytes:
         return ProofPairs(keys, [None if values[0] is None else b""], encoded_bytes, more, is_too_large=True)
-    owned = [None if value is None else bytes(value) for value in values]
+    owned = list(values)
+    if not _OWNED_TYPES.issuperset(map(type, owned)):
+        # A look at the types costs a tenth of a call for each value, and most values are owned already.
+        owned = [None if value is None else bytes(value) for value in values]
     return ProofPairs(keys, owned, encoded_bytes, more)
 
 
