@@ -12,7 +12,7 @@ LARGEST_PROOF_BYTES: Final = 80 << 20
 MIN_SEND_BYTES_PER_SECOND: Final = 64 << 10
 # What a connection gets to read our last word before it is closed.
 LINGER_SECONDS: Final = 1.0
-# So much of an answer is handed to the network at a time, to see whether the client takes any of it.
+# So much of a large answer is handed to the network at a time, to see whether the client takes any of it.
 SEND_BYTES: Final = 128 << 10
 # Connections that were told to give up their places and have not closed yet.  Each holds its memory for
 # another moment, so they are few, and newcomers come in at some a second even where nobody leaves by itself.
@@ -71,10 +71,9 @@ class ServerLimits:
             one small read in a thread; a quarter of a second is soon enough for people who wait.
         head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
             or calls ``announce``: more heads a second help nobody, and each costs every subscriber.
-        send_timeout_seconds: For the next ``SEND_BYTES`` of a message.  All of it has as much, and more for a
-            long one, see ``MIN_SEND_BYTES_PER_SECOND``.
+        send_timeout_seconds: For a message, or what it takes at ``MIN_SEND_BYTES_PER_SECOND``, if that is more.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and
-            instead of ``send_timeout_seconds`` for a client to which one is sent, because others wait for it.
+            for the next ``SEND_BYTES`` of an answer that holds one, because others wait for it.
         shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.
         retry_after_milliseconds: What a client is told that is refused as overloaded.
 

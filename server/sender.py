@@ -109,15 +109,22 @@ class Sender:
         self._on_sent(content)
 
     async def _send_bytes(self, data: bytes) -> None:
-        """Send bytes, a piece at a time: who takes nothing of one is not waited for until the last."""
+        """Send bytes; a large answer a piece at a time, for others wait until the client has taken it.
+
+        An ordinary one goes to the network as a whole: pieces would cost both sides some percent of a sync.
+        """
         limits = self._limits
         is_large = len(data) > limits.max_ordinary_bytes + FRAME_OVERHEAD_BYTES
-        patience_seconds = limits.large_timeout_seconds if is_large else limits.send_timeout_seconds
-        whole = memoryview(data)
+        patience_seconds = (
+            limits.large_timeout_seconds
+            if is_large
+            else max(limits.send_timeout_seconds, len(data) / MIN_SEND_BYTES_PER_SECOND)
+        )
+        whole, piece_bytes = memoryview(data), SEND_BYTES if is_large else len(data) or 1
         with trio.fail_after(limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
-            for at in range(0, len(data), SEND_BYTES):
+            for at in range(0, len(data), piece_bytes):
                 with trio.fail_after(patience_seconds):
-                    await self._stream.send_all(whole[at : at + SEND_BYTES])
+                    await self._stream.send_all(whole[at : at + piece_bytes])
         self._counters.bytes_sent += len(data)
 
     def _bytes_of(self, content: Outgoing) -> bytes | None:
