@@ -9,35 +9,30 @@
 
 - *receive* reads messages and puts requests in order.  What it refuses or echoes it hands to *send* itself,
   and waits until that takes it: a client that does not read is not read from either.
-- *answer* takes one request at a time, has a worker make the frame, and hands it to *send*.  So a connection
-  holds at most two frames, one that is sent and one that waits, and asks for one worker at a time.
-- *announce*, while the client is subscribed, hands over the subscription whenever the watcher of heads has
-  put something there.
+- *answer* takes one request at a time, has a thread make the frame, and hands it to *send*, see ``answerer``.
+- *announce*, while the client is subscribed, hands over the subscription whenever ``head_notifier`` has put
+  something there.
 - *send* is alone in writing to the stream, see ``sender``.
 
-The ``Connection`` is touched by these tasks between checkpoints only.
+Invariant: these tasks run in one event loop and touch the ``Connection`` between checkpoints only.
 
-A conversation ends: when the client has left and everything is answered; with a last word, for its
-misbehaviour, its silence, or our shutdown; or when the stream breaks.  It raises nothing for what the client
-does.
+A connection ends when the client has left and everything is answered; with a last word, for the client's
+misbehaviour, its silence, or our shutdown; or when the stream breaks.  Nothing that a client does raises an
+error here.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from itertools import count
-from typing import NamedTuple
 
 import trio
 
-from merkledb import Database
-from server.budget import AnswerBudget, Reservation
+from server.answerer import Answerer, overloaded
 from server.closing import linger
-from server.counters import Counters
-from server.handlers import Allowed, Answerable, Large, ThreadExecutor, answer, refusal, sendable
-from server.head_notifier import HeadNotifier, Subscription
-from server.limits import LINGER_SECONDS, RECEIVE_BYTES, ServerLimits
+from server.handlers import refusal, sendable
+from server.head_notifier import Subscription
+from server.limits import LINGER_SECONDS, RECEIVE_BYTES
 from server.sender import Outgoing, Sender
+from server.services import Services
 from syncproto import (
     Allowance,
     Cancel,
@@ -45,11 +40,8 @@ from syncproto import (
     Error,
     ErrorCode,
     Frame,
-    GetChanges,
-    GetHead,
     Goodbye,
     Hello,
-    Kind,
     LocalProtocolError,
     Message,
     Ping,
@@ -63,40 +55,13 @@ from syncproto import (
 )
 
 
-class Services(NamedTuple):
-    """What all conversations of a server share.
-
-    Attributes:
-        database: Which is served.
-        limits: Of the server.
-        counters: Of the server.
-        executor: That read the database.
-        heads: That watches for new ones.
-        large_proofs: As many places as there may be large proofs at a time.
-        budget: The memory of all other proofs.
-        report: Called with every failure of our own.
-    """
-
-    database: Database
-    limits: ServerLimits
-    counters: Counters
-    executor: ThreadExecutor
-    heads: HeadNotifier
-    large_proofs: trio.Semaphore
-    budget: AnswerBudget
-    report: Callable[[Exception], None]
-
-
 class ClientConnection:
     """Talks with one client.
 
     Args:
         stream: To the client; closed at the end.
         hello: What we say first.
-        services: What is shared with other conversations.
-
-    Attributes:
-        has_large_proof: Whether a large pair is made for the client, or sent to it.
+        services: What is shared with other connections.
     """
 
     def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
@@ -105,20 +70,17 @@ class ClientConnection:
         self._limits = services.limits
         self._counters = services.counters
         self._connection = Connection(Role.SERVER, hello)
-        self._account = services.budget.account()
         self._allowance = Allowance()
         self._leaving = trio.Event()
         self._last_word: Error | None = None
-        self.has_large_proof = False
-        self._answered = trio.Event()
         self._silence = trio.CancelScope()
         self._whole = trio.CancelScope()
         self._last_work = trio.current_time()
         self._subscription: Subscription | None = None
         # The next one may come when the end of the last one was sent, a little before its task has seen that.
         self._put_subscription, self._subscriptions = trio.open_memory_channel[Subscription](1)
-        self._put_request, self._requests = trio.open_memory_channel[Answerable](self._limits.max_requests)
         self._sender = Sender(stream, self._connection, self._counters, self._limits, self._note_sent)
+        self._answerer = Answerer(self._connection, self._sender, services)
 
     def leave(self) -> None:
         """Begin the end: say goodbye, answer what is in flight, refuse what still comes, and close."""
@@ -136,7 +98,12 @@ class ClientConnection:
             with self._whole:
                 await self._talk()
         finally:
-            self._account.close()
+            self._answerer.close()
+
+    @property
+    def has_large_proof(self) -> bool:
+        """Whether a large pair is made for the client, or sent to it."""
+        return self._answerer.has_large_proof
 
     @property
     def is_subscribed(self) -> bool:
@@ -181,30 +148,25 @@ class ClientConnection:
         """Receive and answer until that ends; return our last word, if there is one to say."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._answer_all)
+                nursery.start_soon(self._answerer.run)
                 nursery.start_soon(self._announce_all)
                 nursery.start_soon(self._leave_when_told)
                 last_word = await self._receive_all()
                 if self._connection.their_state is State.LEAVING:
-                    await self._wait_for_answers()
+                    await self._answerer.wait_until_idle()
                 nursery.cancel_scope.cancel()
         finally:
             self._unsubscribe()
         return last_word
 
-    async def _wait_for_answers(self) -> None:
-        """Wait until everything that was asked is answered."""
-        while self._connection.in_flight:
-            await self._answered.wait()
-
     async def _leave_when_told(self) -> None:
         await self._leaving.wait()
         if self._last_word is not None:
-            await self._wait_for_answers()
+            await self._answerer.wait_until_idle()
             self._silence.cancel()
             return
         await self._sender.put(Goodbye())
-        await self._wait_for_answers()
+        await self._answerer.wait_until_idle()
         # Requests that crossed our goodbye are refused one by one, so that their client knows at once.
         await trio.sleep(LINGER_SECONDS)
         self._silence.cancel()
@@ -256,24 +218,14 @@ class ClientConnection:
             self._allowance.spend(trio.current_time())
             await self._sender.put(Pong(message.request_id))
         elif isinstance(message, Hello):
-            return self._check_scheme(message)
+            return _scheme_mismatch(self._connection.hello, message)
         return None
-
-    def _check_scheme(self, theirs: Hello) -> Error | None:
-        ours = self._connection.hello
-        if (theirs.hasher, theirs.branch_factor) == (ours.hasher, ours.branch_factor):
-            return None
-        sentence = (
-            f"this server has {ours.hasher} with branch factor {ours.branch_factor}, "
-            f"you {theirs.hasher} with branch factor {theirs.branch_factor}: use a store of that scheme"
-        )
-        return _last_error(ErrorCode.SCHEME_MISMATCH, sentence)
 
     async def _receive_request(self, request: Request) -> None:
         self._counters.requests += 1
         self._last_work = trio.current_time()
         if self._last_word is not None:
-            await self._sender.put(self._overloaded(request, self._last_word.message))
+            await self._sender.put(overloaded(request, self._limits, self._last_word.message))
         elif self._leaving.is_set():
             sentence = "the server is shutting down: use another"
             await self._sender.put(refusal(request, ErrorCode.SHUTTING_DOWN, sentence))
@@ -281,9 +233,9 @@ class ClientConnection:
             self._subscribe(request)
         elif self._connection.in_flight > self._limits.max_requests:
             sentence = f"more than {self._limits.max_requests} requests are in flight: wait for answers"
-            await self._sender.put(self._overloaded(request, sentence))
+            await self._sender.put(overloaded(request, self._limits, sentence))
         else:
-            self._put_request.send_nowait(request)
+            self._answerer.put(request)
 
     def _receive_cancel(self, cancel: Cancel) -> None:
         # Of a request, the connection remembers it until that is answered.
@@ -323,75 +275,6 @@ class ClientConnection:
             if not self._connection.unanswered_pings:
                 await self._sender.put(Ping(number))
 
-    async def _answer_all(self) -> None:
-        async for request in self._requests:
-            await self._answer(request)
-
-    async def _answer(self, request: Answerable) -> None:
-        if not self._connection.is_in_flight(request.request_id):
-            await self._sender.put(refusal(request, ErrorCode.CANCELLED, "cancelled before it was worked on"))
-            return
-        # A head is a few bytes.
-        reservation = await self._reserve(0 if isinstance(request, GetHead) else request.max_bytes)
-        outcome = await self._work(request, reservation.byte_count)
-        if isinstance(outcome, Frame):
-            reservation.shrink(min(len(outcome.data), reservation.byte_count))
-            await self._sender.put(outcome, reservation.release)
-            return
-        reservation.release()
-        if isinstance(outcome, Large):
-            await self._answer_large(request, outcome.needed_bytes)
-        else:
-            await self._sender.put(outcome)
-
-    async def _reserve(self, max_bytes: int) -> Reservation:
-        """Reserve memory for an ordinary answer; wait for nobody but this client, until it reads another."""
-        byte_count = min(max_bytes, self._limits.max_ordinary_bytes)
-        while (reservation := self._account.take(byte_count)) is None:
-            await self._answered.wait()
-        return reservation
-
-    async def _answer_large(self, request: Answerable, needed_bytes: int) -> None:
-        """Answer with one large pair, which keeps its place among few until it is sent."""
-        with trio.move_on_after(self._limits.large_timeout_seconds) as waiting:
-            await self._services.large_proofs.acquire()
-        if waiting.cancelled_caught:
-            await self._sender.put(
-                self._overloaded(request, "too many large pairs are being sent: try again")
-            )
-            return
-        self.has_large_proof = True
-        try:
-            sent = await self._sender.put(await self._work_large(request, needed_bytes))
-            await sent.wait()
-        finally:
-            self.has_large_proof = False
-            self._services.large_proofs.release()
-
-    async def _work_large(self, request: Answerable, needed_bytes: int) -> Frame | Error:
-        outcome = await self._work(request, needed_bytes)
-        if isinstance(outcome, Large):
-            return self._overloaded(request, "the content has just changed: try again")
-        return outcome
-
-    async def _work(self, request: Answerable, max_bytes: int) -> Frame | Error | Large:
-        """Have a worker make the answer; a failure of ours becomes an error that does not tell its cause."""
-        most = min(self._limits.max_bytes, self._connection.max_answer_bytes)
-        allowed = Allowed(self._limits.max_keys, min(max_bytes, most), most)
-        try:
-            outcome = await self._services.executor.run(
-                partial(answer, self._services.database, request, allowed)
-            )
-        except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
-            self._services.report(error)
-            return refusal(request, ErrorCode.INTERNAL, "the server failed: use another")
-        if isinstance(request, GetChanges) and isinstance(outcome, Frame) and outcome.kind is Kind.RANGE:
-            self._counters.fallbacks += 1
-        return outcome
-
-    def _overloaded(self, request: Request, sentence: str) -> Error:
-        return refusal(request, ErrorCode.OVERLOADED, sentence, self._limits.retry_after_milliseconds)
-
     # Sending.
 
     async def _send_all(self, hello: bytes, conversation: trio.CancelScope) -> None:
@@ -409,8 +292,7 @@ class ClientConnection:
         conversation.cancel()
 
     def _note_sent(self, content: Outgoing) -> None:
-        self._answered.set()
-        self._answered = trio.Event()
+        self._answerer.note_sent()
         if isinstance(content, Frame | Error):
             self._last_work = trio.current_time()
         # What we say unasked proves nothing of the client: it gets no more time for that.
@@ -420,3 +302,14 @@ class ClientConnection:
 
 def _last_error(code: ErrorCode, sentence: str) -> Error:
     return Error(0, code, sendable(sentence))
+
+
+def _scheme_mismatch(ours: Hello, theirs: Hello) -> Error | None:
+    """Return our last word to a client whose store has another scheme, None where both are the same."""
+    if (theirs.hasher, theirs.branch_factor) == (ours.hasher, ours.branch_factor):
+        return None
+    sentence = (
+        f"this server has {ours.hasher} with branch factor {ours.branch_factor}, "
+        f"you {theirs.hasher} with branch factor {theirs.branch_factor}: use a store of that scheme"
+    )
+    return _last_error(ErrorCode.SCHEME_MISMATCH, sentence)

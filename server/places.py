@@ -26,8 +26,8 @@ from typing import Final
 import trio
 
 from server.connection import ClientConnection
-from server.counters import Counters
 from server.limits import MAX_LEAVING, ServerLimits
+from server.services import Counters
 
 # The network of streams that tell no address, such as those of a Unix socket.
 UNKNOWN_NETWORK: Final = ""

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple, Self, TypeAlias
 
 import trio
 
-from server.counters import Counters
 from server.head_notifier import Subscription
 from server.limits import MIN_SEND_BYTES_PER_SECOND, SEND_BYTES, ServerLimits
+from server.services import Counters
 from syncproto import RANGE_OVERHEAD_BYTES, Connection, Error, Frame, Head, Kind, Message, State
 
 # A message, an answer in its frame, or a subscription, of which is sent what waits when its turn has come.

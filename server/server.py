@@ -15,12 +15,12 @@ import trio
 from merkledb import Database
 from server.budget import AnswerBudget
 from server.closing import Refusals
-from server.connection import ClientConnection, Services
-from server.counters import Counters
+from server.connection import ClientConnection
 from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
+from server.services import Counters, Services
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
 USER_AGENT: Final = "merklesync-server/0.1"
