@@ -3,10 +3,17 @@
 ``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.
 """
 
-from server.errors import AddressInUse, AddressNotAllowed, AddressNotFound, ListenError, ServerError
 from server.handlers import ThreadExecutor
 from server.limits import ServerLimits
-from server.listeners import addresses_of, open_listeners
+from server.listeners import (
+    AddressInUse,
+    AddressNotAllowed,
+    AddressNotFound,
+    ListenError,
+    ServerError,
+    addresses_of,
+    open_listeners,
+)
 from server.server import Server, serve
 from server.services import Counters
 

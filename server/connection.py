@@ -93,7 +93,11 @@ class ClientConnection:
         self._leaving.set()
 
     async def run(self) -> None:
-        """Talk until the conversation ends, and close the stream."""
+        """Talk until the connection ends, and close the stream.
+
+        A cancellation cuts the client off without a word, after the thread that may be making an answer.
+        Either way, the stream is closed afterwards, and nothing of the shared memory is kept.
+        """
         try:
             with self._whole:
                 await self._talk()
@@ -120,24 +124,18 @@ class ClientConnection:
         """Whether the client waits for an answer, or is sent one."""
         return bool(self._connection.in_flight) or self._sender.answering
 
-    @property
-    def has_grace(self) -> bool:
-        """Whether the client has asked something too short a time ago to make room for another."""
-        limits = self._limits
-        grace_seconds = limits.subscriber_grace_seconds if self.is_subscribed else limits.grace_seconds
-        return self.idle_seconds < grace_seconds
-
     def cut_off(self) -> None:
         """End at once, without a word."""
         self._whole.cancel()
 
     async def _talk(self) -> None:
+        """Run the sender around everything that puts something, so that it ends last."""
         async with self._stream:
             async with trio.open_nursery() as nursery:
                 # Our hello counts as said before anything is received, for a request may follow the client's.
                 hello = self._connection.send(self._connection.hello)
                 nursery.start_soon(self._send_all, hello, nursery.cancel_scope)
-                # The sender ends when nobody can put anything any more, and has sent the last of it then.
+                # The sender ends when nothing can be put any more and the last of it was sent.
                 async with self._sender:
                     last_word = await self._converse()
                     if last_word is not None:
@@ -145,13 +143,14 @@ class ClientConnection:
             await linger(self._stream)
 
     async def _converse(self) -> Message | None:
-        """Receive and answer until that ends; return our last word, if there is one to say."""
+        """Receive and answer until that ends; return our last word, if any."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answerer.run)
                 nursery.start_soon(self._announce_all)
                 nursery.start_soon(self._leave_when_told)
                 last_word = await self._receive_all()
+                # After its goodbye a client asks nothing more, and waits for what it has asked.
                 if self._connection.their_state is State.LEAVING:
                     await self._answerer.wait_until_idle()
                 nursery.cancel_scope.cancel()
@@ -160,7 +159,9 @@ class ClientConnection:
         return last_word
 
     async def _leave_when_told(self) -> None:
+        """Wait until the server wants the connection to end, answer the rest, and end the receiving."""
         await self._leaving.wait()
+        # A displaced client is told why at the very end, by the last word that the receiving returns.
         if self._last_word is not None:
             await self._answerer.wait_until_idle()
             self._silence.cancel()
@@ -174,7 +175,7 @@ class ClientConnection:
     # Receiving.
 
     async def _receive_all(self) -> Message | None:
-        """Receive until the stream or the client's part of the conversation ends; return our last word."""
+        """Receive until the stream or the client's part ends; return our last word."""
         self._silence.deadline = trio.current_time() + self._limits.hello_timeout_seconds
         try:
             with self._silence:
@@ -188,7 +189,8 @@ class ClientConnection:
             return None
         if self._leaving.is_set():
             return self._last_word
-        # Silence may be the network's fault, also before the first word, so it is no error of the client.
+        # Not we but the deadline ended the scope.  Silence may be the network's fault, also before the first
+        # word, so it is no error of the client.
         self._counters.timeouts += 1
         return Goodbye()
 
@@ -209,7 +211,7 @@ class ClientConnection:
         self._silence.deadline = trio.current_time() + seconds
 
     async def _receive(self, message: Message) -> Message | None:
-        """Handle a message; return our last word where it ends the conversation."""
+        """Handle a message; return our last word where it ends the connection."""
         if isinstance(message, Request):
             await self._receive_request(message)
         elif isinstance(message, Cancel):
@@ -231,6 +233,7 @@ class ClientConnection:
             await self._sender.put(refusal(request, ErrorCode.SHUTTING_DOWN, sentence))
         elif isinstance(request, Subscribe):
             self._subscribe(request)
+        # The request is in flight already, so the one above the limit makes it more than the limit.
         elif self._connection.in_flight > self._limits.max_requests:
             sentence = f"more than {self._limits.max_requests} requests are in flight: wait for answers"
             await self._sender.put(overloaded(request, self._limits, sentence))
@@ -259,7 +262,11 @@ class ClientConnection:
             await self._announce(subscription)
 
     async def _announce(self, subscription: Subscription) -> None:
-        """Have what waits in a subscription sent, until its end was sent."""
+        """Have what waits in a subscription sent, until its end was sent.
+
+        The sender takes what is the newest when its turn comes, so nothing is queued here.  A cancellation
+        leaves the subscription as it is; ``_converse`` removes it from those that get heads.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ping_now_and_then)
             while not subscription.is_over:
@@ -277,8 +284,8 @@ class ClientConnection:
 
     # Sending.
 
-    async def _send_all(self, hello: bytes, conversation: trio.CancelScope) -> None:
-        """Send until nothing more can come; end the conversation when the client does not take it."""
+    async def _send_all(self, hello: bytes, connection: trio.CancelScope) -> None:
+        """Send until nothing more can come; end the connection when the client does not take it."""
         try:
             await self._sender.run(hello)
         except trio.TooSlowError:
@@ -289,7 +296,7 @@ class ClientConnection:
             self._services.report(error)
         else:
             return
-        conversation.cancel()
+        connection.cancel()
 
     def _note_sent(self, content: Outgoing) -> None:
         self._answerer.note_sent()

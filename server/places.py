@@ -68,18 +68,18 @@ class Place:
     Attributes:
         network: Of the client.
         taken_at: When it was taken.
-        conversation: With the client; None before it has begun.
+        client: None before its connection has begun.
     """
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.taken_at = trio.current_time()
-        self.conversation: ClientConnection | None = None
+        self.client: ClientConnection | None = None
 
     @property
     def is_firm(self) -> bool:
         """Whether it cannot be given up at this moment."""
-        return self.conversation is None or self.conversation.has_large_proof
+        return self.client is None or self.client.has_large_proof
 
 
 class Places:
@@ -129,16 +129,16 @@ class Places:
             return False
         if len(self._leaving) >= MAX_LEAVING:
             # So many newcomers have a right to a place that nobody gets more time to leave.
-            first = self._leaving[0].conversation
+            first = self._leaving[0].client
             if first is not None:
                 first.cut_off()
             return False
         place, reason = found
-        assert place.conversation is not None
+        assert place.client is not None
         del self._held[place]
         self._leaving.append(place)
         self._counters.connections_displaced += 1
-        place.conversation.displace(f"all places are taken, and {reason}: connect again")
+        place.client.displace(f"all places are taken, and {reason}: connect again")
         return True
 
     def _who_leaves(self, network: str) -> tuple[Place, str] | None:
@@ -146,11 +146,11 @@ class Places:
         all_loose = [place for place in self._held if not place.is_firm]
         own = [place for place in all_loose if place.network == network]
         if self._is_at_limit(network):
-            return _idlest(own) or self._longest(own)
+            return self._idlest(own) or self._longest(own)
         richest = self._richest(network)
         if richest:
             return _first_to_leave(richest), "your address holds more of them than another that needs one"
-        return _idlest(all_loose) or self._longest(own or all_loose)
+        return self._idlest(all_loose) or self._longest(own or all_loose)
 
     def _richest(self, newcomer: str) -> list[Place]:
         """Return the places of the networks that hold most, if they hold more than a fair share."""
@@ -167,33 +167,38 @@ class Places:
         tired = [
             place
             for place in places
-            if (talk := place.conversation) is not None
+            if (client := place.client) is not None
             and now - place.taken_at
-            >= (limits.subscriber_grace_seconds if talk.is_subscribed else limits.turn_seconds)
+            >= (limits.subscriber_grace_seconds if client.is_subscribed else limits.turn_seconds)
         ]
         if not tired:
             return None
         return _first_to_leave(tired), "others wait for their turn"
 
+    def _idlest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
+        """Return who has asked nothing for long; subscribers come last, and the longest silence first."""
+        idle = [
+            (not client.is_subscribed, client.idle_seconds, place)
+            for place in places
+            if (client := place.client) is not None and not self._has_grace(client)
+        ]
+        if not idle:
+            return None
+        return max(idle, key=lambda each: each[:2])[2], "you asked nothing for a while"
 
-def _idlest(places: Iterable[Place]) -> tuple[Place, str] | None:
-    """Return who has asked nothing for long; subscribers come last, and the longest silence first."""
-    idle = [
-        (not talk.is_subscribed, talk.idle_seconds, place)
-        for place in places
-        if (talk := place.conversation) is not None and not talk.has_grace
-    ]
-    if not idle:
-        return None
-    return max(idle, key=lambda each: each[:2])[2], "you asked nothing for a while"
+    def _has_grace(self, client: ClientConnection) -> bool:
+        """Return whether a client has asked something too short a time ago to make room for another."""
+        limits = self._limits
+        grace_seconds = limits.subscriber_grace_seconds if client.is_subscribed else limits.grace_seconds
+        return client.idle_seconds < grace_seconds
 
 
 def _first_to_leave(places: Iterable[Place]) -> Place:
     """Return who loses least: who waits for no answer, then who is no subscriber, then who came first."""
 
     def loses_least(place: Place) -> tuple[bool, bool, float, float]:
-        talk = place.conversation
-        assert talk is not None
-        return not talk.is_busy, not talk.is_subscribed, talk.idle_seconds, -place.taken_at
+        client = place.client
+        assert client is not None
+        return not client.is_busy, not client.is_subscribed, client.idle_seconds, -place.taken_at
 
     return max(places, key=loses_least)
