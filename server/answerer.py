@@ -88,7 +88,7 @@ class Answerer:
             await self._sender.put(outcome)
 
     async def _reserve(self, max_bytes: int) -> Reservation:
-        """Reserve memory for an ordinary answer; wait for nobody but this client, until it reads another."""
+        """Reserve memory for an ordinary answer; where there is none, wait until the client reads another."""
         byte_count = min(max_bytes, self._limits.max_ordinary_bytes)
         while (reservation := self._account.take(byte_count)) is None:
             await self._sent.wait()

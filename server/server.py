@@ -41,7 +41,7 @@ class Server:
         database: To prove ranges and changes of; the caller closes it after ``serve`` has returned.  It may
             be written to meanwhile, also by another process, and need not have a complete root yet.
         limits: Of connections, requests, proofs and waits.
-        executor: That read the database; threads when None.
+        executor: In whose threads the database is read; one of ``limits.max_threads`` when None.
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
             told of a failure, and nothing of its cause.
         user_agent: Program and version, for the clients' logs; at most 128 bytes.
@@ -102,7 +102,10 @@ class Server:
         *,
         task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until ``stop`` is called, or cut off at once when cancelled.  To be called once.
+        """Serve until ``stop`` is called.  To be called once.
+
+        A cancellation cuts off all clients without a word.  When this returns or raises, every listener and
+        every connection is closed, and no thread reads the database any more, so that it can be closed.
 
         Args:
             listeners: Of trio, such as ``open_listeners`` makes; closed at the end.
@@ -114,6 +117,7 @@ class Server:
                 accepting.start_soon(self._heads.run)
                 task_status.started(listeners)
                 await self._stopping.wait()
+                # Listeners are closed first, so that a client that comes too late tries another at once.
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
             for client in self._clients:
