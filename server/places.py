@@ -1,8 +1,8 @@
-"""Who holds the places of a server, and who gives one up when a newcomer finds all of them taken.
+"""Which clients hold the places of a server, and which gives one up when a newcomer finds all of them taken.
 
-Places belong to networks, not to whoever is busy: one IPv4 address is a network, and so are the first 64 bits
-of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they take
-turns.
+Places belong to networks, not to the busiest clients: one IPv4 address is a network, and so are the first 64
+bits of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they
+take turns.
 
 ::
 
@@ -14,8 +14,9 @@ turns.
                                                            the newcomer's network if it holds any
     otherwise                                              the newcomer is told when to try again
 
-Who gives a place up is told why, and gets a moment for the answers under way.  A large pair needs longer, so
-nobody has to leave who is sent one; few are, and who takes nothing of one is not waited for.
+A client that gives a place up is told why, and gets a moment for the answers under way.  A large pair needs
+longer, so a client that is sent one keeps its place; there are few of these, and ``sender`` ends a connection
+whose client takes nothing of one.
 """
 
 from collections import Counter, deque
@@ -63,7 +64,7 @@ def network_at(host: str) -> str:
 
 
 class Place:
-    """One place of a server, and who holds it.
+    """One place of a server, and the client that holds it.
 
     Attributes:
         network: Of the client.
@@ -128,7 +129,7 @@ class Places:
         if found is None:
             return False
         if len(self._leaving) >= MAX_LEAVING:
-            # So many newcomers have a right to a place that nobody gets more time to leave.
+            # So many newcomers have a right to a place that the first one told gets no more time to leave.
             first = self._leaving[0].client
             if first is not None:
                 first.cut_off()
@@ -142,7 +143,7 @@ class Places:
         return True
 
     def _who_leaves(self, network: str) -> tuple[Place, str] | None:
-        """Return who gives a place up, and why; None where nobody has to."""
+        """Return the place that is given up, and why; None where none is."""
         all_loose = [place for place in self._held if not place.is_firm]
         own = [place for place in all_loose if place.network == network]
         if self._is_at_limit(network):
@@ -162,7 +163,7 @@ class Places:
         return [place for place in self._held if counts[place.network] == most and not place.is_firm]
 
     def _longest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
-        """Return who has held a place for long enough that it is another's turn."""
+        """Return the place that was held for so long that it is another's turn."""
         now, limits = trio.current_time(), self._limits
         tired = [
             place
@@ -176,7 +177,7 @@ class Places:
         return _first_to_leave(tired), "others wait for their turn"
 
     def _idlest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
-        """Return who has asked nothing for long; subscribers come last, and the longest silence first."""
+        """Return the place whose client was silent for longest; those of subscribers come last."""
         idle = [
             (not client.is_subscribed, client.idle_seconds, place)
             for place in places
@@ -194,7 +195,7 @@ class Places:
 
 
 def _first_to_leave(places: Iterable[Place]) -> Place:
-    """Return who loses least: who waits for no answer, then who is no subscriber, then who came first."""
+    """Return whose client loses least: it waits for no answer, else does not subscribe, else came first."""
 
     def loses_least(place: Place) -> tuple[bool, bool, float, float]:
         client = place.client

@@ -1,6 +1,6 @@
 """The only writer to a client's stream: takes messages one at a time, each within a time that it allows.
 
-Nothing is queued here: who puts a message waits until it is taken, and takes part in the client's slowness.
+Nothing is queued here: a task that puts a message waits until it is taken, so a slow client slows it down.
 """
 
 from collections.abc import Callable
@@ -115,7 +115,7 @@ class Sender:
         self._on_sent(content)
 
     async def _send_bytes(self, data: bytes) -> None:
-        """Send bytes, a piece at a time: who takes nothing of one is not waited for until the last."""
+        """Send bytes, a piece at a time; a client that takes nothing of one is not waited for any longer."""
         limits = self._limits
         is_large = len(data) > limits.max_ordinary_bytes + FRAME_OVERHEAD_BYTES
         patience_seconds = limits.large_timeout_seconds if is_large else limits.send_timeout_seconds
