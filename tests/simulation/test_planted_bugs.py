@@ -41,7 +41,7 @@ DEEPER_STUB = "a stub hangs deeper"
 
 def accept_deeper_stubs(patch: pytest.MonkeyPatch) -> None:
     """The verifier lets a stub hang anywhere."""
-    patch.setattr("merkledb.proofs.range_verifier.twin", lambda: None)
+    patch.setattr("merkledb.proofs.range_verifier.compiled_kernel", lambda: None)
     patch.setattr("merkledb.proofs.range_verifier._check_stubs", lambda items: None)
 
 
