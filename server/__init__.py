@@ -1,14 +1,24 @@
-"""The server: proves ranges of a database to whoever connects, within limits.
+"""The server: proves ranges and changes of a database to every client that connects, within limits.
 
-``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.
+``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.  A request goes this way:
+``server`` accepts a client and ``places`` gives it a place, ``connection`` receives the request, ``answerer``
+takes memory from ``budget``, ``handlers`` makes the answer in a thread, ``sender`` sends it.  Begin with
+``connection``.
 """
 
-from server.counters import Counters
-from server.errors import AddressInUse, AddressNotAllowed, AddressNotFound, ListenError, ServerError
 from server.handlers import ThreadExecutor
 from server.limits import ServerLimits
-from server.listeners import addresses_of, open_listeners
+from server.listeners import (
+    AddressInUse,
+    AddressNotAllowed,
+    AddressNotFound,
+    ListenError,
+    ServerError,
+    addresses_of,
+    open_listeners,
+)
 from server.server import Server, serve
+from server.services import Counters
 
 __all__ = [
     "AddressInUse",

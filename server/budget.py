@@ -1,8 +1,8 @@
 """The memory that all answers of a server may take, from before they are made until they are sent.
 
-Nobody waits for a client that does not read: half of the memory is a pool for whoever comes first, and the
-other half is divided, so that each connection has a share of its own.  Where the pool is empty, a connection
-gets shorter answers, one at a time, out of its share.
+No client waits for another that does not read: half of the memory is a pool that is given out in the order
+of requests, and the other half is divided, so that each connection has a share of its own.  Where the pool
+is empty, a connection gets shorter answers, one at a time, out of its share.
 
 Invariant: what is taken from the pool and the shares together is at most ``max_bytes``.
 """
@@ -54,14 +54,14 @@ class AnswerBudget:
         return Account(self)
 
     def take_from_pool(self, byte_count: int) -> bool:
-        """Take memory that everybody may have; return whether there was enough."""
+        """Take memory that any connection may have; return whether there was enough."""
         if byte_count > self._pool_bytes:
             return False
         self._pool_bytes -= byte_count
         return True
 
     def return_to_pool(self, byte_count: int) -> None:
-        """Let others have it."""
+        """Give back what was taken, for any connection."""
         self._pool_bytes += byte_count
 
     def note(self, byte_count: int) -> None:

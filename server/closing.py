@@ -16,7 +16,7 @@ from syncproto import Error, encode
 class Refusals:
     """Refuses connections, a limited number at a time: the oldest gives way to the newest.
 
-    Each was told why by then, unless they come faster than the network takes a word.
+    The oldest has been told why by then, unless clients come faster than the network takes a word.
 
     Args:
         max_refusals: At a time.
@@ -27,7 +27,10 @@ class Refusals:
         self._under_way: deque[trio.CancelScope] = deque()
 
     async def refuse(self, stream: trio.abc.Stream, error: Error) -> None:
-        """Say an error as the only word of a connection, and close it."""
+        """Say an error as the only word of a connection, and close it, also when cancelled.
+
+        It takes at most twice ``LINGER_SECONDS``, and less where newer refusals need the place.
+        """
         if len(self._under_way) >= self._max_refusals:
             self._under_way.popleft().cancel()
         scope = trio.CancelScope()
@@ -55,7 +58,10 @@ async def refuse(stream: trio.abc.Stream, error: Error) -> None:
 
 
 async def linger(stream: trio.abc.Stream) -> None:
-    """Wait a moment for the client to close first, and throw away what it still sends."""
+    """Wait a moment for the client to close first, and throw away what it still sends.
+
+    It takes at most ``LINGER_SECONDS``.  The stream is the caller's to close, also after a cancellation.
+    """
     with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
         if isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()

@@ -1,8 +1,8 @@
-"""New heads on their way to those who follow: one watcher of the database, one message for each subscriber.
+"""New heads on their way to subscribers: one task that reads the database, one message for each subscriber.
 
 ::
 
-    database.head --> HeadNotifier --> Subscription (the newest head) --> sender of the conversation
+    database.head --> HeadNotifier --> Subscription (the newest head) --> sender of the connection
        polled, or looked at when         one of each client             takes it when it
        ``announce`` says so                                             can send
 
@@ -85,8 +85,8 @@ class HeadNotifier:
     """Looks for new heads while somebody is subscribed.
 
     Args:
-        database: Whose head is watched, whoever writes to it.
-        executor: That read it.
+        database: Whose head is read; other processes may write to it.
+        executor: In whose threads it is read.
         limits: How often it looks.
         report: Called with a failure to read the head, once until it can be read again.
     """
@@ -118,7 +118,7 @@ class HeadNotifier:
         self.look_now()
 
     def remove(self, subscription: Subscription) -> None:
-        """Offer no more heads to a subscription; nothing happens where it is not watched for."""
+        """Offer no more heads to a subscription; nothing happens where it gets none."""
         self._subscriptions.discard(subscription)
         if not self._subscriptions:
             self._subscribed = trio.Event()
@@ -128,10 +128,15 @@ class HeadNotifier:
         self._wake.set()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Look for new heads until cancelled, which leaves every subscription as it is.
+
+        Each look is one small read in a thread.  There is none while nobody is subscribed, and at most one in
+        ``head_pause_seconds`` on average otherwise.
+        """
         while True:
             await self._subscribed.wait()
-            # Whoever wants a look from here on gets one that begins later than this one.
+            # Before the look, not after it: a commit during the look may be missed by it, so what asks for a
+            # look from here on gets one that begins later.
             self._wake = trio.Event()
             await self._look()
             with trio.move_on_after(self._limits.head_interval_seconds):
@@ -141,6 +146,7 @@ class HeadNotifier:
     async def _keep_pace(self) -> None:
         """Wait where looks follow each other too quickly, however often somebody commits or subscribes."""
         pause_seconds, now = self._limits.head_pause_seconds, trio.current_time()
+        # A look is due one pause after the last one was; what was not used of a second may be caught up.
         self._due = max(self._due + pause_seconds, now - LOOKS_AT_ONCE * pause_seconds)
         if self._due > now:
             await trio.sleep_until(self._due)

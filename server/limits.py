@@ -15,7 +15,8 @@ LINGER_SECONDS: Final = 1.0
 # So much of a large answer is handed to the network at a time, to see whether the client takes any of it.
 SEND_BYTES: Final = 128 << 10
 # Connections that were told to give up their places and have not closed yet.  Each holds its memory for
-# another moment, so they are few, and newcomers come in at some a second even where nobody leaves by itself.
+# another moment, so they are few, and some newcomers come in each second even where no client leaves by
+# itself.
 MAX_LEAVING: Final = 16
 # Below this, an answer would hold little more than its boundary.
 MIN_SHARE_BYTES: Final = 4 << 10
@@ -42,14 +43,14 @@ class ServerLimits:
         max_connections: Served at a time; more are refused as overloaded.  Beside them, at most
             ``MAX_LEAVING`` were told to leave and have not done so yet.
         max_connections_per_network: Of these, for clients of one network: one IPv4 address, or 64 bits of an
-            IPv6 address.  Half of all, so that nobody has to leave for the first client of another network.
+            IPv6 address.  Half of all, so that no client has to leave for the first one of another network.
         max_requests: In flight on one connection; more are refused as overloaded.
         max_keys: Pairs in one proof; with ``max_ordinary_bytes``, all that an ordinary proof holds.
         max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
         max_answer_bytes: Of all proofs up to ``max_ordinary_bytes`` that are made, wait, or are sent.  Half
-            of it is for whoever comes first; the other half is divided among ``max_connections``, and where
-            the first is taken, proofs are as short as a connection's share.  So nobody waits for others to
-            read.
+            of it is given out in the order of requests; the other half is divided among ``max_connections``,
+            and where the first is taken, proofs are as short as a connection's share.  So no client waits for
+            others to read.
         max_bytes: Of one encoded proof that holds a single large pair.
         max_large_proofs: Proofs above ``max_ordinary_bytes`` that are made or sent at a time.
         max_threads: That read the database.  Proofs are made in Python, which runs one thread at a time: a
@@ -58,7 +59,7 @@ class ServerLimits:
         idle_timeout_seconds: Without a whole message, while nothing is in flight.  A subscriber has nothing
             to say: it is pinged twice in that time, and stays as long as it answers.
         turn_seconds: For which a connection is safe from newcomers of its own network, whatever it asks.  A
-            copy loses little by connecting again so seldom, and whoever finds all places taken by his
+            copy loses little by connecting again so seldom, and a client that finds all places taken by its
             neighbours waits no longer.
         leave_seconds: For the answers under way and our last word, on a connection that has to make room.
         grace_seconds: For which a connection that asks nothing is safe.  After that, when all places are
@@ -66,12 +67,13 @@ class ServerLimits:
             else a few that only hold their places would keep everybody out.
         subscriber_grace_seconds: Both for a subscriber, which makes room only where no other connection
             does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
-            long loses little by connecting again, and a host full of them keeps nobody out for longer.
+            long loses little by connecting again, and a host full of them keeps other clients out no longer.
         head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
             one small read in a thread; a quarter of a second is soon enough for people who wait.
         head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
-            or calls ``announce``: more heads a second help nobody, and each costs every subscriber.
-        send_timeout_seconds: For a message, or what it takes at ``MIN_SEND_BYTES_PER_SECOND``, if that is more.
+            or calls ``announce``: more heads a second are of no use, and each costs every subscriber.
+        send_timeout_seconds: For a message, or what it takes at ``MIN_SEND_BYTES_PER_SECOND`` where that is
+            more.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and
             for the next ``SEND_BYTES`` of an answer that holds one, because others wait for it.
         shutdown_timeout_seconds: For a graceful shutdown, then what is left is cut off.

@@ -1,8 +1,8 @@
-"""Who holds the places of a server, and who gives one up when a newcomer finds all of them taken.
+"""Which clients hold the places of a server, and which gives one up when a newcomer finds all of them taken.
 
-Places belong to networks, not to whoever is busy: one IPv4 address is a network, and so are the first 64 bits
-of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they take
-turns.
+Places belong to networks, not to the busiest clients: one IPv4 address is a network, and so are the first 64
+bits of an IPv6 address, for that is what one customer gets.  Many clients may share a network (NAT), so they
+take turns.
 
 ::
 
@@ -14,8 +14,9 @@ turns.
                                                            the newcomer's network if it holds any
     otherwise                                              the newcomer is told when to try again
 
-Who gives a place up is told why, and gets a moment for the answers under way.  A large pair needs longer, so
-nobody has to leave who is sent one; few are, and who takes nothing of one is not waited for.
+A client that gives a place up is told why, and gets a moment for the answers under way.  A large pair needs
+longer, so a client that is sent one keeps its place; there are few of these, and ``sender`` ends a connection
+whose client takes nothing of one.
 """
 
 from collections import Counter, deque
@@ -26,8 +27,8 @@ from typing import Final
 import trio
 
 from server.connection import ClientConnection
-from server.counters import Counters
 from server.limits import MAX_LEAVING, ServerLimits
+from server.services import Counters
 
 # The network of streams that tell no address, such as those of a Unix socket.
 UNKNOWN_NETWORK: Final = ""
@@ -63,23 +64,23 @@ def network_at(host: str) -> str:
 
 
 class Place:
-    """One place of a server, and who holds it.
+    """One place of a server, and the client that holds it.
 
     Attributes:
         network: Of the client.
         taken_at: When it was taken.
-        conversation: With the client; None before it has begun.
+        client: None before its connection has begun.
     """
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.taken_at = trio.current_time()
-        self.conversation: ClientConnection | None = None
+        self.client: ClientConnection | None = None
 
     @property
     def is_firm(self) -> bool:
         """Whether it cannot be given up at this moment."""
-        return self.conversation is None or self.conversation.has_large_proof
+        return self.client is None or self.client.has_large_proof
 
 
 class Places:
@@ -128,29 +129,29 @@ class Places:
         if found is None:
             return False
         if len(self._leaving) >= MAX_LEAVING:
-            # So many newcomers have a right to a place that nobody gets more time to leave.
-            first = self._leaving[0].conversation
+            # So many newcomers have a right to a place that the first one told gets no more time to leave.
+            first = self._leaving[0].client
             if first is not None:
                 first.cut_off()
             return False
         place, reason = found
-        assert place.conversation is not None
+        assert place.client is not None
         del self._held[place]
         self._leaving.append(place)
         self._counters.connections_displaced += 1
-        place.conversation.displace(f"all places are taken, and {reason}: connect again")
+        place.client.displace(f"all places are taken, and {reason}: connect again")
         return True
 
     def _who_leaves(self, network: str) -> tuple[Place, str] | None:
-        """Return who gives a place up, and why; None where nobody has to."""
+        """Return the place that is given up, and why; None where none is."""
         all_loose = [place for place in self._held if not place.is_firm]
         own = [place for place in all_loose if place.network == network]
         if self._is_at_limit(network):
-            return _idlest(own) or self._longest(own)
+            return self._idlest(own) or self._longest(own)
         richest = self._richest(network)
         if richest:
             return _first_to_leave(richest), "your address holds more of them than another that needs one"
-        return _idlest(all_loose) or self._longest(own or all_loose)
+        return self._idlest(all_loose) or self._longest(own or all_loose)
 
     def _richest(self, newcomer: str) -> list[Place]:
         """Return the places of the networks that hold most, if they hold more than a fair share."""
@@ -162,38 +163,43 @@ class Places:
         return [place for place in self._held if counts[place.network] == most and not place.is_firm]
 
     def _longest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
-        """Return who has held a place for long enough that it is another's turn."""
+        """Return the place that was held for so long that it is another's turn."""
         now, limits = trio.current_time(), self._limits
         tired = [
             place
             for place in places
-            if (talk := place.conversation) is not None
+            if (client := place.client) is not None
             and now - place.taken_at
-            >= (limits.subscriber_grace_seconds if talk.is_subscribed else limits.turn_seconds)
+            >= (limits.subscriber_grace_seconds if client.is_subscribed else limits.turn_seconds)
         ]
         if not tired:
             return None
         return _first_to_leave(tired), "others wait for their turn"
 
+    def _idlest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
+        """Return the place whose client was silent for longest; those of subscribers come last."""
+        idle = [
+            (not client.is_subscribed, client.idle_seconds, place)
+            for place in places
+            if (client := place.client) is not None and not self._has_grace(client)
+        ]
+        if not idle:
+            return None
+        return max(idle, key=lambda each: each[:2])[2], "you asked nothing for a while"
 
-def _idlest(places: Iterable[Place]) -> tuple[Place, str] | None:
-    """Return who has asked nothing for long; subscribers come last, and the longest silence first."""
-    idle = [
-        (not talk.is_subscribed, talk.idle_seconds, place)
-        for place in places
-        if (talk := place.conversation) is not None and not talk.has_grace
-    ]
-    if not idle:
-        return None
-    return max(idle, key=lambda each: each[:2])[2], "you asked nothing for a while"
+    def _has_grace(self, client: ClientConnection) -> bool:
+        """Return whether a client has asked something too short a time ago to make room for another."""
+        limits = self._limits
+        grace_seconds = limits.subscriber_grace_seconds if client.is_subscribed else limits.grace_seconds
+        return client.idle_seconds < grace_seconds
 
 
 def _first_to_leave(places: Iterable[Place]) -> Place:
-    """Return who loses least: who waits for no answer, then who is no subscriber, then who came first."""
+    """Return whose client loses least: it waits for no answer, else does not subscribe, else came first."""
 
     def loses_least(place: Place) -> tuple[bool, bool, float, float]:
-        talk = place.conversation
-        assert talk is not None
-        return not talk.is_busy, not talk.is_subscribed, talk.idle_seconds, -place.taken_at
+        client = place.client
+        assert client is not None
+        return not client.is_busy, not client.is_subscribed, client.idle_seconds, -place.taken_at
 
     return max(places, key=loses_least)

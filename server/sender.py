@@ -1,6 +1,6 @@
 """The only writer to a client's stream: takes messages one at a time, each within a time that it allows.
 
-Nothing is queued here: who puts a message waits until it is taken, and takes part in the client's slowness.
+Nothing is queued here: a task that puts a message waits until it is taken, so a slow client slows it down.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Final, NamedTuple, Self, TypeAlias
 
 import trio
 
-from server.counters import Counters
 from server.head_notifier import Subscription
 from server.limits import MIN_SEND_BYTES_PER_SECOND, SEND_BYTES, ServerLimits
+from server.services import Counters
 from syncproto import RANGE_OVERHEAD_BYTES, Connection, Error, Frame, Head, Kind, Message, State
 
 # A message, an answer in its frame, or a subscription, of which is sent what waits when its turn has come.
@@ -30,7 +30,7 @@ class _Outgoing(NamedTuple):
 
 
 class Sender:
-    """Sends what the tasks of a conversation put, in the order in which they put it.
+    """Sends what the tasks of a connection put, in the order in which they put it.
 
     A context manager: at its end nothing more can be put, and ``run`` returns when it has sent the rest.
 
@@ -70,6 +70,9 @@ class Sender:
     async def put(self, content: Outgoing, on_sent: Callable[[], None] = lambda: None) -> trio.Event:
         """Hand over what is to be sent, when its turn has come; return what is set when it is sent.
 
+        Waits as long as the client takes what was put before.  A cancellation means that it was not handed
+        over, and ``on_sent`` will not be called.
+
         Args:
             content: What is to be sent.
             on_sent: Called when it was sent and takes no memory any more.
@@ -79,7 +82,10 @@ class Sender:
         return parcel.sent
 
     async def run(self, hello: bytes) -> None:
-        """Send until no more can be put.
+        """Send until no more can be put, in the event loop.
+
+        A cancellation may leave a part of a message sent, so that nothing can be said any more: the caller
+        closes the stream.
 
         Args:
             hello: The bytes that go first.
@@ -97,7 +103,7 @@ class Sender:
                 return
 
     async def _send_next(self) -> None:
-        """Send one parcel; it is forgotten before the next is waited for, so that it takes no memory."""
+        """Send what was put first; it takes no memory while the next is waited for, as this method ends."""
         content, sent, on_sent = await self._parcels.receive()
         data = self._bytes_of(content)
         self.answering = isinstance(content, Frame)
@@ -121,6 +127,7 @@ class Sender:
             else max(limits.send_timeout_seconds, len(data) / MIN_SEND_BYTES_PER_SECOND)
         )
         whole, piece_bytes = memoryview(data), SEND_BYTES if is_large else len(data) or 1
+        # Two limits: a client that takes a byte now and then keeps to the inner one, never to the outer one.
         with trio.fail_after(limits.send_timeout_seconds + len(data) / MIN_SEND_BYTES_PER_SECOND):
             for at in range(0, len(data), piece_bytes):
                 with trio.fail_after(patience_seconds):
@@ -128,7 +135,7 @@ class Sender:
         self._counters.bytes_sent += len(data)
 
     def _bytes_of(self, content: Outgoing) -> bytes | None:
-        """Return the bytes to send, None where there are none or the client has ended the conversation."""
+        """Return the bytes to send, None where there are none or the client has ended the connection."""
         message = content.take() if isinstance(content, Subscription) else content
         last_word = isinstance(message, Error) and message.request_id == 0
         if message is None or (self._connection.their_state is State.ENDED and not last_word):

@@ -2,7 +2,7 @@
 
 It serves one database, over any trio listener.  What is said on a connection is ``connection``; what is
 read from the database is ``handlers``.  Nothing that a client does raises here, and no failure of one
-conversation ends another.
+connection ends another.
 """
 
 import logging
@@ -15,12 +15,12 @@ import trio
 from merkledb import Database
 from server.budget import AnswerBudget
 from server.closing import Refusals
-from server.connection import ClientConnection, Services
-from server.counters import Counters
+from server.connection import ClientConnection
 from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
+from server.services import Counters, Services
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
 USER_AGENT: Final = "merklesync-server/0.1"
@@ -41,7 +41,7 @@ class Server:
         database: To prove ranges and changes of; the caller closes it after ``serve`` has returned.  It may
             be written to meanwhile, also by another process, and need not have a complete root yet.
         limits: Of connections, requests, proofs and waits.
-        executor: That read the database; threads when None.
+        executor: In whose threads the database is read; one of ``limits.max_threads`` when None.
         on_failure: Called with every failure of our own, in the event loop; logs it when None.  Clients are
             told of a failure, and nothing of its cause.
         user_agent: Program and version, for the clients' logs; at most 128 bytes.
@@ -69,7 +69,7 @@ class Server:
         self._on_failure = on_failure or _log_failure
         self._stopping = trio.Event()
         self._network_of = network_of
-        self._conversations: set[ClientConnection] = set()
+        self._clients: set[ClientConnection] = set()
         self._places = Places(self.limits, self.counters)
         self._refusals = Refusals(self.limits.max_connections)
         executor = executor or ThreadExecutor(self.limits.max_threads)
@@ -102,32 +102,36 @@ class Server:
         *,
         task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until ``stop`` is called, or cut off at once when cancelled.  To be called once.
+        """Serve until ``stop`` is called.  To be called once.
+
+        A cancellation cuts off all clients without a word.  When this returns or raises, every listener and
+        every connection is closed, and no thread reads the database any more, so that it can be closed.
 
         Args:
             listeners: Of trio, such as ``open_listeners`` makes; closed at the end.
             task_status: Started with the listeners when connections are accepted.
         """
-        async with trio.open_nursery() as conversations:
+        async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
-                await accepting.start(self._accept, listeners, conversations)
+                await accepting.start(self._accept, listeners, connections)
                 accepting.start_soon(self._heads.run)
                 task_status.started(listeners)
                 await self._stopping.wait()
+                # Listeners are closed first, so that a client that comes too late tries another at once.
                 accepting.cancel_scope.cancel()
-            conversations.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
-            for conversation in self._conversations:
-                conversation.leave()
+            connections.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
+            for client in self._clients:
+                client.leave()
 
     async def _accept(
         self,
         listeners: Listeners,
-        conversations: trio.Nursery,
+        connections: trio.Nursery,
         *,
         task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
     ) -> None:
         await trio.serve_listeners(
-            self._handle, list(listeners), handler_nursery=conversations, task_status=task_status
+            self._handle, list(listeners), handler_nursery=connections, task_status=task_status
         )
 
     async def _handle(self, stream: trio.abc.Stream) -> None:
@@ -141,7 +145,7 @@ class Server:
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
             else:
                 await self._serve(stream, place)
-        except Exception as error:  # noqa: BLE001 - one conversation must not end the others
+        except Exception as error:  # noqa: BLE001 - one connection must not end the others
             self._report(error)
         finally:
             await trio.aclose_forcefully(stream)
@@ -154,20 +158,20 @@ class Server:
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                place.conversation = ClientConnection(stream, hello, self._services)
-                await self._talk(place.conversation)
+                place.client = ClientConnection(stream, hello, self._services)
+                await self._talk(place.client)
         finally:
             self._places.leave(place)
             self.counters.connections_open -= 1
 
-    async def _talk(self, conversation: ClientConnection) -> None:
-        self._conversations.add(conversation)
+    async def _talk(self, client: ClientConnection) -> None:
+        self._clients.add(client)
         try:
             if self._stopping.is_set():
-                conversation.leave()
-            await conversation.run()
+                client.leave()
+            await client.run()
         finally:
-            self._conversations.discard(conversation)
+            self._clients.discard(client)
 
     async def _hello(self) -> Hello | None:
         """Return what we say first, None where not even the head can be read."""

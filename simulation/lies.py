@@ -192,7 +192,7 @@ def _refusal(*codes: ErrorCode) -> Callable[[Liar, Message, Proving], Told]:
     return refused
 
 
-def _farewell(liar: Liar, message: Message, request: Proving) -> Told:
+def _goodbye(liar: Liar, message: Message, request: Proving) -> Told:
     """Say goodbye, and answer nothing."""
     del liar, message
     return [_framed(Goodbye()), _framed(Error(request.request_id, ErrorCode.SHUTTING_DOWN, "leaving"))]
@@ -221,7 +221,7 @@ ANSWERS: Final[dict[str, Callable[..., Told | None]]] = {
     "a huge claim": _refusal(ErrorCode.LIMIT_TOO_SMALL),
     "overload": _refusal(ErrorCode.OVERLOADED),
     "a false error": _refusal(ErrorCode.INTERNAL, ErrorCode.BAD_REQUEST, ErrorCode.CANCELLED),
-    "goodbye": _farewell,
+    "goodbye": _goodbye,
     "the last word": _last_word,
 }
 

@@ -131,7 +131,7 @@ async def test_a_new_root_that_the_database_never_had_is_unknown_whatever_the_ol
     assert site.server.counters.fallbacks == 0
 
 
-async def test_a_start_behind_the_end_is_a_bad_request(
+async def test_a_start_after_the_end_is_a_bad_request(
     site: Site, database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     client = await site.greeted()

@@ -605,7 +605,7 @@ async def test_a_subscriber_that_waits_for_a_long_proof_is_not_pinged_again_and_
     assert site.server.counters.failures == 0
 
 
-async def test_a_subscriber_is_spared_while_another_connection_asks_nothing(
+async def test_a_subscriber_keeps_its_place_while_another_connection_asks_nothing(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     server = Server(database, limits=ServerLimits(max_connections=2), executor=VirtualWorkers())
@@ -632,7 +632,7 @@ async def test_subscribers_make_room_after_everybody_else(
         await worker.ask(GetHead(1))
         late = await site.greeted()
         assert_displaced(await holder.receive_all())
-        # The others were at work too short a time ago, and the subscriber is spared for longer.
+        # The others were at work too short a time ago, and the subscriber has grace for longer.
         (refusal,) = await (await site.client()).receive_all()
         assert isinstance(refusal, Error)
         assert refusal.code is ErrorCode.OVERLOADED

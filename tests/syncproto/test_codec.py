@@ -323,7 +323,7 @@ MALFORMED = {
     "a subscription with a field": packed(22, 1, None),
     "changes of one root": packed(20, 1, ROOT, None, None, 1, 1),
     "elements missing": b"\x93\x13\x01",
-    "a byte behind": packed(16, 1) + b"\x00",
+    "a byte after the array": packed(16, 1) + b"\x00",
     "nested arrays": b"\x92" * 100_000,
     "an array for an id": packed(16, []),
     "a map for an id": packed(16, {}),

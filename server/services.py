@@ -1,8 +1,17 @@
-"""What a server has done so far, in numbers, for a status line or for monitoring."""
+"""What all connections of a server share: the database, its threads, memory, limits, and the counters."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import trio
+
+from merkledb import Database
+from server.budget import AnswerBudget
+from server.handlers import ThreadExecutor
+from server.head_notifier import HeadNotifier
+from server.limits import ServerLimits
 from syncproto import ErrorCode
 
 
@@ -43,3 +52,27 @@ class Counters:
     failures: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
+
+
+class Services(NamedTuple):
+    """What all connections of a server share.
+
+    Attributes:
+        database: Which is served.
+        limits: Of the server.
+        counters: Of the server.
+        executor: In whose threads the database is read.
+        heads: That looks for new ones.
+        large_proofs: As many places as there may be large proofs at a time.
+        budget: The memory of all other proofs.
+        report: Called with every failure of our own.
+    """
+
+    database: Database
+    limits: ServerLimits
+    counters: Counters
+    executor: ThreadExecutor
+    heads: HeadNotifier
+    large_proofs: trio.Semaphore
+    budget: AnswerBudget
+    report: Callable[[Exception], None]

@@ -228,7 +228,7 @@ async def test_what_the_clients_frames_cannot_hold_is_a_limit_too_small(
     assert error.code is ErrorCode.LIMIT_TOO_SMALL
 
 
-async def test_a_start_behind_the_end_is_a_bad_request(
+async def test_a_start_after_the_end_is_a_bad_request(
     site: Site, database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     client = await site.greeted()
