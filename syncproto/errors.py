@@ -32,11 +32,11 @@ import copyreg
 from typing import Any
 
 
-class PicklableError(Exception):
-    """An error that survives pickling, as it must to leave a process of a pool.
+class SyncProtocolError(Exception):
+    """The root of every error that this package raises on purpose.
 
-    Python would call its class with the finished sentence, where most classes take facts.  The cause, which
-    may be any object at all, becomes its text.
+    It survives pickling, as it must to leave a process of a pool.  Python would call its class with the
+    finished sentence, where most classes take facts.  The cause, which may be any object, becomes its text.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,10 +45,6 @@ class PicklableError(Exception):
         if self.__cause__ is not None:
             state["__cause__"] = Exception(f"{type(self.__cause__).__name__}: {self.__cause__}")
         return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
-
-
-class SyncProtocolError(PicklableError):
-    """The root of every error that this package raises on purpose."""
 
 
 class LocalProtocolError(SyncProtocolError):

@@ -102,7 +102,7 @@ def test_every_error_survives_pickling(kind: type[Exception]) -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         read = pickle.loads(pickle.dumps(error, protocol))
         assert facts_of(read) == facts_of(error)
-        if isinstance(error, merkledb.PicklableError):
+        if isinstance(error, merkledb.PicklableError | syncproto.SyncProtocolError):
             assert str(read.__cause__) == "OSError: [Errno 5] the disk"
         # Once more, as an error does that goes through two processes.
         assert facts_of(pickle.loads(pickle.dumps(read, protocol))) == facts_of(error)
