@@ -86,7 +86,10 @@ def split_record(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Return the tokens, the children, the value part and the weights of what is known to be a record."""
     at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * data[1])
     middle = at + CHILD_BYTES * count
-    end = middle + value_part_length(data, middle)
+    # As ``value_part_length`` says, without a call: records are split in every loop there is.
+    end = middle + 1
+    if data[middle:end] != NO_VALUE:
+        end += 1 + int.from_bytes(data[end : end + 1])
     return data[at:middle:CHILD_BYTES], data[at:middle], data[middle:end], data[end:]
 
 

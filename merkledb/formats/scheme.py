@@ -16,7 +16,7 @@ these are the ids of avalanchego's merkledb (``x/merkledb/hashing.go``) and of F
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -56,36 +56,38 @@ class Scheme:
         hasher: "blake3" (the default) or "sha256" (avalanchego's and Firewood's ids).
         branch_factor: 2, 4, 16 or 256 children a branch.
 
+    Attributes:
+        codec: What turns this scheme's keys into paths.
+        hash_function: The constructor of a hash object that has ``digest()``.
+        max_key_bytes: The longest key: 63, 126, 252 or 504 bytes at branch factor 2, 4, 16 or 256.
+
     Raises:
         ValueError: Another hasher or branch factor.
     """
 
     hasher: HasherName = "blake3"
     branch_factor: int = 16
+    # These follow from the two above; looked up once, because every fold and every lookup asks for them.
+    codec: PathCodec = field(init=False, repr=False, compare=False)
+    hash_function: HashFunction = field(init=False, repr=False, compare=False)
+    max_key_bytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.hasher not in _HASH_FUNCTIONS:
             raise ValueError(f"unknown hasher {self.hasher!r}: use 'blake3' or 'sha256'")
         if self.branch_factor not in (2, 4, 16, 256) or isinstance(self.branch_factor, bool):
             raise ValueError(f"branch factor {self.branch_factor!r} is not possible: use 2, 4, 16 or 256")
+        # A frozen dataclass sets its own fields in this way.
+        object.__setattr__(self, "codec", path_codec(self.branch_factor))
+        object.__setattr__(self, "hash_function", _HASH_FUNCTIONS[self.hasher])
+        object.__setattr__(self, "max_key_bytes", self.codec.max_key_bytes)
+
+    def __reduce__(self) -> tuple[type["Scheme"], tuple[str, int]]:
+        """Return how a scheme is made again: what follows from its two names is not carried along."""
+        return Scheme, (self.hasher, self.branch_factor)
 
     def __str__(self) -> str:
         return f"{self.hasher} with branch factor {self.branch_factor}"
-
-    @property
-    def codec(self) -> PathCodec:
-        """What turns this scheme's keys into paths."""
-        return path_codec(self.branch_factor)
-
-    @property
-    def hash_function(self) -> HashFunction:
-        """The constructor of a hash object that has ``digest()``."""
-        return _HASH_FUNCTIONS[self.hasher]
-
-    @property
-    def max_key_bytes(self) -> int:
-        """The longest key: 63, 126, 252 or 504 bytes at branch factor 2, 4, 16 or 256."""
-        return self.codec.max_key_bytes
 
     def digest(self, value: bytes) -> bytes:
         """Return the digest of one value."""
