@@ -1,5 +1,6 @@
 """Opening a database: its store, its scheme, and how much history it retains."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from merkledb.errors import CorruptDatabase, SchemeMismatch
 from merkledb.formats.scheme import Scheme
 from merkledb.history.revisions import (
     MAX_HISTORY,
+    MAX_TIME,
     Retention,
     first_rows,
     put_retention,
@@ -58,10 +60,10 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         DatabaseFull: There is no room for its first pages.
         KernelMissing: The environment wants a kernel that cannot be had.
     """
-    if history is not None and not 1 <= history <= MAX_HISTORY:
+    if history is not None and (type(history) is not int or not 1 <= history <= MAX_HISTORY):
         raise ValueError(f"a history holds 1 to {MAX_HISTORY} revisions, not {history}")
-    if history_seconds is not None and not history_seconds >= 0:
-        raise ValueError(f"a history holds no less than 0 seconds, not {history_seconds}")
+    if history_seconds is not None and not 0 <= history_seconds <= MAX_TIME and history_seconds != math.inf:
+        raise ValueError(f"a history holds 0 to {MAX_TIME} seconds, or infinity, not {history_seconds}")
     kernel_name()
     rows = first_rows(Retention(), require_time(clock()))
     rows[b"meta"] |= _first_meta(scheme or Scheme())

@@ -192,6 +192,8 @@ def require_range(start: bytes | None, end: bytes | None) -> None:
 
 
 def require_max_keys(max_keys: int) -> None:
-    """Raise ValueError when no proof with so few pairs makes progress."""
+    """Raise ValueError when no proof with so few pairs makes progress, TypeError for what is no number."""
+    if type(max_keys) is not int:
+        raise TypeError(f"max_keys is a whole number, not {type(max_keys).__name__}")
     if max_keys < 1:
         raise ValueError(f"max_keys is {max_keys}: a proof that makes progress carries at least one pair")

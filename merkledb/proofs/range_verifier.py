@@ -35,7 +35,7 @@ from merkledb.formats.proof import (
     encoded_proof_bytes,
     require_form,
 )
-from merkledb.formats.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
+from merkledb.formats.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme, require_bytes
 from merkledb.formats.weights import HEAVY
 from merkledb.kernel.boundary import is_path_outside, is_slot_outside
 from merkledb.kernel.interface import compiled_kernel
@@ -145,12 +145,16 @@ def verify_range(
     Raises:
         InvalidProof: The proof does not show that; its ``reason`` says why.
         InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
+        TypeError: The proof is none, or the root or a bound is not bytes: the caller's mistake, too.
 
     Cost: about 3 µs a pair with the pure kernel, 0.4 with the compiled one, and no more memory than a few
     times the proof.
     """
+    if not isinstance(proof, tuple):
+        raise TypeError(f"a proof is what RangeProof.decode returns, not {type(proof).__name__}")
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")
+    require_bytes("a root", root)
     compiled, scheme = compiled_kernel(), scheme or _DEFAULT_SCHEME
     if compiled is not None:
         return verify_compiled(compiled, proof, root, start, end, scheme, max_keys, max_bytes)
@@ -212,6 +216,11 @@ def verify_compiled(
 
 
 def _require_order(start: bytes | None, end: bytes | None) -> None:
+    """Raise unless the bounds, which the caller chose, are those of a range."""
+    if start is not None:
+        require_bytes("a start", start)
+    if end is not None:
+        require_bytes("an end", end)
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)
 

@@ -84,6 +84,8 @@ class Notation(StrEnum):
 _HEADERS: Final[dict[tuple[str, ...], tuple[Notation, Notation]]] = {
     (keys.named("key"), values.named("value")): (keys, values) for keys in Notation for values in Notation
 }
+# All names that a column may have.
+_COLUMNS: Final = frozenset(name for header in _HEADERS for name in header)
 
 
 class InvalidLine(FileError):
@@ -232,6 +234,9 @@ def read_csv(
             if (said := _HEADERS.get(tuple(row))) is not None:
                 key_notation, value_notation = keys or said[0], values or said[1]
                 continue
+            if len(row) > 1 and _COLUMNS.issuperset(row):
+                # Taken as a pair, it would turn all keys into values, and nobody would notice.
+                raise InvalidLine(rows.line_num, "names the columns in another order: the key comes first")
         try:
             key, value = _parse_row(row, key_notation, value_notation)
             _require_lengths(key, value, max_key_bytes, max_value_bytes)

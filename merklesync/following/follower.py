@@ -21,6 +21,7 @@ from manager.scheduling.pivot import Target
 from merkledb import Database
 from merklesync.console.output import format_server_totals, print_note
 from merklesync.console.signals import wait_for_stop_signals
+from merklesync.errors import CommandError
 from merklesync.following.events import ACTIVE_STATUSES, EventPrinter, print_in_thread
 from merklesync.following.root_hook import RootHook
 from merklesync.following.root_source import read_targets
@@ -61,6 +62,8 @@ class Follower:
         self._following = trio.CancelScope()
         # Whether standard input, where the targets came from, has ended.
         self._source_ended = False
+        # How many complaints there were about its lines.
+        self._lines_left_out = 0
         # The root and number that were printed last, or that the store had at the start.
         self._printed: tuple[bytes | None, int] | None = None
 
@@ -71,6 +74,9 @@ class Follower:
 
         Args:
             listen_address: Where to serve the store as well; None where it is not served.
+
+        Raises:
+            CommandError: All lines of the targets were left out.
         """
         async with trio.open_nursery() as stopping:
             # The first signal ends the following and lets answers in flight be sent; the second ends all.
@@ -85,6 +91,8 @@ class Follower:
             stopping.cancel_scope.cancel()
         if self._server is not None:
             print_note(f"stopped: {format_server_totals(self._server)}")
+        if self._source_ended and self._lines_left_out and self._manager.target is None:
+            raise CommandError("no line named a root that can be followed: write a root in hex on each line")
 
     async def _serve(self, listen_address: Address, serving: trio.Nursery) -> None:
         listeners = await open_listeners(*listen_address)
@@ -106,9 +114,13 @@ class Follower:
     # Targets.
 
     async def _read_targets(self, source: Path) -> None:
-        await read_targets(source, self._update_target, print_note)
+        await read_targets(source, self._update_target, self._complain)
         self._source_ended = True
         await self._end_if_last()
+
+    def _complain(self, note: str) -> None:
+        self._lines_left_out += 1
+        print_note(note)
 
     def _update_target(self, target: Target) -> None:
         self._manager.update_target(*target)

@@ -111,3 +111,38 @@ def test_a_load_takes_the_scheme_of_an_empty_store(tmp_path: Path) -> None:
         assert (len(database), database.revision) == (0, 0)
     pairs.write_text("\n".join(["key,value", *rows]) + "\n")
     succeed("load", store, pairs)
+
+
+@pytest.mark.parametrize("proof", [None, b"bytes", "text", 7])
+def test_what_is_no_proof_at_all_is_the_callers_mistake(proof: Any) -> None:
+    with pytest.raises(TypeError, match=r"RangeProof\.decode"):
+        merkledb.verify_range(proof, merkledb.EMPTY_ROOT)
+
+
+def test_a_root_or_a_bound_that_is_no_bytes_is_the_callers_mistake() -> None:
+    with new_database({b"a": b"1", b"b": b"2"}) as database:
+        proof, root = database.prove_range(), database.root
+        mistakes: list[tuple[Any, Any, Any]] = [
+            ("x", None, None),
+            (None, None, None),
+            (root, "a", None),
+            (root, None, 7),
+        ]
+        for mistake in mistakes:
+            with pytest.raises(TypeError, match="is bytes, not"):
+                merkledb.verify_range(proof, *mistake)
+
+
+@pytest.mark.parametrize("most", [1.5, float("nan"), True, "1"])
+def test_a_limit_of_keys_that_is_no_whole_number_is_refused(most: Any) -> None:
+    with new_database() as database, pytest.raises(TypeError, match="whole number"):
+        database.prove_range(max_keys=most)
+
+
+@pytest.mark.parametrize(
+    "retention",
+    [{"history": 1.5}, {"history": True}, {"history_seconds": 10**400}, {"history_seconds": float("nan")}],
+)
+def test_a_retention_that_no_store_can_keep_is_refused(tmp_path: Path, retention: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a history holds"):
+        merkledb.open(tmp_path / "store", **retention)

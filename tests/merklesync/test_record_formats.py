@@ -198,3 +198,9 @@ def test_sorted_pairs_yield_the_newest_of_each_key_in_order(
         expected = sorted(dict(pairs).items())
         assert list(collected) == expected
         assert list(collected) == expected
+
+
+@pytest.mark.parametrize("header", [b"value,key", b"key,key", b"value_hex,key_auto", b"key,value,key"])
+def test_a_csv_header_with_its_columns_in_another_order_is_no_pair(header: bytes) -> None:
+    with pytest.raises(InvalidLine, match="the key comes first"):
+        list(read_csv(io.BytesIO(header + b"\nv,k\n"), max_key_bytes=8, max_value_bytes=8))
