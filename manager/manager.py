@@ -195,6 +195,7 @@ class Manager:
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
             return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
         scheduler, now = self._scheduler, trio.current_time()
+        scheduler.measure()
         stats, head = scheduler.stats, scheduler.local.head
         keys_per_second, bytes_per_second = stats.rates(now)
         return Progress(

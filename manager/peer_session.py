@@ -332,9 +332,10 @@ class PeerSession:
 
     def _start_workers(self, client: PeerClient, working: trio.Nursery) -> None:
         """Have as many workers as the link has use for; should it become slower, the last ones wait."""
-        while self._workers < client.useful_requests:
-            working.start_soon(self._worker, client, self._workers, working)
-            self._workers += 1
+        useful = client.useful_requests
+        for index in range(self._workers, useful):
+            working.start_soon(self._worker, client, index, working)
+        self._workers = max(self._workers, useful)
 
     async def _worker(self, client: PeerClient, index: int, working: trio.Nursery) -> None:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""

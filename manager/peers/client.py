@@ -98,6 +98,7 @@ class PeerClient:
         empty_answers: Change proofs in a row that changed nothing and ended early.
         throughput: What the way to the peer carries.
         large_value: Held by the one request for a large pair that the connection may have.
+        peer_hello: What the peer said first; None before that.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
     """
@@ -124,11 +125,7 @@ class PeerClient:
         self.large_value = trio.Lock()
         self.closing = trio.Event()
         self.failure: PeerError | None = None
-
-    @property
-    def peer_hello(self) -> Hello | None:
-        """What the peer said first; None before that."""
-        return self._connection.peer
+        self.peer_hello: Hello | None = None
 
     @property
     def requests_in_flight(self) -> int:
@@ -436,6 +433,7 @@ class PeerClient:
             self.throughput.answer(pending.asked, trio.current_time())
 
     def _greet(self, hello: Hello) -> None:
+        self.peer_hello = hello
         if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):
             self.fail(SchemeDiffers(self._scheme, hello.hasher, hello.branch_factor))
         elif not hello.max_requests:

@@ -62,6 +62,8 @@ class Backlog:
 
     def next_suspicion_end(self, now: float) -> float:
         """Return when the next piece of suspected work becomes work for everybody; infinity for never."""
+        if not self._suspected:
+            return float("inf")
         ends = (
             work.suspicion.since + self._suspicion_seconds
             for work in self._suspected
@@ -107,14 +109,12 @@ class Backlog:
             self._done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
             self._join_done_at = len(self._done) + _DONE_PIECES
 
-    def clear(self) -> list[Work]:
-        """Remove and return everything, ascending."""
-        pieces = self.pieces()
-        self._unsynced.take_all()
+    def clear(self) -> None:
+        """Remove everything."""
+        self._unsynced.clear()
         self._stale.clear()
         self._suspected.clear()
         self._done.clear()
-        return pieces
 
     # Taking.
 

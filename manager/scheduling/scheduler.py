@@ -20,6 +20,7 @@ State is touched only between checkpoints, by tasks of one trio run; nothing her
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from operator import attrgetter
 
 import trio
 
@@ -70,7 +71,6 @@ class Scheduler:
         self._backlog.begin(work_of(checkpoint))
         if target is not None:
             self.aim(target, now)
-        self._look()
 
     @property
     def is_fetched(self) -> bool:
@@ -156,7 +156,6 @@ class Scheduler:
         self._call_off_what_leads_away()
         assert self.pivots.pivot is not None
         self._backlog.set_pivot(self.pivots.pivot.root)
-        self._look()
         self.wake()
 
     def _call_off_what_leads_away(self) -> None:
@@ -198,36 +197,31 @@ class Scheduler:
             self.follow_time(now)
             wake_at = ready_at()
             if wake_at <= now:
-                assignment = self._send(peer, now, throughput.max_bytes)
-                if assignment is not None:
-                    return assignment
-                wake_at = self._next_chance(peer, now)
+                chance = self._send(peer, now, throughput.max_bytes)
+                if isinstance(chance, Assignment):
+                    return chance
+                wake_at = chance
             await self.wait_until(min(wake_at, self.pivots.gives_way_at))
         return None
 
-    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | None:
-        """Return what ``peer`` shall do now; None when there is nothing for it."""
+    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | float:
+        """Return what ``peer`` shall do now, or when there may be something though nothing else happens."""
         if self.pivots.pivot is None or self.wants_roll_back:
-            return None
+            # Both end with a call that wakes everybody.
+            return float("inf")
         work = self._backlog.take(peer, now, max_bytes)
         if work is not None:
             self._out.append(InFlight(work))
             return self._hand_out(self._out[-1], peer, now)
-        oldest = self._oldest_without(peer)
-        if oldest is not None and oldest.taken + self._limits.overdue_seconds <= now:
-            return self._hand_out(oldest, peer, now)
-        return None
-
-    def _next_chance(self, peer: Hashable, now: float) -> float:
-        """Return when there may be something to do for ``peer`` though nothing else happens."""
-        oldest = self._oldest_without(peer)
-        overdue = oldest.taken + self._limits.overdue_seconds if oldest is not None else float("inf")
-        return min(overdue, self._backlog.next_suspicion_end(now))
-
-    def _oldest_without(self, peer: Hashable) -> InFlight | None:
-        """Return what has been out for longest of all that ``peer`` does not work on."""
-        others = (out for out in self._out if all(assignment.peer != peer for assignment in out.assignments))
-        return min(others, key=lambda out: out.taken, default=None)
+        # What others have worked on for too long is given to this peer as well, the oldest first.
+        others = [out for out in self._out if all(assignment.peer != peer for assignment in out.assignments)]
+        overdue_at = float("inf")
+        if others:
+            oldest = min(others, key=attrgetter("taken"))
+            overdue_at = oldest.taken + self._limits.overdue_seconds
+            if overdue_at <= now:
+                return self._hand_out(oldest, peer, now)
+        return min(overdue_at, self._backlog.next_suspicion_end(now))
 
     def _hand_out(self, out: InFlight, peer: Hashable, now: float) -> Assignment:
         out.taken = now
@@ -361,7 +355,6 @@ class Scheduler:
         self.stats.add(*count(pieces), now)
         if local.is_at_rest:
             self.reach(local, now)
-        self._look()
         self.wake()
 
     def reach(self, local: LocalState, now: float) -> None:
@@ -377,7 +370,6 @@ class Scheduler:
             self.stats.finish()
             if not self.pivots.is_newest:
                 self._advance(now)
-        self._look()
         self.wake()
 
     def begin_again(self, start: ResumePoint) -> None:
@@ -387,7 +379,6 @@ class Scheduler:
         self.local = start.local
         self.ranges = start.checkpoint.ranges
         self._backlog.begin(work_of(start.checkpoint))
-        self._look()
         self.wake()
 
     def _call_off_all(self) -> None:
@@ -403,8 +394,8 @@ class Scheduler:
         elsewhere += [piece.before for piece in self._verified + self._applying]
         return sorted(self._backlog.pieces() + elsewhere, key=start_of)
 
-    def _look(self) -> None:
-        """Count what is left."""
+    def measure(self) -> None:
+        """Bring the share of ``stats`` up to date; costs a look at every piece, so only who shows it asks."""
         everything = self._everything()
         root = self.pivots.pivot.root if self.pivots.pivot is not None else None
         unknown = sum(work.share for work in everything if work.root is None)
