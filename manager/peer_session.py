@@ -39,6 +39,7 @@ from typing import Final
 import trio
 
 from manager.errors import (
+    ConcurrentWrite,
     ConnectionLost,
     HeadImplausible,
     MachineExhausted,
@@ -377,6 +378,10 @@ class PeerSession:
             suspicion = Suspicion(self, error.failure, error.end, trio.current_time())
         except PeerError as error:
             failure = error
+        except ConcurrentWrite:
+            self._sync.writer.note_concurrent_write()
+            # The writer calls everybody off before it begins again, and that cancels this.
+            await trio.sleep_forever()
         except (MerkleDBError, MachineExhausted) as error:
             if not (self._sync.unbans and isinstance(error, NO_ROOM)):
                 self._sync.fail(error)

@@ -185,10 +185,17 @@ class PeerClient:
 
     # Requests.
 
-    async def get_range(
-        self, root: bytes, start: bytes | None, end: bytes | None, *, max_keys: int, max_bytes: int
-    ) -> Range:
-        """Ask for a range proof, and return it as it came: encoded and not verified.
+    async def ask(
+        self,
+        root: bytes,
+        start: bytes | None,
+        end: bytes | None,
+        *,
+        max_keys: int,
+        max_bytes: int,
+        old_root: bytes | None = None,
+    ) -> Range | Changes:
+        """Ask for a proof, and return it as it came: encoded and not verified.
 
         Cancelled, it cancels the request with the peer.
 
@@ -196,46 +203,25 @@ class PeerClient:
             root: At which root.
             start: The first key wanted; None from the first.
             end: The last key wanted; None up to the last.
-            max_keys: Pairs wanted at most.
+            max_keys: Pairs, or changed keys, wanted at most.
             max_bytes: Bytes of the encoded proof at most.
+            old_root: From which root changes are wanted; None where a range is wanted.
+
+        Returns:
+            A range proof where no changes were asked for; else a change proof, or the range proof that a peer
+            sends that does not have ``old_root`` any more.
 
         Raises:
             PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, PeerRefused, or RootUnavailable.
         """
         request_id = self._connection.next_request_id()
-        answer = await self._ask(GetRange(request_id, root, start, end, max_keys, max_bytes))
-        if not isinstance(answer, Range):
+        answer = await self._ask(
+            GetRange(request_id, root, start, end, max_keys, max_bytes)
+            if old_root is None
+            else GetChanges(request_id, old_root, root, start, end, max_keys, max_bytes)
+        )
+        if isinstance(answer, Error) or (old_root is None and isinstance(answer, Changes)):
             raise self._refusal(answer, root)
-        return answer
-
-    async def get_changes(
-        self,
-        old_root: bytes,
-        new_root: bytes,
-        start: bytes | None,
-        end: bytes | None,
-        *,
-        max_keys: int,
-        max_bytes: int,
-    ) -> Changes | Range:
-        """Ask for a change proof, and return it as it came; or the range proof that came in its place.
-
-        Args:
-            old_root: From which root.
-            new_root: To which root.
-            start: As of ``get_range``, and the others too.
-            end: The last key wanted; None up to the last.
-            max_keys: Changed keys, or pairs, wanted at most.
-            max_bytes: Bytes of the encoded proof at most.
-
-        Raises:
-            PeerError: As ``get_range``.
-        """
-        request_id = self._connection.next_request_id()
-        request = GetChanges(request_id, old_root, new_root, start, end, max_keys, max_bytes)
-        answer = await self._ask(request)
-        if isinstance(answer, Error):
-            raise self._refusal(answer, new_root)
         return answer
 
     def forget_root(self, root: bytes) -> None:
