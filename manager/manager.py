@@ -24,15 +24,14 @@ from typing import NamedTuple, NoReturn
 
 import trio
 
-from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError
+from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError, no_peers_left
 from manager.executor import Processor, SerialExecutor
-from manager.hope import newest_announced, no_peers_left
 from manager.limits import Limits
 from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peer_at
 from manager.peers.health import Backoff
 from manager.scheduling.checkpoint import ROOT_BYTES
-from manager.scheduling.pivot import Target
+from manager.scheduling.pivot import Target, newest_announced
 from manager.scheduling.resume import (
     MAX_KNOWN_REVISIONS,
     ResumePoint,

@@ -18,7 +18,10 @@ doubles with each pivot that is not reached: a sync that fetches faster than its
 Pure: the time is an argument.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+from manager.status.progress import SeenHead
 
 # Goals whose revisions are remembered: what is fetched at one is applied seconds later, and by then there are
 # a few newer ones.
@@ -38,6 +41,17 @@ class Target(NamedTuple):
 
     root: bytes
     revision: int | None = None
+
+
+def newest_announced(heads: Sequence[SeenHead], above: int) -> Target | None:
+    """Return the head with the highest revision; None when none is complete with a revision ``above``."""
+    complete = [
+        (head.revision, head.root) for head in heads if head.root is not None and head.revision > above
+    ]
+    if not complete:
+        return None
+    revision, root = max(complete)
+    return Target(root, revision)
 
 
 class PivotTracker:
