@@ -178,7 +178,7 @@ class Manager:
             pivots = self._scheduler.pivots
             if not was_believed and not pivots.is_newest and not pivots.is_proven:
                 # Nothing was fetched of what took its place only because there was nothing better to do.
-                self._scheduler.abandon_goal(trio.current_time())
+                self._scheduler.abandon_pivot(trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -489,17 +489,17 @@ class Manager:
             now = trio.current_time()
             quiet_at = scheduler.pivots.quiet_since + self.limits.unproven_seconds
             if not scheduler.is_done and quiet_at <= now and not self._sync.writer.large_values.is_at_work:
-                self._doubt_goal()
+                self._doubt_pivot()
             self._consider_heads()
             times = [quiet_at, *(session.announced.disbelieved_until for session in self._sessions)]
             await scheduler.wait_until(min((time for time in times if time > now), default=float("inf")))
 
-    def _doubt_goal(self) -> None:
+    def _doubt_pivot(self) -> None:
         """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
         assert self._scheduler is not None
         scheduler, now = self._scheduler, trio.current_time()
         pivot, head = scheduler.pivots.pivot, scheduler.local.head
-        scheduler.pivots.suspicion(now)
+        scheduler.pivots.forget_proof(now)
         if pivot is None:
             return
         self._disbelieve(pivot.root)

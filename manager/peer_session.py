@@ -296,7 +296,8 @@ class PeerSession:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""
 
         def ready_at() -> float:
-            if index >= health.score.requests_in_flight(client.useful_requests):
+            # The first worker may always ask: a peer that only failed is still tried, one request at a time.
+            if index and index >= health.score.requests_in_flight(client.useful_requests):
                 return float("inf")
             if index >= self._sync.limits.requests_per_peer and self._sync.is_crowded:
                 return float("inf")

@@ -99,6 +99,7 @@ class PeerClient:
         throughput: What the way to the peer carries.
         large_value: Held by the one request for a large pair that the connection may have.
         peer_hello: What the peer said first; None before that.
+        useful_requests: How many requests in flight keep the way to the peer full, as far as it takes them.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
     """
@@ -126,16 +127,12 @@ class PeerClient:
         self.closing = trio.Event()
         self.failure: PeerError | None = None
         self.peer_hello: Hello | None = None
+        self.useful_requests = 0
 
     @property
     def requests_in_flight(self) -> int:
         """How many requests somebody waits for."""
         return len(self._pending)
-
-    @property
-    def useful_requests(self) -> int:
-        """How many requests in flight keep the way to the peer full, as far as it takes them."""
-        return min(self.throughput.requests, 0 if self.peer_hello is None else self.peer_hello.max_requests)
 
     # The life of a connection.
 
@@ -268,6 +265,7 @@ class PeerClient:
             self._cancel(request.request_id)
         if pending.answer is None:
             self.throughput.time_out()
+            self._adapt()
             raise RequestTimeout(self._limits.request_timeout_seconds)
         if isinstance(pending.answer, PeerError):
             raise pending.answer
@@ -417,9 +415,16 @@ class PeerClient:
             self.throughput.pass_over()
         else:
             self.throughput.answer(pending.asked, trio.current_time())
+            self._adapt()
+
+    def _adapt(self) -> None:
+        """Have as many requests in flight as the way has use for by now."""
+        if self.peer_hello is not None:
+            self.useful_requests = min(self.throughput.requests, self.peer_hello.max_requests)
 
     def _greet(self, hello: Hello) -> None:
         self.peer_hello = hello
+        self._adapt()
         if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):
             self.fail(SchemeDiffers(self._scheme, hello.hasher, hello.branch_factor))
         elif not hello.max_requests:

@@ -4,8 +4,8 @@ Exponential backoff with "equal jitter" (Marc Brooker, "Exponential Backoff And 
 delay is fixed, so that a failing peer really gets rest, half is random, so that a crowd of clients that lost
 the same server does not come back as a crowd.  Pure: the caller waits, and injects the source of randomness.
 
-``PeerHealth`` gathers all of this for one peer: its score, its pauses, and how useful its answers are.  What a
-failure says of a peer is for ``peer_session`` to judge.
+``PeerHealth`` gathers all of this for one peer: its score, its pauses, and how useful its answers are.  What
+a failure says of a peer is for ``peer_session`` to judge.
 """
 
 from math import ceil

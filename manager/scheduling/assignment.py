@@ -137,7 +137,7 @@ def rest_of(work: Work, verified: Verified) -> list[Work]:
     scheme = verified.scheme
     keys = verified.keys
     if verified.end is not None and keys[-1:] != (verified.end,):
-        # A change proof may end behind its last change.
+        # A change proof may end after its last change.
         keys = (*keys, verified.end)
     rest = subdivide(
         work,

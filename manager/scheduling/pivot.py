@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 
 from manager.status.progress import SeenHead
 
-# Goals whose revisions are remembered: what is fetched at one is applied seconds later, and by then there are
-# a few newer ones.
+# Pivots whose revisions are remembered: what is fetched at one is applied seconds later, and by then there
+# are a few newer ones.
 _REMEMBERED_PIVOTS: Final = 64
 # A pivot gets so many answers before it gives way, unless that takes so many times its patience.
 _MIN_ANSWERS: Final = 8
@@ -132,7 +132,7 @@ class PivotTracker:
         self._is_proven = True
         self._quiet_since = now
 
-    def suspicion(self, now: float) -> None:
+    def forget_proof(self, now: float) -> None:
         """Forget that a part of the pivot's content was verified, for no further one is."""
         self._is_proven = False
         self._quiet_since = now

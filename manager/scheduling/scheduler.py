@@ -83,7 +83,7 @@ class Scheduler:
         target, local = self.pivots.target, self.local
         if target is None or self._applying or not local.is_at_rest:
             return False
-        return local.shows(target.root) and not local.lacks_number(target)
+        return local.root == target.root and not local.lacks_number(target)
 
     @property
     def wants_number(self) -> bool:
@@ -95,13 +95,13 @@ class Scheduler:
     def wants_roll_back(self) -> bool:
         """Whether the shortest way to the pivot is to give up what was applied since the head."""
         pivot, local = self.pivots.pivot, self.local
-        return pivot is not None and not local.is_at_rest and local.shows(pivot.root)
+        return pivot is not None and not local.is_at_rest and local.root == pivot.root
 
     @property
     def is_untrue(self) -> bool:
         """Whether all is said to be at the pivot, and yet the database does not show it."""
         pivot = self.pivots.pivot
-        return pivot is not None and self.ranges.is_at(pivot.root) and not self.local.shows(pivot.root)
+        return pivot is not None and self.ranges.is_at(pivot.root) and self.local.root != pivot.root
 
     @property
     def copies_in_full(self) -> bool:
@@ -117,7 +117,7 @@ class Scheduler:
             # The pivot may have come back under another number.
             self.wake()
             return
-        if self.local.is_at_rest and self.local.shows(target.root):
+        if self.local.is_at_rest and self.local.root == target.root:
             self._advance(now)
             self.reach(self.local, now)
         elif self._is_at_pivot():
@@ -126,14 +126,14 @@ class Scheduler:
 
     def _is_at_pivot(self) -> bool:
         pivot = self.pivots.pivot
-        return pivot is None or (self.local.is_at_rest and self.local.shows(pivot.root))
+        return pivot is None or (self.local.is_at_rest and self.local.root == pivot.root)
 
     def give_up_pivot(self, now: float) -> None:
         """Make the newest target the pivot, for nobody has the present one."""
         self._advance(now)
         self.wake()
 
-    def abandon_goal(self, now: float) -> None:
+    def abandon_pivot(self, now: float) -> None:
         """Make the newest target the pivot, and call off what is asked for at the present one.
 
         Whoever announced it may never answer, and nobody else is to wait for that.
@@ -169,7 +169,7 @@ class Scheduler:
         self._backlog.put(piece.before for piece in dropped)
 
     def _call_off(self, out: InFlight) -> None:
-        """Let all stop who work on something; each has to leave its scope before its next checkpoint."""
+        """Cancel all assignments to some work; each ends at its next checkpoint, and is accepted no more."""
         self._out.remove(out)
         assignments, out.assignments = out.assignments, []
         for assignment in assignments:
@@ -250,7 +250,7 @@ class Scheduler:
     ) -> Piece | None:
         """Note that a part of the work was fetched and verified, and put the rest back.
 
-        Everybody who works on it is called off; the caller has to leave its scope before its next checkpoint.
+        The other peers that work on it are called off; the scope of the caller is left alone.
 
         Args:
             assignment: What was taken.
@@ -264,6 +264,8 @@ class Scheduler:
         if assignment not in assignment.out.assignments:
             return None
         work, (verified, rest, memory_bytes) = assignment.work, result
+        # Taken off the list first, the caller is not cancelled, and may go on as it likes.
+        assignment.out.assignments.remove(assignment)
         for other in assignment.out.assignments:
             other.is_outrun = True
         self._call_off(assignment.out)

@@ -114,7 +114,7 @@ class WorkQueue:
         return taken
 
     def _fill_up(self, taken: Work, max_share: float) -> Work:
-        """Return what was taken with so much of the piece behind it as there is room for."""
+        """Return what was taken with so much of the piece after it as there is room for."""
         room, following = max_share - taken.share, self._heap[0]
         parts = None
         if room >= max_share * _LEAST_ROOM:
