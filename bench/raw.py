@@ -146,9 +146,9 @@ class RawClient:
         """Copy one part of the key space, batch by batch."""
         start = bytes([256 * part // _LIMITS.requests_per_peer])
         end = bytes([256 * (part + 1) // _LIMITS.requests_per_peer - 1]) + b"\xff" * 32
-        root, sizes = merkledb.EMPTY_ROOT, {"max_keys": _LIMITS.max_keys, "max_bytes": MAX_FRAME_BYTES // 2}
+        root, max_keys, max_bytes = merkledb.EMPTY_ROOT, _LIMITS.max_keys, MAX_FRAME_BYTES // 2
         while True:
-            packed = (await client.get_range(root, start, end, **sizes)).proof
+            packed = (await client.ask(root, start, end, max_keys=max_keys, max_bytes=max_bytes)).proof
             keys, values = await self._thread.run(partial(_unpack, packed))
             if not keys:
                 return

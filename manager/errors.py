@@ -346,3 +346,22 @@ class ProofRejected(PeerError):
         super().__init__(f"invalid proof: {reason}" + (f" ({detail})" if detail else ""))
         self.reason = reason
         self.detail = detail
+
+
+def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
+    """Return the error for a sync in which nothing is expected of any peer: the kind that says most."""
+    for name, error in failures:
+        if isinstance(error, ProofRejected):
+            return VerificationFailed(failures, name, error.reason)
+    for _, error in failures:
+        if isinstance(error, ValueTooLargeForPeer):
+            return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
+    if any(isinstance(error, RootUnavailable) for _, error in failures):
+        return TargetGone(failures)
+    lost = [isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures]
+    if all(lost):
+        return PeerUnreachable(failures)
+    overloaded = [isinstance(error, PeerRefused) and error.is_overload for _, error in failures]
+    if all(map(any, zip(lost, overloaded, strict=True))):
+        return PeersOverloaded(failures)
+    return NoPeersLeft(failures)

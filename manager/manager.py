@@ -24,15 +24,14 @@ from typing import NamedTuple, NoReturn
 
 import trio
 
-from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError
+from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError, no_peers_left
 from manager.executor import Processor, SerialExecutor
-from manager.hope import newest_announced, no_peers_left
 from manager.limits import Limits
 from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peer_at
 from manager.peers.health import Backoff
 from manager.scheduling.checkpoint import ROOT_BYTES
-from manager.scheduling.pivot import Target
+from manager.scheduling.pivot import Target, newest_announced
 from manager.scheduling.resume import (
     MAX_KNOWN_REVISIONS,
     ResumePoint,
@@ -179,7 +178,7 @@ class Manager:
             pivots = self._scheduler.pivots
             if not was_believed and not pivots.is_newest and not pivots.is_proven:
                 # Nothing was fetched of what took its place only because there was nothing better to do.
-                self._scheduler.abandon_goal(trio.current_time())
+                self._scheduler.abandon_pivot(trio.current_time())
             self._publish()
 
     # What is to be seen.
@@ -195,6 +194,7 @@ class Manager:
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
             return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
         scheduler, now = self._scheduler, trio.current_time()
+        scheduler.measure()
         stats, head = scheduler.stats, scheduler.local.head
         keys_per_second, bytes_per_second = stats.rates(now)
         return Progress(
@@ -277,7 +277,7 @@ class Manager:
             self._reached_revision = head.number if revision is None else revision
             self._know({self._reached_revision: head.root})
             for session in self._sessions:
-                session.believe(head.root)
+                session.announced.believe(head.root)
             for stream in self._reached_streams:
                 stream.put(Reached(head.root, head.number, head.keys))
         self._publish()
@@ -475,11 +475,11 @@ class Manager:
         One that is not believed only where there is no other.
         """
         for is_believed in (True, False) if self._trust_peers else ():
-            sessions = [session for session in self._sessions if session.is_believed is is_believed]
+            sessions = [each for each in self._sessions if each.announced.is_believed is is_believed]
             heads = [session.offered for session in sessions]
             newest = newest_announced([head for head in heads if head is not None], self._reached_revision)
             if newest is not None:
-                announcers = [each for each in sessions if each.head and each.head.root == newest.root]
+                announcers = [each for each in sessions if each.announced.shows(newest.root)]
                 return _Announced(newest, is_believed, tuple(announcers))
         return None
 
@@ -489,17 +489,17 @@ class Manager:
             now = trio.current_time()
             quiet_at = scheduler.pivots.quiet_since + self.limits.unproven_seconds
             if not scheduler.is_done and quiet_at <= now and not self._sync.writer.large_values.is_at_work:
-                self._doubt_goal()
+                self._doubt_pivot()
             self._consider_heads()
-            times = [quiet_at, *(session.disbelieved_until for session in self._sessions)]
+            times = [quiet_at, *(session.announced.disbelieved_until for session in self._sessions)]
             await scheduler.wait_until(min((time for time in times if time > now), default=float("inf")))
 
-    def _doubt_goal(self) -> None:
+    def _doubt_pivot(self) -> None:
         """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
         assert self._scheduler is not None
         scheduler, now = self._scheduler, trio.current_time()
         pivot, head = scheduler.pivots.pivot, scheduler.local.head
-        scheduler.pivots.suspicion(now)
+        scheduler.pivots.forget_proof(now)
         if pivot is None:
             return
         self._disbelieve(pivot.root)
@@ -512,20 +512,19 @@ class Manager:
     def _disbelieve(self, root: bytes) -> None:
         """Note that a root that was announced cannot be had, whatever its announcers say by now."""
         for session in self._sessions:
-            shows_it = session.head is not None and session.head.root == root
-            if shows_it or session in self._announcers.get(root, ()):
-                session.disbelieve(root)
+            if session.announced.shows(root) or session in self._announcers.get(root, ()):
+                session.announced.disbelieve(root)
         target = self._target
         if target is not None:
             announcers = self._announcers.get(target.root, ())
             self._target_is_believed = target.root != root and (
-                not announcers or any(session.is_believed for session in announcers)
+                not announcers or any(session.announced.is_believed for session in announcers)
             )
 
     def _is_confirmed(self, head: Revision) -> bool:
         """Whether a peer that is believed shows what is here."""
-        heads = [session.head for session in self._sessions if session.is_believed]
-        return any(shown is not None and shown.root == head.root for shown in heads)
+        believed = [session.announced for session in self._sessions if session.announced.is_believed]
+        return any(announced.shows(head.root) for announced in believed)
 
     def _peer_changed(self) -> None:
         """Look whether anything can still be expected of any peer, on the way to the pivot."""
@@ -537,7 +536,8 @@ class Manager:
 
     def _unusable(self, session: PeerSession) -> PeerError | None:
         """Return why nothing is expected of a peer; None while something is."""
-        if self._target is None and session.head is not None and session.head.root is None:
+        head = session.announced.head
+        if self._target is None and head is not None and head.root is None:
             return PeerNotReady()
         return session.unusable
 

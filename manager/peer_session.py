@@ -39,6 +39,7 @@ from typing import Final
 import trio
 
 from manager.errors import (
+    ConcurrentWrite,
     ConnectionLost,
     HeadImplausible,
     MachineExhausted,
@@ -56,9 +57,10 @@ from manager.errors import (
     reason_of,
 )
 from manager.peers.address import Peer
+from manager.peers.announced_head import AnnouncedHead
 from manager.peers.client import PeerClient
-from manager.peers.health import Backoff, Score
-from manager.scheduling.assignment import FULL_PROGRESS, Assignment
+from manager.peers.health import FULL_PROGRESS, Backoff, PeerHealth
+from manager.scheduling.assignment import Assignment
 from manager.scheduling.work import Suspicion
 from manager.status.progress import PeerProgress, PeerState, SeenHead
 from manager.transfer.fetcher import Sync, fetch
@@ -71,8 +73,6 @@ _logger = getLogger(__name__)
 # A peer leaves work to another whose answers hold so many times as much of what was asked for.  Below that,
 # both have their turns, and the sync takes less than twice as long as with the better one alone.
 _MUCH_MORE: Final = 4
-# How much of what is missing a full answer heals after short ones.
-_HEALING: Final = 0.25
 
 
 class PeerSession:
@@ -85,63 +85,47 @@ class PeerSession:
 
     Attributes:
         peer: Who it is.
-        head: What it says that its head is; None while it is not connected.
+        announced: What it says that its head is, and whether that is followed.
     """
 
     def __init__(self, peer: Peer, sync: Sync, changed: Callable[[], None]) -> None:
+        limits = sync.limits
         self.peer = peer
-        self.head: SeenHead | None = None
+        self.announced = AnnouncedHead(
+            Backoff(limits.backoff_seconds, limits.max_backoff_seconds, sync.random), sync.scheduler.wake
+        )
         self._sync = sync
         self._changed = changed
         self._state = PeerState.CONNECTING
-        self._score = Score()
-        self._backoff = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
-        # Apart from the failures: a peer that is only slow remains one of which something is expected.
-        self._slowness = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
-        self._overload = Backoff(
-            sync.limits.backoff_seconds, sync.limits.overload_backoff_seconds, sync.random
-        )
-        # Since when it says that it is overloaded, and does nothing else.
-        self._overloaded_since: float | None = None
+        self._health = PeerHealth(limits, sync.random)
         # How long a peer that was dropped stays so, where it is ever forgiven.
-        self._ban_backoff = Backoff(sync.limits.ban_seconds, sync.limits.max_ban_seconds, sync.random)
-        # How much of what was asked for the last answers held, 0 to 1.
-        self._usefulness = 1.0
-        self._shortness = Backoff(sync.limits.backoff_seconds, sync.limits.overdue_seconds, sync.random)
-        self._yields_until = 0.0
+        self._ban_backoff = Backoff(limits.ban_seconds, limits.max_ban_seconds, sync.random)
         self._client: PeerClient | None = None
         self._scope = trio.CancelScope()
         self._was_greeted = False
         self._unusable: PeerError | None = None
         self._lacking: RootUnavailable | None = None
         self._lacking_until = 0.0
-        # A head that it announced, root and number, and that nobody could show.
-        self._denied: tuple[bytes | None, int] | None = None
-        # How long none of its heads is followed after such a one.
-        self._disbelief = Backoff(sync.limits.backoff_seconds, sync.limits.max_backoff_seconds, sync.random)
-        self._disbelieved_until = 0.0
         self._workers = 0
-        self._timeouts = 0
         self._late_claims = 0
-        self._paused_until = 0.0
         self._keys = 0
         self._reason = ""
 
     @property
     def progress(self) -> PeerProgress:
         """The peer's part in the sync, as it is now."""
-        head = self.head or SeenHead(None, 0, 0, is_followed=False)
+        head = self.announced.head or SeenHead(None, 0, 0, is_followed=False)
         return PeerProgress(
             name=self.peer.name,
             state=self.state,
-            score=self._score.value,
+            score=self._health.score.value,
             keys=self._keys,
             requests=0 if self._client is None else self._client.requests_in_flight,
             reason=self._reason,
             root=head.root,
             revision=head.revision,
             is_followed=head.is_followed,
-            lacks_head=self.head is not None and not self.is_believed,
+            lacks_head=self.announced.head is not None and not self.announced.is_believed,
         )
 
     @property
@@ -158,36 +142,8 @@ class PeerSession:
     @property
     def offered(self) -> SeenHead | None:
         """Its head, if it may be had: None for a while after one that could not, or where it is of no use."""
-        is_offered = self._unusable is None and self.disbelieved_until <= trio.current_time()
-        return self.head if is_offered else None
-
-    @property
-    def is_believed(self) -> bool:
-        """Whether the last of its heads that was followed could be had, or none was followed yet."""
-        return self._disbelief.failures == 0
-
-    @property
-    def disbelieved_until(self) -> float:
-        """Until when none of its heads is followed, in trio's seconds."""
-        return self._disbelieved_until
-
-    def disbelieve(self, root: bytes) -> None:
-        """Follow none of its heads for a while, for it announced a root that nobody shows."""
-        now, shows_it = trio.current_time(), self.head is not None and self.head.root == root
-        # Several requests in flight may find out the same.
-        if self._disbelieved_until <= now or (shows_it and self._denied is None):
-            self._disbelieved_until = now + self._disbelief.failed()
-            # Whoever waits to follow its heads again has a time to wait for now.
-            self._sync.scheduler.wake()
-        if self.head is not None and shows_it:
-            self._denied = (root, self.head.revision)
-
-    def believe(self, root: bytes) -> None:
-        """Follow its heads as before, where its head is this root, all of which is here."""
-        if self.head is not None and self.head.root == root:
-            self._denied = None
-            self._disbelieved_until = 0.0
-            self._disbelief.succeeded()
+        is_offered = self._unusable is None and self.announced.disbelieved_until <= trio.current_time()
+        return self.announced.head if is_offered else None
 
     @property
     def is_banned(self) -> bool:
@@ -224,7 +180,7 @@ class PeerSession:
         if self.is_banned:
             return
         _logger.warning("dropped peer %s: %s", self.peer.name, failure)
-        self._score.failed()
+        self._health.score.failed()
         self._sync.scheduler.stats.expectation.forget(self)
         self._reason = str(failure)
         self._unusable = failure
@@ -235,7 +191,8 @@ class PeerSession:
 
     def _unban(self) -> None:
         """Try a dropped peer again: what came from it may have been damaged on its way."""
-        self._unusable = self._denied = None
+        self._unusable = None
+        self.announced.forget_denial()
         self._state = PeerState.CONNECTING
 
     def _enter(self, state: PeerState) -> None:
@@ -291,7 +248,7 @@ class PeerSession:
                     self._start_workers(client, working)
                 nursery.cancel_scope.cancel()
         finally:
-            self._client = self.head = None
+            self._client = self.announced.head = None
 
     async def _subscribe(self, client: PeerClient) -> None:
         try:
@@ -302,8 +259,8 @@ class PeerSession:
     def _hear_head(self, head: Head) -> None:
         """Note a head; where nothing is asked for, this is how a peer shows that it works."""
         if self._sync.scheduler.is_fetched:
-            self._backoff.succeeded()
-            self._recover_from_overload()
+            self._health.backoff.succeeded()
+            self._health.recover_from_overload()
             self._unusable = None
             self._reason = ""
         self._hear(head)
@@ -314,10 +271,8 @@ class PeerSession:
             # Followed, it would make every honest head an older one.
             self.ban(HeadImplausible(head.revision, MAX_FOREIGN_REVISION))
             return
-        self.head = SeenHead(head.root, head.revision, head.keys, is_followed=isinstance(head, Head))
-        if (head.root, head.revision) != self._denied:
-            # Should it come back to that root, it may have it then.
-            self._denied = None
+        is_followed = isinstance(head, Head)
+        self.announced.hear(SeenHead(head.root, head.revision, head.keys, is_followed=is_followed))
         if self._lacking is not None and self._lacking.root == head.root:
             self._lacking = None
             self._sync.scheduler.wake()
@@ -326,29 +281,31 @@ class PeerSession:
 
     def _expect(self) -> None:
         """Tell how many pairs there are in all, where the peer says so of the pivot."""
-        pivot = self._sync.scheduler.pivots.pivot
-        if self.head is not None and pivot is not None and self.head.root == pivot.root:
-            self._sync.scheduler.stats.expectation.hear(self, self.head.keys)
+        pivot, head = self._sync.scheduler.pivots.pivot, self.announced.head
+        if head is not None and pivot is not None and head.root == pivot.root:
+            self._sync.scheduler.stats.expectation.hear(self, head.keys)
 
     def _start_workers(self, client: PeerClient, working: trio.Nursery) -> None:
         """Have as many workers as the link has use for; should it become slower, the last ones wait."""
-        while self._workers < client.useful_requests:
-            working.start_soon(self._worker, client, self._workers, working)
-            self._workers += 1
+        useful = client.useful_requests
+        for index in range(self._workers, useful):
+            working.start_soon(self._worker, client, index, working)
+        self._workers = max(self._workers, useful)
 
     async def _worker(self, client: PeerClient, index: int, working: trio.Nursery) -> None:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""
 
         def ready_at() -> float:
-            if index >= self._score.requests_in_flight(client.useful_requests):
+            # The first worker may always ask: a peer that only failed is still tried, one request at a time.
+            if index and index >= health.score.requests_in_flight(client.useful_requests):
                 return float("inf")
             if index >= self._sync.limits.requests_per_peer and self._sync.is_crowded:
                 return float("inf")
-            is_outdone = self._yields_until > 0.0 and self._sync.is_outdone(self, self._usefulness)
-            yields_until = self._yields_until if is_outdone else 0.0
-            return max(self._paused_until, yields_until, self._lacking_until if self._lacks_pivot() else 0.0)
+            is_outdone = health.yields_until > 0.0 and self._sync.is_outdone(self, health.usefulness)
+            yields_until = health.yields_until if is_outdone else 0.0
+            return max(health.paused_until, yields_until, self._lacking_until if self._lacks_pivot() else 0.0)
 
-        scheduler = self._sync.scheduler
+        scheduler, health = self._sync.scheduler, self._health
         while (
             assignment := await scheduler.take(self, ready_at, client.closing.is_set, client.throughput)
         ) is not None:
@@ -356,14 +313,13 @@ class PeerSession:
             with assignment.scope:
                 await self._do(client, assignment)
             self._start_workers(client, working)
-            if self._usefulness < FULL_PROGRESS:
+            if health.usefulness < FULL_PROGRESS:
                 # Who waits for work gets what is left of this: it is woken by the first checkpoint, and takes
                 # the work before the second.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             if assignment.is_outrun and assignment.scope.cancelled_caught:
-                self._score.failed()
-                self._pause(self._slowness.failed())
+                health.slow(trio.current_time())
 
     async def _do(self, client: PeerClient, assignment: Assignment) -> None:
         """Fetch what an assignment is for; whatever happens, what was not done is given back."""
@@ -376,11 +332,15 @@ class PeerSession:
             suspicion = Suspicion(self, error.failure, error.end, trio.current_time())
         except PeerError as error:
             failure = error
+        except ConcurrentWrite:
+            self._sync.writer.note_concurrent_write()
+            # The writer calls everybody off before it begins again, and that cancels this.
+            await trio.sleep_forever()
         except (MerkleDBError, MachineExhausted) as error:
             if not (self._sync.unbans and isinstance(error, NO_ROOM)):
                 self._sync.fail(error)
             # The peer is not to blame, and what the machine lacks now it may have later.
-            self._pause(self._slowness.failed())
+            self._health.rest(trio.current_time())
         else:
             self._request_succeeded(*delivery)
         finally:
@@ -391,31 +351,17 @@ class PeerSession:
 
     def _request_succeeded(self, keys: int, progress: float | None) -> None:
         self._keys += keys
-        if progress is not None:
-            self._note_progress(progress)
+        self._health.answered(progress, trio.current_time())
         self._sync.scheduler.stats.expectation.deliver(self, keys)
-        self._timeouts = 0
         self._reason = ""
-        self._score.succeeded()
-        self._backoff.succeeded()
-        self._slowness.succeeded()
-        self._recover_from_overload()
         self._unusable = self._lacking = None
         self._sync.scheduler.wake()
-
-    def _note_progress(self, progress: float) -> None:
-        """Note how much of what was asked for an answer held; see ``is_outdone``."""
-        self._usefulness = min(progress, self._usefulness + (progress - self._usefulness) * _HEALING)
-        if progress < FULL_PROGRESS:
-            self._yields_until = trio.current_time() + self._shortness.failed()
-        else:
-            self._shortness.succeeded()
 
     def is_better_than(self, usefulness: float) -> bool:
         """Whether this peer may be asked now, and its answers hold much more than those of another."""
         is_ready = self._client is not None and not self._client.closing.is_set() and not self._lacks_pivot()
-        is_free = self._paused_until <= trio.current_time()
-        return is_ready and is_free and self._usefulness >= _MUCH_MORE * usefulness
+        is_free = self._health.paused_until <= trio.current_time()
+        return is_ready and is_free and self._health.usefulness >= _MUCH_MORE * usefulness
 
     def _request_failed(self, client: PeerClient, error: PeerError) -> None:
         """Let the peer rest, or end the connection, whichever the error calls for."""
@@ -424,18 +370,15 @@ class PeerSession:
             return
         self._reason = str(error)
         if isinstance(error, RequestTimeout):
-            self._score.failed()
-            self._timeouts += 1
-            if self._timeouts >= self._sync.limits.max_timeouts:
+            if self._health.timed_out():
                 client.fail(error)
-            self._pause(self._slowness.failed())
+            self._health.slow(trio.current_time())
         elif isinstance(error, Preempted | ProofSuspected):
-            self._score.failed()
-            self._pause(self._slowness.failed())
+            self._health.slow(trio.current_time())
         elif isinstance(error, PeerRefused) and error.is_overload:
             # An error for all of the connection is counted when it ends.
             if not client.closing.is_set():
-                self._pause(self._overload_seconds(error))
+                self._health.pause(self._overload_seconds(error), trio.current_time())
         elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
             # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
@@ -443,36 +386,21 @@ class PeerSession:
     def _note_lacking(self, lacking: RootUnavailable) -> None:
         """Ask for nothing at a root that the peer does not have; that it is no pivot any more is no news."""
         self._lacking = lacking
-        self._lacking_until = trio.current_time() + self._backoff.jittered(
+        self._lacking_until = trio.current_time() + self._health.backoff.jittered(
             self._sync.limits.max_backoff_seconds
         )
-        if self.head is not None and self.head.root == lacking.root:
-            self.disbelieve(lacking.root)
+        if self.announced.shows(lacking.root):
+            self.announced.disbelieve(lacking.root)
         if self._lacks_pivot():
             self._reason = str(lacking)
             self._changed()
 
     def _overload_seconds(self, overload: PeerRefused) -> float:
-        """Return how long an overloaded peer gets rest: at least as long as it says, and longer each time."""
-        limits, now = self._sync.limits, trio.current_time()
-        self._score.failed()
-        if self._overloaded_since is None:
-            self._overloaded_since = now
-        elif now - self._overloaded_since >= limits.overload_patience_seconds:
+        """Return how long an overloaded peer gets rest; expect nothing of it when it has been so for long."""
+        if self._health.overloaded(trio.current_time()):
             self._unusable = overload
             self._changed()
-        # Jittered, the wait is up to twice as long as it says, and never above the bound.
-        asked = min((overload.detail or 0) / 1000, limits.max_backoff_seconds / 2)
-        return max(self._overload.failed(), self._overload.jittered(2 * asked))
-
-    def _recover_from_overload(self) -> None:
-        """Note that the peer does something else than saying that it is overloaded."""
-        self._overload.succeeded()
-        self._overloaded_since = None
-
-    def _pause(self, delay: float) -> None:
-        """Ask the peer for nothing for so many seconds; until then others take the work."""
-        self._paused_until = max(self._paused_until, trio.current_time() + delay)
+        return self._health.overload_seconds((overload.detail or 0) / 1000)
 
     # Between connections.
 
@@ -508,9 +436,9 @@ class PeerSession:
     def _count_failure(self, failure: PeerError) -> float:
         """Count a failure in a row; return the delay that it calls for."""
         limits = self._sync.limits
-        self._score.failed()
-        delay = self._backoff.failed()
-        if self._backoff.failures >= (
+        self._health.score.failed()
+        delay = self._health.backoff.failed()
+        if self._health.backoff.failures >= (
             limits.max_failures if self._was_greeted else limits.max_connect_failures
         ):
             self._unusable = failure

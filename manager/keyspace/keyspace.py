@@ -61,7 +61,7 @@ def key_within(start: bytes, end: bytes | None, part: float, max_key_bytes: int)
         A short key above ``start`` and up to ``end``; None where range or part are too small.
     """
     last = b"\xff" * max_key_bytes if end is None else end
-    # Two bytes behind those that all keys of the range share are more than the steps need.
+    # Two bytes after those that all keys of the range share are more than the steps need.
     length = _shared_bytes(start, last) + 2
     low = int.from_bytes(start[:length].ljust(length, b"\x00"))
     high = int.from_bytes(last[:length].ljust(length, b"\x00"))

@@ -54,8 +54,8 @@ class RangeMap:
 
     def __iter__(self) -> Iterator[KeyRange]:
         starts = list(self._roots)
-        for start, behind in zip(starts, [*starts[1:], None], strict=True):
-            end = None if behind is None else key_before(behind, self.max_key_bytes)
+        for start, following in zip(starts, [*starts[1:], None], strict=True):
+            end = None if following is None else key_before(following, self.max_key_bytes)
             yield KeyRange(start, end, self._roots[start])
 
     def __len__(self) -> int:
@@ -97,15 +97,15 @@ class RangeMap:
         """
         if end is not None and end < start:
             raise ValueError(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}")
-        behind = None if end is None else key_after(end, self.max_key_bytes)
-        if behind is not None and behind not in self._roots:
-            self._roots[behind] = self.root_at(behind)
-        for inner in list(self._roots.irange(start, behind, inclusive=(True, False))):
+        following = None if end is None else key_after(end, self.max_key_bytes)
+        if following is not None and following not in self._roots:
+            self._roots[following] = self.root_at(following)
+        for inner in list(self._roots.irange(start, following, inclusive=(True, False))):
             del self._roots[inner]
         self._roots[start] = root
         self._merge_at(start)
-        if behind is not None:
-            self._merge_at(behind)
+        if following is not None:
+            self._merge_at(following)
 
     def _merge_at(self, start: bytes) -> None:
         """Drop the border at ``start`` when both of its sides say the same."""
@@ -118,7 +118,7 @@ class RangeMap:
         return len(self._roots) == 1 and self._roots[b""] == target
 
     def trim(self, max_ranges: int) -> None:
-        """Forget the roots of everything behind the first ``max_ranges`` - 1 ranges.
+        """Forget the roots of everything after the first ``max_ranges`` - 1 ranges.
 
         What is forgotten is only fetched again.  Work goes from left to right, so the left part is what must
         be kept.

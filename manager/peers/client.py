@@ -98,6 +98,8 @@ class PeerClient:
         empty_answers: Change proofs in a row that changed nothing and ended early.
         throughput: What the way to the peer carries.
         large_value: Held by the one request for a large pair that the connection may have.
+        peer_hello: What the peer said first; None before that.
+        useful_requests: How many requests in flight keep the way to the peer full, as far as it takes them.
         closing: Set when the peer takes no more requests: it said goodbye, or the connection failed.
         failure: Why the connection is over; None while it is not.
     """
@@ -124,21 +126,13 @@ class PeerClient:
         self.large_value = trio.Lock()
         self.closing = trio.Event()
         self.failure: PeerError | None = None
-
-    @property
-    def peer_hello(self) -> Hello | None:
-        """What the peer said first; None before that."""
-        return self._connection.peer
+        self.peer_hello: Hello | None = None
+        self.useful_requests = 0
 
     @property
     def requests_in_flight(self) -> int:
         """How many requests somebody waits for."""
         return len(self._pending)
-
-    @property
-    def useful_requests(self) -> int:
-        """How many requests in flight keep the way to the peer full, as far as it takes them."""
-        return min(self.throughput.requests, 0 if self.peer_hello is None else self.peer_hello.max_requests)
 
     # The life of a connection.
 
@@ -188,10 +182,17 @@ class PeerClient:
 
     # Requests.
 
-    async def get_range(
-        self, root: bytes, start: bytes | None, end: bytes | None, *, max_keys: int, max_bytes: int
-    ) -> Range:
-        """Ask for a range proof, and return it as it came: encoded and not verified.
+    async def ask(
+        self,
+        root: bytes,
+        start: bytes | None,
+        end: bytes | None,
+        *,
+        max_keys: int,
+        max_bytes: int,
+        old_root: bytes | None = None,
+    ) -> Range | Changes:
+        """Ask for a proof, and return it as it came: encoded and not verified.
 
         Cancelled, it cancels the request with the peer.
 
@@ -199,46 +200,25 @@ class PeerClient:
             root: At which root.
             start: The first key wanted; None from the first.
             end: The last key wanted; None up to the last.
-            max_keys: Pairs wanted at most.
+            max_keys: Pairs, or changed keys, wanted at most.
             max_bytes: Bytes of the encoded proof at most.
+            old_root: From which root changes are wanted; None where a range is wanted.
+
+        Returns:
+            A range proof where no changes were asked for; else a change proof, or the range proof that a peer
+            sends that does not have ``old_root`` any more.
 
         Raises:
             PeerError: ConnectionLost, RequestTimeout, PeerMisbehaved, PeerRefused, or RootUnavailable.
         """
         request_id = self._connection.next_request_id()
-        answer = await self._ask(GetRange(request_id, root, start, end, max_keys, max_bytes))
-        if not isinstance(answer, Range):
+        answer = await self._ask(
+            GetRange(request_id, root, start, end, max_keys, max_bytes)
+            if old_root is None
+            else GetChanges(request_id, old_root, root, start, end, max_keys, max_bytes)
+        )
+        if isinstance(answer, Error) or (old_root is None and isinstance(answer, Changes)):
             raise self._refusal(answer, root)
-        return answer
-
-    async def get_changes(
-        self,
-        old_root: bytes,
-        new_root: bytes,
-        start: bytes | None,
-        end: bytes | None,
-        *,
-        max_keys: int,
-        max_bytes: int,
-    ) -> Changes | Range:
-        """Ask for a change proof, and return it as it came; or the range proof that came in its place.
-
-        Args:
-            old_root: From which root.
-            new_root: To which root.
-            start: As of ``get_range``, and the others too.
-            end: The last key wanted; None up to the last.
-            max_keys: Changed keys, or pairs, wanted at most.
-            max_bytes: Bytes of the encoded proof at most.
-
-        Raises:
-            PeerError: As ``get_range``.
-        """
-        request_id = self._connection.next_request_id()
-        request = GetChanges(request_id, old_root, new_root, start, end, max_keys, max_bytes)
-        answer = await self._ask(request)
-        if isinstance(answer, Error):
-            raise self._refusal(answer, new_root)
         return answer
 
     def forget_root(self, root: bytes) -> None:
@@ -285,6 +265,7 @@ class PeerClient:
             self._cancel(request.request_id)
         if pending.answer is None:
             self.throughput.time_out()
+            self._adapt()
             raise RequestTimeout(self._limits.request_timeout_seconds)
         if isinstance(pending.answer, PeerError):
             raise pending.answer
@@ -434,8 +415,16 @@ class PeerClient:
             self.throughput.pass_over()
         else:
             self.throughput.answer(pending.asked, trio.current_time())
+            self._adapt()
+
+    def _adapt(self) -> None:
+        """Have as many requests in flight as the way has use for by now."""
+        if self.peer_hello is not None:
+            self.useful_requests = min(self.throughput.requests, self.peer_hello.max_requests)
 
     def _greet(self, hello: Hello) -> None:
+        self.peer_hello = hello
+        self._adapt()
         if (hello.hasher, hello.branch_factor) != (self._scheme.hasher, self._scheme.branch_factor):
             self.fail(SchemeDiffers(self._scheme, hello.hasher, hello.branch_factor))
         elif not hello.max_requests:

@@ -37,6 +37,12 @@ class ThroughputEstimator:
 
     Args:
         limits: Between which it moves what is asked.
+
+    Attributes:
+        max_bytes: How many bytes of a proof to ask for: as many requests as usual end within
+            ``answer_seconds``.
+        requests: How many requests keep the way full, from ``requests_per_peer`` to
+            ``max_requests_per_peer``.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -49,26 +55,8 @@ class ThroughputEstimator:
         self._received_bytes = 0
         self._first_byte_at: float | None = None
         self._last_whole_at = float("-inf")
-
-    @property
-    def max_bytes(self) -> int:
-        """How many bytes of a proof to ask for: as many requests as usual end within ``answer_seconds``."""
-        limits = self._limits
-        if self._answers == 0.0:
-            return min(FIRST_BYTES, limits.max_bytes)
-        if self._seconds == 0.0:
-            return limits.max_bytes
-        fitting = self._bytes / self._seconds * limits.answer_seconds / limits.requests_per_peer
-        return int(min(max(fitting, limits.min_bytes), limits.max_bytes))
-
-    @property
-    def requests(self) -> int:
-        """How many requests keep the way full, from ``requests_per_peer`` to ``max_requests_per_peer``."""
-        usual, most = self._limits.requests_per_peer, self._limits.max_requests_per_peer
-        if self._answers == 0.0 or not SHORT_ROUND_TRIP_SECONDS <= self._round_trip < _UNKNOWN:
-            return usual
-        answer_seconds = max(self._seconds / self._answers, _WORK_SECONDS)
-        return max(usual, ceil(min(1 + self._round_trip / answer_seconds, most)))
+        self.max_bytes = min(FIRST_BYTES, limits.max_bytes)
+        self.requests = limits.requests_per_peer
 
     def receive(self, byte_count: int, now: float) -> None:
         """Note that bytes came."""
@@ -93,6 +81,7 @@ class ThroughputEstimator:
             self._bytes = self._bytes * _MEMORY + self._received_bytes
             self._seconds = self._seconds * _MEMORY + now - began
         self._received_bytes, self._first_byte_at, self._last_whole_at = 0, None, now
+        self._adapt()
 
     def pass_over(self) -> None:
         """Note that what came was no answer."""
@@ -101,3 +90,19 @@ class ThroughputEstimator:
     def time_out(self) -> None:
         """Note that an answer did not come in time: the next one is to be as small as may be."""
         self._answers, self._bytes, self._seconds = 1.0, 0.0, self._limits.answer_seconds
+        self._adapt()
+
+    def _adapt(self) -> None:
+        """Draw from the measurements how much to ask for; without any, what is asked at first stays."""
+        limits = self._limits
+        if self._answers == 0.0:
+            return
+        fitting = float("inf")
+        if self._seconds > 0.0:
+            fitting = self._bytes / self._seconds * limits.answer_seconds / limits.requests_per_peer
+        self.max_bytes = int(min(max(fitting, limits.min_bytes), limits.max_bytes))
+        self.requests = limits.requests_per_peer
+        if SHORT_ROUND_TRIP_SECONDS <= self._round_trip < _UNKNOWN:
+            answer_seconds = max(self._seconds / self._answers, _WORK_SECONDS)
+            most = min(1 + self._round_trip / answer_seconds, limits.max_requests_per_peer)
+            self.requests = max(self.requests, ceil(most))

@@ -6,10 +6,11 @@ time: work that was called off and is taken again is another assignment, even if
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import trio
 
+from manager.peers.health import FULL_PROGRESS
 from manager.scheduling.subdivide import subdivide
 from manager.scheduling.work import Work
 from merkledb import VerifiedChanges, VerifiedRange
@@ -53,9 +54,6 @@ class InFlight:
 
 
 Verified = VerifiedRange | VerifiedChanges
-# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
-# and servers have limits of their own.
-FULL_PROGRESS: Final = 1 / 4
 
 
 class VerificationResult(NamedTuple):
@@ -139,7 +137,7 @@ def rest_of(work: Work, verified: Verified) -> list[Work]:
     scheme = verified.scheme
     keys = verified.keys
     if verified.end is not None and keys[-1:] != (verified.end,):
-        # A change proof may end behind its last change.
+        # A change proof may end after its last change.
         keys = (*keys, verified.end)
     rest = subdivide(
         work,

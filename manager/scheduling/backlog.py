@@ -1,13 +1,12 @@
 """Where the work is that nobody does at the moment, sorted by what it needs.
 
-    base       as the sync found it: at a root that the database had before, or nothing is known of it
-    left       brought to a pivot that has been left since
-    suspected    a change proof did not hold here, so somebody else looks first (see ``fetcher``)
-    resting    at the pivot: nothing has to be done
+    unsynced     as the sync found it: at a root that the database had before, or nothing is known of it
+    stale        brought to a pivot that has been given up since
+    suspected    a change proof did not hold here, so another peer looks first (see ``fetcher``)
+    done         at the pivot: nothing has to be fetched
 
-Work at the base and work left behind is served by turns.  So the base gets less however fast the target
-moves, and what was left behind, the oldest first, is brought along before peers forget the roots that it is
-at.
+Unsynced and stale work are served by turns.  So unsynced work gets less however fast the target moves, and
+stale work, the oldest first, is brought to the pivot before peers prune the roots that it is at.
 
 Invariant: no two pieces overlap.  No I/O; the time is an argument.
 """
@@ -20,12 +19,12 @@ from manager.status.estimate import Density
 
 # A proof is planned to be this full, so that the natural variation of keys seldom cuts it off.
 _PLANNED_FILLING: Final = 0.85
-# What rests is joined when there are so many pieces more than after the last time.
+# What is done is joined when there are so many pieces more than after the last time.
 _DONE_PIECES: Final = 64
 
 
 class Backlog:
-    """Work that waits, or rests.
+    """Work that waits, or is done.
 
     Args:
         max_key_bytes: The longest key of the scheme.
@@ -62,6 +61,8 @@ class Backlog:
 
     def next_suspicion_end(self, now: float) -> float:
         """Return when the next piece of suspected work becomes work for everybody; infinity for never."""
+        if not self._suspected:
+            return float("inf")
         ends = (
             work.suspicion.since + self._suspicion_seconds
             for work in self._suspected
@@ -107,14 +108,12 @@ class Backlog:
             self._done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
             self._join_done_at = len(self._done) + _DONE_PIECES
 
-    def clear(self) -> list[Work]:
-        """Remove and return everything, ascending."""
-        pieces = self.pieces()
-        self._unsynced.take_all()
+    def clear(self) -> None:
+        """Remove everything."""
+        self._unsynced.clear()
         self._stale.clear()
         self._suspected.clear()
         self._done.clear()
-        return pieces
 
     # Taking.
 

@@ -6,9 +6,9 @@ way to a newer target only
 
 - when no peer has it any more, at once;
 - when it has been the pivot for so long that what was fetched at the pivots before it might soon be older
-than
-  what peers retain, and could not be brought forward by changes any more.  Where answers take long, it is
-  left some of them, for each piece that is fetched at a pivot of its own has to be brought along on its own.
+  than what peers retain, and could not be brought forward by changes any more.  Where answers take long, it
+  is left some of them, for each piece that is fetched at a pivot of its own has to be brought along on its
+  own.
 
 So a target that moves faster than its content can be fetched is still reached, or rather one of its roots is,
 and then another: every root that the database shows was a target once.  While much is left the pivot moves on
@@ -18,10 +18,13 @@ doubles with each pivot that is not reached: a sync that fetches faster than its
 Pure: the time is an argument.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-# Goals whose revisions are remembered: what is fetched at one is applied seconds later, and by then there are
-# a few newer ones.
+from manager.status.progress import SeenHead
+
+# Pivots whose revisions are remembered: what is fetched at one is applied seconds later, and by then there
+# are a few newer ones.
 _REMEMBERED_PIVOTS: Final = 64
 # A pivot gets so many answers before it gives way, unless that takes so many times its patience.
 _MIN_ANSWERS: Final = 8
@@ -40,6 +43,17 @@ class Target(NamedTuple):
     revision: int | None = None
 
 
+def newest_announced(heads: Sequence[SeenHead], above: int) -> Target | None:
+    """Return the head with the highest revision; None when none is complete with a revision ``above``."""
+    complete = [
+        (head.revision, head.root) for head in heads if head.root is not None and head.revision > above
+    ]
+    if not complete:
+        return None
+    revision, root = max(complete)
+    return Target(root, revision)
+
+
 class PivotTracker:
     """The newest target, and the pivot.
 
@@ -49,11 +63,16 @@ class PivotTracker:
     Attributes:
         target: The newest; None while nobody has named one.
         pivot: What is fetched; None before the first target.
+        is_newest: Whether the pivot is the newest target, so that nothing waits for it to give way.
+        gives_way_at: When the pivot gives way to the newest target if it is not reached, in seconds; infinity
+            while it is the newest.
     """
 
     def __init__(self, patience_seconds: float) -> None:
         self.target: Target | None = None
         self.pivot: Target | None = None
+        self.is_newest = True
+        self.gives_way_at = float("inf")
         self._base_seconds = patience_seconds
         self._patience_seconds = patience_seconds
         self._since = 0.0
@@ -62,24 +81,12 @@ class PivotTracker:
         self._quiet_since = 0.0
         self._revisions: dict[bytes, int | None] = {}
 
-    @property
-    def is_newest(self) -> bool:
-        """Whether the pivot is the newest target, so that nothing waits for it to give way."""
-        return self.target is None or (self.pivot is not None and self.pivot.root == self.target.root)
-
-    @property
-    def gives_way_at(self) -> float:
-        """When the pivot gives way to the newest target if it is not reached; never while it is that."""
-        if self.is_newest:
-            return float("inf")
-        stretching = 1 if self._answers >= _MIN_ANSWERS else _MAX_STRETCHING
-        return self._since + self._patience_seconds * stretching
-
     def aim(self, target: Target) -> None:
         """Note the newest target; it becomes the pivot with ``advance``."""
         self.target = target
         if self.pivot is not None and self.pivot.root == target.root:
             self._set_pivot(target)
+        self._set_deadline()
 
     def advance(self, now: float, *, more_patience: bool = False) -> None:
         """Make the newest target the pivot.
@@ -94,10 +101,21 @@ class PivotTracker:
         self._answers = 0
         self._is_proven = False
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
+        self._set_deadline()
 
     def count_answer(self) -> None:
         """Note that something was fetched since the pivot became the pivot."""
         self._answers += 1
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        """Say when the pivot gives way, after anything changed that this depends on."""
+        self.is_newest = self.target is None or (
+            self.pivot is not None and self.pivot.root == self.target.root
+        )
+        stretching = 1 if self._answers >= _MIN_ANSWERS else _MAX_STRETCHING
+        deadline = self._since + self._patience_seconds * stretching
+        self.gives_way_at = float("inf") if self.is_newest else deadline
 
     @property
     def is_proven(self) -> bool:
@@ -114,7 +132,7 @@ class PivotTracker:
         self._is_proven = True
         self._quiet_since = now
 
-    def suspicion(self, now: float) -> None:
+    def forget_proof(self, now: float) -> None:
         """Forget that a part of the pivot's content was verified, for no further one is."""
         self._is_proven = False
         self._quiet_since = now

@@ -4,6 +4,7 @@ How they are found is ``load_resume_point``.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from logging import getLogger
 from typing import Final, NamedTuple
 
@@ -22,7 +23,8 @@ USER_AGENT: Final = "merklesync"
 _NO_TARGET: Final = Target(EMPTY_ROOT)
 
 
-class LocalState(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LocalState:
     """What a database shows, and where its content stands.
 
     Attributes:
@@ -30,16 +32,17 @@ class LocalState(NamedTuple):
         tip_root: The root of its content.
         is_at_rest: Whether its content is the head's; else it is on its way to a target.
         is_local: Whether the content was written locally, so that its revision has a number of our own.
+        root: The head's; None where there is no head.
     """
 
     head: Revision | None
     tip_root: bytes
     is_at_rest: bool
     is_local: bool = False
+    root: bytes | None = field(init=False)
 
-    def shows(self, root: bytes) -> bool:
-        """Whether ``root`` is the head's."""
-        return self.head is not None and self.head.root == root
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", None if self.head is None else self.head.root)
 
     def lacks_number(self, target: Target) -> bool:
         """Whether the head has the target's root, and still the lower number of an earlier revision.

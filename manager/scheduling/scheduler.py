@@ -20,6 +20,7 @@ State is touched only between checkpoints, by tasks of one trio run; nothing her
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from operator import attrgetter
 
 import trio
 
@@ -70,7 +71,6 @@ class Scheduler:
         self._backlog.begin(work_of(checkpoint))
         if target is not None:
             self.aim(target, now)
-        self._look()
 
     @property
     def is_fetched(self) -> bool:
@@ -83,7 +83,7 @@ class Scheduler:
         target, local = self.pivots.target, self.local
         if target is None or self._applying or not local.is_at_rest:
             return False
-        return local.shows(target.root) and not local.lacks_number(target)
+        return local.root == target.root and not local.lacks_number(target)
 
     @property
     def wants_number(self) -> bool:
@@ -95,13 +95,13 @@ class Scheduler:
     def wants_roll_back(self) -> bool:
         """Whether the shortest way to the pivot is to give up what was applied since the head."""
         pivot, local = self.pivots.pivot, self.local
-        return pivot is not None and not local.is_at_rest and local.shows(pivot.root)
+        return pivot is not None and not local.is_at_rest and local.root == pivot.root
 
     @property
     def is_untrue(self) -> bool:
         """Whether all is said to be at the pivot, and yet the database does not show it."""
         pivot = self.pivots.pivot
-        return pivot is not None and self.ranges.is_at(pivot.root) and not self.local.shows(pivot.root)
+        return pivot is not None and self.ranges.is_at(pivot.root) and self.local.root != pivot.root
 
     @property
     def copies_in_full(self) -> bool:
@@ -117,7 +117,7 @@ class Scheduler:
             # The pivot may have come back under another number.
             self.wake()
             return
-        if self.local.is_at_rest and self.local.shows(target.root):
+        if self.local.is_at_rest and self.local.root == target.root:
             self._advance(now)
             self.reach(self.local, now)
         elif self._is_at_pivot():
@@ -126,14 +126,14 @@ class Scheduler:
 
     def _is_at_pivot(self) -> bool:
         pivot = self.pivots.pivot
-        return pivot is None or (self.local.is_at_rest and self.local.shows(pivot.root))
+        return pivot is None or (self.local.is_at_rest and self.local.root == pivot.root)
 
     def give_up_pivot(self, now: float) -> None:
         """Make the newest target the pivot, for nobody has the present one."""
         self._advance(now)
         self.wake()
 
-    def abandon_goal(self, now: float) -> None:
+    def abandon_pivot(self, now: float) -> None:
         """Make the newest target the pivot, and call off what is asked for at the present one.
 
         Whoever announced it may never answer, and nobody else is to wait for that.
@@ -156,7 +156,6 @@ class Scheduler:
         self._call_off_what_leads_away()
         assert self.pivots.pivot is not None
         self._backlog.set_pivot(self.pivots.pivot.root)
-        self._look()
         self.wake()
 
     def _call_off_what_leads_away(self) -> None:
@@ -170,7 +169,7 @@ class Scheduler:
         self._backlog.put(piece.before for piece in dropped)
 
     def _call_off(self, out: InFlight) -> None:
-        """Let all stop who work on something; each has to leave its scope before its next checkpoint."""
+        """Cancel all assignments to some work; each ends at its next checkpoint, and is accepted no more."""
         self._out.remove(out)
         assignments, out.assignments = out.assignments, []
         for assignment in assignments:
@@ -198,36 +197,31 @@ class Scheduler:
             self.follow_time(now)
             wake_at = ready_at()
             if wake_at <= now:
-                assignment = self._send(peer, now, throughput.max_bytes)
-                if assignment is not None:
-                    return assignment
-                wake_at = self._next_chance(peer, now)
+                chance = self._send(peer, now, throughput.max_bytes)
+                if isinstance(chance, Assignment):
+                    return chance
+                wake_at = chance
             await self.wait_until(min(wake_at, self.pivots.gives_way_at))
         return None
 
-    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | None:
-        """Return what ``peer`` shall do now; None when there is nothing for it."""
+    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | float:
+        """Return what ``peer`` shall do now, or when there may be something though nothing else happens."""
         if self.pivots.pivot is None or self.wants_roll_back:
-            return None
+            # Both end with a call that wakes everybody.
+            return float("inf")
         work = self._backlog.take(peer, now, max_bytes)
         if work is not None:
             self._out.append(InFlight(work))
             return self._hand_out(self._out[-1], peer, now)
-        oldest = self._oldest_without(peer)
-        if oldest is not None and oldest.taken + self._limits.overdue_seconds <= now:
-            return self._hand_out(oldest, peer, now)
-        return None
-
-    def _next_chance(self, peer: Hashable, now: float) -> float:
-        """Return when there may be something to do for ``peer`` though nothing else happens."""
-        oldest = self._oldest_without(peer)
-        overdue = oldest.taken + self._limits.overdue_seconds if oldest is not None else float("inf")
-        return min(overdue, self._backlog.next_suspicion_end(now))
-
-    def _oldest_without(self, peer: Hashable) -> InFlight | None:
-        """Return what has been out for longest of all that ``peer`` does not work on."""
-        others = (out for out in self._out if all(assignment.peer != peer for assignment in out.assignments))
-        return min(others, key=lambda out: out.taken, default=None)
+        # What others have worked on for too long is given to this peer as well, the oldest first.
+        others = [out for out in self._out if all(assignment.peer != peer for assignment in out.assignments)]
+        overdue_at = float("inf")
+        if others:
+            oldest = min(others, key=attrgetter("taken"))
+            overdue_at = oldest.taken + self._limits.overdue_seconds
+            if overdue_at <= now:
+                return self._hand_out(oldest, peer, now)
+        return min(overdue_at, self._backlog.next_suspicion_end(now))
 
     def _hand_out(self, out: InFlight, peer: Hashable, now: float) -> Assignment:
         out.taken = now
@@ -256,7 +250,7 @@ class Scheduler:
     ) -> Piece | None:
         """Note that a part of the work was fetched and verified, and put the rest back.
 
-        Everybody who works on it is called off; the caller has to leave its scope before its next checkpoint.
+        The other peers that work on it are called off; the scope of the caller is left alone.
 
         Args:
             assignment: What was taken.
@@ -270,6 +264,8 @@ class Scheduler:
         if assignment not in assignment.out.assignments:
             return None
         work, (verified, rest, memory_bytes) = assignment.work, result
+        # Taken off the list first, the caller is not cancelled, and may go on as it likes.
+        assignment.out.assignments.remove(assignment)
         for other in assignment.out.assignments:
             other.is_outrun = True
         self._call_off(assignment.out)
@@ -361,7 +357,6 @@ class Scheduler:
         self.stats.add(*count(pieces), now)
         if local.is_at_rest:
             self.reach(local, now)
-        self._look()
         self.wake()
 
     def reach(self, local: LocalState, now: float) -> None:
@@ -377,7 +372,6 @@ class Scheduler:
             self.stats.finish()
             if not self.pivots.is_newest:
                 self._advance(now)
-        self._look()
         self.wake()
 
     def begin_again(self, start: ResumePoint) -> None:
@@ -387,7 +381,6 @@ class Scheduler:
         self.local = start.local
         self.ranges = start.checkpoint.ranges
         self._backlog.begin(work_of(start.checkpoint))
-        self._look()
         self.wake()
 
     def _call_off_all(self) -> None:
@@ -403,8 +396,8 @@ class Scheduler:
         elsewhere += [piece.before for piece in self._verified + self._applying]
         return sorted(self._backlog.pieces() + elsewhere, key=start_of)
 
-    def _look(self) -> None:
-        """Count what is left."""
+    def measure(self) -> None:
+        """Bring the share of ``stats`` up to date; costs a look at every piece, so only who shows it asks."""
         everything = self._everything()
         root = self.pivots.pivot.root if self.pivots.pivot is not None else None
         unknown = sum(work.share for work in everything if work.root is None)

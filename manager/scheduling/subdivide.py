@@ -37,7 +37,7 @@ def subdivide(
         max_key_bytes: The longest key of the scheme.
 
     Returns:
-        Pieces that cover everything behind the last verified key up to the end of ``work``.  Where no slot is
+        Pieces that cover everything after the last verified key up to the end of ``work``.  Where no slot is
         left this is one piece with no share: its emptiness is known but not applied yet.  An empty list when
         the proof reached the end.
     """
@@ -85,17 +85,17 @@ def passed_slots(keys: Sequence[bytes], token_bits: int) -> dict[int, int]:
     at = 0
     while at < len(keys) - 1:
         depth = shared_bits(keys[at], last) // token_bits
-        behind = _slot_end(keys[at], (depth + 1) * token_bits)
-        if behind is None:  # The key itself is the branch: a value, not a slot.
+        following = _slot_end(keys[at], (depth + 1) * token_bits)
+        if following is None:  # The key itself is the branch: a value, not a slot.
             at += 1
             continue
         passed[depth] = passed.get(depth, 0) + 1
-        at = bisect_left(keys, behind, at + 1)
+        at = bisect_left(keys, following, at + 1)
     return passed
 
 
 def _slot_end(key: bytes, bits: int) -> bytes | None:
-    """Return the first key behind the slot that ``bits`` bits of ``key`` name; None when it is shorter.
+    """Return the first key after the slot that ``bits`` bits of ``key`` name; None when it is shorter.
 
     The slot is not the last one of its branch: a key to its right exists, so counting up never overflows.
     """

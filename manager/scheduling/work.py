@@ -11,6 +11,7 @@ joined, for one change proof can bring forward no others.  This module does no I
 
 from collections.abc import Hashable, Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from manager.errors import ProofRejected
@@ -55,6 +56,10 @@ class Work(NamedTuple):
     share: float
     root: bytes | None = None
     suspicion: Suspicion | None = None
+
+
+# What pieces are sorted by.
+start_of: Final = attrgetter("start")
 
 
 class WorkQueue:
@@ -109,7 +114,7 @@ class WorkQueue:
         return taken
 
     def _fill_up(self, taken: Work, max_share: float) -> Work:
-        """Return what was taken with so much of the piece behind it as there is room for."""
+        """Return what was taken with so much of the piece after it as there is room for."""
         room, following = max_share - taken.share, self._heap[0]
         parts = None
         if room >= max_share * _LEAST_ROOM:
@@ -118,6 +123,10 @@ class WorkQueue:
             return taken
         heapreplace(self._heap, parts[1])
         return self._join(taken, parts[0]) or taken
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._heap = []
 
     def take_all(self) -> list[Work]:
         """Remove and return everything, leftmost first."""
@@ -176,8 +185,3 @@ def join_neighbours(pieces: Sequence[Work], max_key_bytes: int, *, apart: int = 
         else:
             joined[-1] = pair
     return joined
-
-
-def start_of(piece: Work) -> bytes:
-    """Return where a piece begins: what pieces are sorted by."""
-    return piece.start

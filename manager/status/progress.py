@@ -5,12 +5,16 @@ share done never falls, and what nobody can know yet is None.  How many pairs th
 say, which nothing proves; a lie about it spoils what is shown here, and nothing else.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from manager.status.latest_value import LatestValue
+import trio
+
 from manager.status.status import PeerStatusFacts, SyncStatus
+
+Latest = TypeVar("Latest")
 
 
 class PeerState(StrEnum):
@@ -142,6 +146,37 @@ class Progress:
     seconds_left: float | None
     peers: tuple[PeerProgress, ...]
     reason: str = ""
+
+
+class LatestValue(AsyncIterator[Latest], Generic[Latest]):
+    """An async iterator of the newest value, for one consumer; what it has no time for is left out.
+
+    It ends when it is told to, after the last value was handed out.
+    """
+
+    def __init__(self) -> None:
+        self._newest: list[Latest] = []
+        self._ended = False
+        self._changed = trio.Event()
+
+    def put(self, value: Latest) -> None:
+        """Replace what the consumer sees next."""
+        self._newest = [value]
+        self._changed.set()
+
+    def end(self) -> None:
+        """Let the consumer's loop end after the newest value."""
+        self._ended = True
+        self._changed.set()
+
+    async def __anext__(self) -> Latest:
+        await self._changed.wait()
+        if not self._newest:
+            raise StopAsyncIteration
+        value = self._newest.pop()
+        if not self._ended:
+            self._changed = trio.Event()
+        return value
 
 
 ProgressStream: TypeAlias = LatestValue[Progress]

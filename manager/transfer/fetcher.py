@@ -25,7 +25,6 @@ from typing import Final, NamedTuple
 import trio
 
 from manager.errors import (
-    ConcurrentWrite,
     PeerMisbehaved,
     PeerRefused,
     ProofSuspected,
@@ -39,7 +38,7 @@ from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory
 from manager.peers.client import PeerClient
 from manager.scheduling.assignment import Assignment, VerificationResult, progress_of
 from manager.scheduling.scheduler import Scheduler
-from manager.scheduling.work import Suspicion
+from manager.scheduling.work import Suspicion, Work
 from manager.transfer.memory import ByteBudget
 from manager.transfer.sync_writer import SyncWriter
 from manager.transfer.verification import ProofRequest, has_no_changes, verify_answer, verify_range_answer
@@ -119,7 +118,7 @@ _NOTHING: Final = Delivery(0, None)
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What one request brought."""
+    """What one request brought; its memory stays reserved until it is accepted."""
 
     result: VerificationResult
     proof_bytes: int
@@ -129,10 +128,35 @@ class _Fetched:
     reserved_in: ByteBudget
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One peer's attempt at one piece of work.
+
+    Attributes:
+        client: The connection to the peer.
+        assignment: What it was sent for.
+        work: The piece.
+        sync: What it belongs to.
+        old_root: What changes are asked from; None to ask for a range.
+        root: The root that is asked for: the pivot at the moment of the first request, None before that.
+        dispelled: A suspicion that the peer has dispelled: up to its end, the content is what it is held to
+            be.
+    """
+
+    client: PeerClient
+    assignment: Assignment
+    work: Work
+    sync: Sync
+    old_root: bytes | None
+    root: bytes | None = None
+    dispelled: Suspicion | None = None
+
+
 async def fetch(client: PeerClient, assignment: Assignment, sync: Sync) -> Delivery:
     """Fetch the beginning of an assignment, as much as one proof holds, and hand it to the writer.
 
-    On an error, and cancelled, nothing has changed and the work is still out.
+    On an error, and cancelled, nothing has changed and the work is still out.  Runs in the event loop; what
+    takes long is verified in the executor.
 
     Args:
         client: A connection that the peer has greeted.
@@ -144,221 +168,194 @@ async def fetch(client: PeerClient, assignment: Assignment, sync: Sync) -> Deliv
 
     Raises:
         PeerError: The peer did not give a proof that holds.
+        ConcurrentWrite: Somebody else has written to the database.
         MerkleDBError: The database cannot be read.
     """
-    try:
-        return await _Fetch(client, assignment, sync).run()
-    except ConcurrentWrite:
-        sync.writer.note_concurrent_write()
-        # The writer calls everybody off before it begins again.
-        await trio.sleep_forever()
-        raise
-
-
-class _Fetch:
-    """One peer's attempt at one piece of work."""
-
-    def __init__(self, client: PeerClient, assignment: Assignment, sync: Sync) -> None:
-        self._client = client
-        self._assignment = assignment
-        self._work = assignment.work
-        self._sync = sync
-        self._limits = sync.limits
-        # What changes are asked from; None to ask for a range.
-        self._old_root = None if assignment.work.root in client.forgotten_roots else assignment.work.root
-        # A suspicion that the peer has dispelled: up to its end, the content is what it is held to be.
-        self._dispelled: Suspicion | None = None
-        # The root that is asked for: the pivot at the moment of the first request.
-        self._root: bytes | None = None
-
-    async def run(self) -> Delivery:
-        """Return what came."""
-        if self._work.suspicion is not None and not await self._examine(self._work.suspicion):
-            return _NOTHING
-        asked_bytes = self._client.throughput.max_bytes
-        fetched, needed_bytes = await self._try(asked_bytes)
-        if fetched is None and asked_bytes < needed_bytes <= self._limits.max_bytes:
-            # The pair is too large for the line to carry it soon, and no large one.
-            asked_bytes = needed_bytes
-            fetched, needed_bytes = await self._try(asked_bytes)
-        if fetched is None:
-            async with self._client.large_value:
-                fetched = await self._fetch_large_pair(needed_bytes, asked_bytes)
-        return self._hand_on(fetched)
-
-    async def _try(self, max_bytes: int) -> tuple[_Fetched | None, int]:
-        """Ask for what fits into so many bytes; return it, or None and how many the first pair needs."""
+    work, limits = assignment.work, sync.limits
+    old_root = None if work.root in client.forgotten_roots else work.root
+    attempt = _Attempt(client, assignment, work, sync, old_root)
+    if work.suspicion is not None and not await _examine(attempt, work.suspicion):
+        return _NOTHING
+    asked_bytes, has_grown = client.throughput.max_bytes, False
+    max_keys = limits.max_keys if attempt.old_root is None else limits.max_changes
+    while True:
         try:
-            return await self._request(self._sync.writer.budget, self._max_keys, max_bytes), 0
+            fetched = await _request(attempt, sync.writer.budget, max_keys, asked_bytes)
         except PeerRefused as refusal:
             if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
                 raise
-            return None, refusal.detail or 0
+            needed_bytes = refusal.detail or 0
+        else:
+            return _accept(attempt, fetched)
+        if has_grown or not asked_bytes < needed_bytes <= limits.max_bytes:
+            break
+        # The pair is too large for the line to carry it soon, and no large one: it is asked for once more.
+        asked_bytes, has_grown = needed_bytes, True
+    async with client.large_value:
+        return _accept(attempt, await _fetch_large_pair(attempt, needed_bytes, asked_bytes))
 
-    @property
-    def _max_keys(self) -> int:
-        return self._limits.max_keys if self._old_root is None else self._limits.max_changes
 
-    def _hand_on(self, fetched: _Fetched) -> Delivery:
-        budget = fetched.reserved_in
-        piece = self._sync.scheduler.accept(
-            self._assignment, fetched.result, fetched.proof_bytes, fetched.filling
+async def _request(
+    attempt: _Attempt,
+    budget: ByteBudget,
+    max_keys: int,
+    max_bytes: int,
+    turn: AbstractContextManager[None] = _ANY_TIME,
+) -> _Fetched:
+    """Reserve memory, ask for a proof and verify it; the memory stays reserved unless an error is raised."""
+    client, work, old_root = attempt.client, attempt.work, attempt.old_root
+    memory_bytes = range_proof_memory_bytes if old_root is None else change_proof_memory_bytes
+    reserved = memory_bytes(max_bytes, max_keys)
+    await budget.reserve(reserved)
+    try:
+        if attempt.root is None:
+            # Only now, for the pivot may have moved on while memory was waited for.
+            pivot = attempt.sync.scheduler.pivots.pivot
+            assert pivot is not None
+            attempt.root = pivot.root
+        order = ProofRequest(work, old_root, attempt.root, max_keys, max_bytes)
+        with turn:
+            answer = await client.ask(
+                order.root, order.start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
+            )
+        if old_root is not None and isinstance(answer, Range):
+            client.forget_root(old_root)
+        result = await _verify(attempt, answer, order)
+    except BaseException:
+        budget.release(reserved)
+        raise
+    verified = result.verified
+    _note_empty(attempt, verified)
+    filling, progress = len(verified) / max_keys, progress_of(verified, max_keys, max_bytes)
+    return _Fetched(result, len(answer.proof), filling, progress, reserved, budget)
+
+
+async def _verify(attempt: _Attempt, answer: Range | Changes, order: ProofRequest) -> VerificationResult:
+    """Verify a proof: in the executor if it is large, or if the database is needed."""
+    sync = attempt.sync
+    if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
+        return verify_range_answer(answer, order, sync.database.scheme)
+    verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
+    try:
+        return await sync.executor.run(verify)
+    except ProofSuspected as suspected:
+        if attempt.assignment.scope.cancel_called:
+            # Another peer was faster, and by now the content may be where its proof has brought it.
+            await trio.lowlevel.checkpoint()
+        if attempt.dispelled is not None and reaches(attempt.dispelled.end, suspected.end):
+            raise suspected.failure from suspected
+        raise
+
+
+def _note_empty(attempt: _Attempt, verified: VerifiedRange | VerifiedChanges) -> None:
+    """Count change proofs that changed nothing and ended early; after too many, ask for ranges."""
+    client = attempt.client
+    is_empty = isinstance(verified, VerifiedChanges) and not verified.complete and not verified.effective
+    client.empty_answers = client.empty_answers + 1 if is_empty else 0
+    if client.empty_answers >= MAX_EMPTY_ANSWERS and attempt.old_root is not None:
+        client.empty_answers = 0
+        client.forget_root(attempt.old_root)
+
+
+def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
+    """Hand what came to the writer, and give back the memory that it does not need."""
+    sync, budget = attempt.sync, fetched.reserved_in
+    piece = sync.scheduler.accept(attempt.assignment, fetched.result, fetched.proof_bytes, fetched.filling)
+    if piece is None:
+        # Another peer was faster.
+        budget.release(fetched.reserved_bytes)
+        return _NOTHING
+    budget.release(fetched.reserved_bytes - piece.memory_bytes)
+    sync.writer.put(piece, budget)
+    return Delivery(piece.keys + piece.changes, fetched.progress)
+
+
+# Suspicions.
+
+
+async def _examine(attempt: _Attempt, suspicion: Suspicion) -> bool:
+    """Find out who is to blame for a change proof that did not hold; return whether work is left."""
+    work, sync = attempt.work, attempt.sync
+    assert work.root is not None
+    if not await _is_unchanged(attempt, work.root, suspicion):
+        attempt.old_root = None
+        return True
+    attempt.dispelled = suspicion
+    sync.scheduler.clear_suspicion(attempt.assignment)
+    sync.report_invalid_proof(suspicion)
+    pivot = sync.scheduler.pivots.pivot
+    return pivot is None or pivot.root != work.root
+
+
+async def _is_unchanged(attempt: _Attempt, root: bytes, suspicion: Suspicion) -> bool:
+    """Return whether the peer can show that the local content is at ``root``."""
+    sync, budget = attempt.sync, attempt.sync.writer.budget
+    start, max_bytes = attempt.work.start or None, sync.limits.max_bytes
+    reserved = change_proof_memory_bytes(max_bytes, 1)
+    await budget.reserve(reserved)
+    try:
+        answer = await attempt.client.ask(
+            root, start, suspicion.end, max_keys=1, max_bytes=max_bytes, old_root=root
         )
-        if piece is None:
-            budget.release(fetched.reserved_bytes)
-            return _NOTHING
-        budget.release(fetched.reserved_bytes - piece.memory_bytes)
-        self._sync.writer.put(piece, budget)
-        return Delivery(piece.keys + piece.changes, fetched.progress)
-
-    # Doubts.
-
-    async def _examine(self, suspicion: Suspicion) -> bool:
-        """Find out who is to blame for a change proof that did not hold; return whether work is left."""
-        assert self._work.root is not None
-        if not await self._is_unchanged(self._work.root, suspicion):
-            self._old_root = None
-            return True
-        self._dispelled = suspicion
-        self._sync.scheduler.clear_suspicion(self._assignment)
-        self._sync.report_invalid_proof(suspicion)
-        pivot = self._sync.scheduler.pivots.pivot
-        return pivot is None or pivot.root != self._work.root
-
-    async def _is_unchanged(self, root: bytes, suspicion: Suspicion) -> bool:
-        """Return whether the peer can show that the local content is at ``root``."""
-        budget = self._sync.writer.budget
-        start, max_bytes = self._work.start or None, self._limits.max_bytes
-        reserved = change_proof_memory_bytes(max_bytes, 1)
-        await budget.reserve(reserved)
-        try:
-            answer = await self._client.get_changes(
-                root, root, start, suspicion.end, max_keys=1, max_bytes=max_bytes
-            )
-            if isinstance(answer, Range):
-                return False
-            check = partial(has_no_changes, answer.proof, root, start, suspicion.end, self._sync.database)
-            return await self._sync.executor.run(check)
-        except PeerRefused as refusal:
-            if refusal.is_overload:
-                # It has not looked, so it says nothing of the content: the suspicion stays.
-                raise
-            return False
-        finally:
-            budget.release(reserved)
-
-    # Large pairs.
-
-    async def _fetch_large_pair(self, needed_bytes: int, refused_bytes: int) -> _Fetched:
-        """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
-
-        The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one
-        pair now and was asked for more before; and once more where changes are asked for, because it may
-        have pruned the old root since, and then speaks of the first pair instead of the first change.
-        """
-        for _ in range(2 if self._old_root is None else 3):
-            self._judge_claim(needed_bytes, refused_bytes)
-            try:
-                return await self._request_large_pair(needed_bytes)
-            except PeerRefused as refusal:
-                if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
-                    raise
-                refused_bytes, needed_bytes = needed_bytes, refusal.detail or 0
-        raise SizeClaimBroken(refused_bytes, "refused that many")
-
-    def _judge_claim(self, needed_bytes: int, refused_bytes: int) -> None:
-        """Raise unless it makes sense to ask for ``needed_bytes`` after ``refused_bytes`` were refused."""
-        sent = self._client.peer_hello.max_bytes if self._client.peer_hello is not None else 0
-        ceiling = min(self._limits.max_proof_bytes, sent)
-        if needed_bytes > ceiling:
-            raise ValueTooLargeForPeer(needed_bytes, ceiling)
-        if needed_bytes <= refused_bytes:
-            raise PeerMisbehaved(
-                f"it refused {refused_bytes} bytes as too few, and then named {needed_bytes}"
-            )
-
-    async def _request_large_pair(self, needed_bytes: int) -> _Fetched:
-        """Ask for a proof of one pair that needs so many bytes; give way to others that wait to do so."""
-        line = self._sync.writer.large_values
-        try:
-            fetched = await self._request(line.budget, 1, needed_bytes, line.turn())
-        except RequestTimeout as error:
-            raise SizeClaimBroken(needed_bytes, f"sent {error}", is_late=True) from error
-        # A range instead of changes is no answer to what the claim was about, and holds all the same.
-        is_another_kind = self._old_root is not None and isinstance(fetched.result.verified, VerifiedRange)
-        if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
-            line.budget.release(fetched.reserved_bytes)
-            raise SizeClaimBroken(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
-        return fetched
-
-    # One request.
-
-    async def _request(
-        self,
-        budget: ByteBudget,
-        max_keys: int,
-        max_bytes: int,
-        turn: AbstractContextManager[None] = _ANY_TIME,
-    ) -> _Fetched:
-        """Ask for a proof and verify it; the memory for it stays reserved unless an error is raised."""
-        memory_bytes = range_proof_memory_bytes if self._old_root is None else change_proof_memory_bytes
-        reserved = memory_bytes(max_bytes, max_keys)
-        await budget.reserve(reserved)
-        try:
-            order = self._order(max_keys, max_bytes)
-            with turn:
-                answer = await self._ask(order)
-            result = await self._verify(answer, order)
-        except BaseException:
-            budget.release(reserved)
-            raise
-        verified = result.verified
-        self._note_empty(verified)
-        filling, progress = len(verified) / max_keys, progress_of(verified, max_keys, max_bytes)
-        return _Fetched(result, len(answer.proof), filling, progress, reserved, budget)
-
-    def _note_empty(self, verified: VerifiedRange | VerifiedChanges) -> None:
-        """Count change proofs that changed nothing and ended early; after too many, ask for ranges."""
-        client = self._client
-        is_empty = isinstance(verified, VerifiedChanges) and not verified.complete and not verified.effective
-        client.empty_answers = client.empty_answers + 1 if is_empty else 0
-        if client.empty_answers >= MAX_EMPTY_ANSWERS and self._old_root is not None:
-            client.empty_answers = 0
-            client.forget_root(self._old_root)
-
-    def _order(self, max_keys: int, max_bytes: int) -> ProofRequest:
-        pivot = self._sync.scheduler.pivots.pivot
-        assert pivot is not None
-        self._root = self._root or pivot.root
-        return ProofRequest(self._work, self._old_root, self._root, max_keys, max_bytes)
-
-    async def _ask(self, order: ProofRequest) -> Range | Changes:
-        start, end = order.start, order.work.end
-        client, limits = self._client, {"max_keys": order.max_keys, "max_bytes": order.max_bytes}
-        if order.old_root is None:
-            return await client.get_range(order.root, start, end, **limits)
-        answer = await client.get_changes(order.old_root, order.root, start, end, **limits)
         if isinstance(answer, Range):
-            client.forget_root(order.old_root)
-        return answer
-
-    async def _verify(self, answer: Range | Changes, order: ProofRequest) -> VerificationResult:
-        """Verify a proof: in the executor if it is large, or if the database is needed."""
-        sync = self._sync
-        if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
-            return verify_range_answer(answer, order, sync.database.scheme)
-        verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
-        try:
-            return await sync.executor.run(verify)
-        except ProofSuspected as suspected:
-            if self._assignment.scope.cancel_called:
-                # Another peer was faster, and by now the content may be where its proof has brought it.
-                await trio.lowlevel.checkpoint()
-            if self._dispelled is not None and reaches(self._dispelled.end, suspected.end):
-                raise suspected.failure from suspected
+            return False
+        check = partial(has_no_changes, answer.proof, root, start, suspicion.end, sync.database)
+        return await sync.executor.run(check)
+    except PeerRefused as refusal:
+        if refusal.is_overload:
+            # It has not looked, so it says nothing of the content: the suspicion stays.
             raise
+        return False
+    finally:
+        budget.release(reserved)
+
+
+# Large pairs.
+
+
+async def _fetch_large_pair(attempt: _Attempt, needed_bytes: int, refused_bytes: int) -> _Fetched:
+    """Fetch the single first pair, which by the peer's claim needs a proof above the usual size.
+
+    The peer that makes the claim has to stand by it.  It may correct it once, for it is asked for one pair
+    now and was asked for more before; and once more where changes are asked for, because it may have pruned
+    the old root since, and then speaks of the first pair instead of the first change.
+    """
+    for _ in range(2 if attempt.old_root is None else 3):
+        _judge_claim(attempt, needed_bytes, refused_bytes)
+        try:
+            return await _request_large_pair(attempt, needed_bytes)
+        except PeerRefused as refusal:
+            if refusal.code is not ErrorCode.LIMIT_TOO_SMALL:
+                raise
+            refused_bytes, needed_bytes = needed_bytes, refusal.detail or 0
+    raise SizeClaimBroken(refused_bytes, "refused that many")
+
+
+def _judge_claim(attempt: _Attempt, needed_bytes: int, refused_bytes: int) -> None:
+    """Raise unless it makes sense to ask for ``needed_bytes`` after ``refused_bytes`` were refused."""
+    hello = attempt.client.peer_hello
+    ceiling = min(attempt.sync.limits.max_proof_bytes, hello.max_bytes if hello is not None else 0)
+    if needed_bytes > ceiling:
+        raise ValueTooLargeForPeer(needed_bytes, ceiling)
+    if needed_bytes <= refused_bytes:
+        raise PeerMisbehaved(f"it refused {refused_bytes} bytes as too few, and then named {needed_bytes}")
+
+
+async def _request_large_pair(attempt: _Attempt, needed_bytes: int) -> _Fetched:
+    """Ask for a proof of one pair that needs so many bytes; give way to others that wait to do so."""
+    lane = attempt.sync.writer.large_values
+    try:
+        fetched = await _request(attempt, lane.budget, 1, needed_bytes, lane.turn())
+    except RequestTimeout as error:
+        raise SizeClaimBroken(needed_bytes, f"sent {error}", is_late=True) from error
+    # A range instead of changes is no answer to what the claim was about, and holds all the same.
+    is_another_kind = attempt.old_root is not None and isinstance(fetched.result.verified, VerifiedRange)
+    if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
+        lane.budget.release(fetched.reserved_bytes)
+        raise SizeClaimBroken(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
+    return fetched
 
 
 def reaches(end: bytes | None, other: bytes | None) -> bool:
-    """Return whether a range with the end ``end`` reaches to ``other``; None is behind every key."""
+    """Return whether a range with the end ``end`` reaches to ``other``; None is after every key."""
     return end is None or (other is not None and other <= end)

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import trio
 
 from manager import Reached
-from manager.status.latest_value import LatestValue
+from manager.status.progress import LatestValue
 
 # People at a terminal wait this long after Ctrl-C; a command that has to finish more can ignore SIGTERM.
 GRACE_SECONDS: Final = 5.0

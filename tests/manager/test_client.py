@@ -75,10 +75,10 @@ class Line(NamedTuple):
         return list(self.connection.receive_data(await self.stream.receive_some()))
 
     async def ask(self) -> bytes:
-        return (await self.client.get_range(ROOT, None, None, max_keys=10, max_bytes=1000)).proof
+        return (await self.client.ask(ROOT, None, None, max_keys=10, max_bytes=1000)).proof
 
     async def ask_for_changes(self) -> Changes | Range:
-        return await self.client.get_changes(OLD, ROOT, None, None, max_keys=10, max_bytes=1000)
+        return await self.client.ask(ROOT, None, None, max_keys=10, max_bytes=1000, old_root=OLD)
 
 
 @asynccontextmanager
@@ -479,7 +479,7 @@ async def test_a_peer_that_does_not_read_is_given_up_before_its_frames_pile_up(
 
 async def expect_failure(client: PeerClient) -> None:
     with pytest.raises(PeerError):
-        await client.get_range(ROOT, None, None, max_keys=1, max_bytes=1)
+        await client.ask(ROOT, None, None, max_keys=1, max_bytes=1)
 
 
 async def test_a_ping_is_answered(autojump_clock: MockClock) -> None:

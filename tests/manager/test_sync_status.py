@@ -23,8 +23,8 @@ from manager import (
     VerificationFailed,
     status_of,
 )
-from manager.hope import newest_announced, no_peers_left
-from manager.scheduling.pivot import Target
+from manager.errors import no_peers_left
+from manager.scheduling.pivot import Target, newest_announced
 from manager.status.progress import SeenHead
 from merkledb import Reason
 from syncproto import ErrorCode

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from manager.manager import Manager
-from manager.peer_session import PeerSession
+from manager.peers.announced_head import AnnouncedHead
 from manager.scheduling import resume
 from manager.scheduling.assignment import VerificationResult
 from manager.scheduling.checkpoint import Checkpoint
@@ -209,7 +209,7 @@ def keep_the_old_number(patch: pytest.MonkeyPatch) -> None:
 
 def believe_every_head(patch: pytest.MonkeyPatch) -> None:
     """Whoever announced a head that nobody has is believed as before."""
-    patch.setattr(PeerSession, "disbelieve", lambda self, root: None)
+    patch.setattr(AnnouncedHead, "disbelieve", lambda self, root: None)
 
 
 def end_for_a_full_disk(patch: pytest.MonkeyPatch) -> None:
