@@ -46,7 +46,7 @@ from manager.status.progress import PeerProgress, PeerState, Progress, ProgressS
 from manager.status.status import StatusFacts, SyncStatus, status_of
 from manager.transfer.fetcher import Sync
 from manager.transfer.sync_writer import NO_ROOM, SyncWriter
-from merkledb import MAX_FOREIGN_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
+from merkledb import MAX_NAMED_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
 
 _logger = getLogger(__name__)
 
@@ -155,8 +155,8 @@ class Manager:
         """
         if revision is not None and revision < 0:
             raise ValueError(f"the number of a revision is at least 0, not {revision}")
-        if revision is not None and revision > MAX_FOREIGN_REVISION:
-            raise RevisionTooHigh(revision, MAX_FOREIGN_REVISION)
+        if revision is not None and revision > MAX_NAMED_REVISION:
+            raise RevisionTooHigh(revision, MAX_NAMED_REVISION)
         if len(root) != ROOT_BYTES:
             raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
         self._aim(Target(root, revision))

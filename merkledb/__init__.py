@@ -48,6 +48,7 @@ from merkledb.history.revisions import (
     DEFAULT_HISTORY,
     MAX_FOREIGN_REVISION,
     MAX_HISTORY,
+    MAX_NAMED_REVISION,
     MAX_REVISION,
     Revision,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "EMPTY_ROOT",
     "MAX_FOREIGN_REVISION",
     "MAX_HISTORY",
+    "MAX_NAMED_REVISION",
     "MAX_PROGRESS_BYTES",
     "MAX_PROOF_KEYS",
     "MAX_REVISION",

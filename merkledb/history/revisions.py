@@ -28,10 +28,13 @@ from merkledb.storage.store import Store, Transaction
 SEQUENCE_BYTES: Final = 7
 # The highest number of a revision, in a store and on the wire: every language has integers that hold it.
 MAX_REVISION: Final = 2**63 - 1
-# The highest number that is taken over from somewhere else: a peer, a file, an argument.  A thousand commits
-# a second need 8,900 years to get there, so no honest store has a higher one.  Whoever believes a liar's
-# highest number can still make 2^63 - 2^48 commits of his own.
-MAX_FOREIGN_REVISION: Final = 2**48
+# The highest number that a person or a program may name with a root.  A thousand commits a second need 8,900
+# years to get there.
+MAX_NAMED_REVISION: Final = 2**48
+# The highest number that is taken over from a peer.  It is far above the one that may be named, so that a
+# store which was given even that goes on, and so do those that follow it; and below the highest of all, so
+# that a store which believed a liar still has 2^62 commits of its own.
+MAX_FOREIGN_REVISION: Final = 2**62
 # The last second of the year 9999: calendars in programs end there, and milliseconds lie far behind it.
 MAX_TIME: Final = 253_402_300_799
 # More than a sequence number can count to cannot be retained.

@@ -25,7 +25,7 @@ from typing import BinaryIO, Final, NamedTuple
 import trio
 
 from manager.scheduling.pivot import Target
-from merkledb import MAX_FOREIGN_REVISION
+from merkledb import MAX_NAMED_REVISION
 from merklesync.errors import CommandError
 from merklesync.files.paths import STANDARD_STREAM
 from merklesync.text import parse_root, truncate
@@ -58,10 +58,8 @@ def parse_target(line: str) -> Target:
     number = rest[0] if len(rest) == 1 else ""
     if not (number.isascii() and number.isdecimal()):
         raise ValueError(f"{truncate(line)!r} is not a root and the number of its revision")
-    if int(number) > MAX_FOREIGN_REVISION:
-        raise ValueError(
-            f"revision {truncate(number)} is above {MAX_FOREIGN_REVISION}: no honest store has it"
-        )
+    if int(number) > MAX_NAMED_REVISION:
+        raise ValueError(f"revision {truncate(number)} is above {MAX_NAMED_REVISION}: no honest store has it")
     return Target(root, int(number))
 
 

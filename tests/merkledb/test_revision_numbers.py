@@ -10,7 +10,7 @@ from trio.testing import MockClock
 import merkledb
 from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, SyncStatus
 from manager.peers.address import Address
-from merkledb import MAX_FOREIGN_REVISION, MAX_REVISION, Database
+from merkledb import MAX_FOREIGN_REVISION, MAX_NAMED_REVISION, MAX_REVISION, Database
 from merkledb.history.revisions import put_revision, read_revision, read_tip
 from merklesync.commands.sync import _target_of_first_peer
 from merklesync.errors import CommandError, ExitCode
@@ -56,7 +56,7 @@ def test_whoever_believed_the_highest_number_goes_on_for_ever() -> None:
         database.commit({b"d": b"4"})
         apply_as(database, 7)
         assert database.revision == MAX_FOREIGN_REVISION + 2
-    assert MAX_REVISION - MAX_FOREIGN_REVISION > 2**62
+    assert MAX_REVISION - MAX_FOREIGN_REVISION > 2**61
 
 
 def set_number(database: Database, number: int) -> None:
@@ -91,14 +91,14 @@ def test_store_and_wire_have_the_same_highest_number() -> None:
 
 def test_a_target_with_a_number_that_no_honest_store_reaches_is_refused() -> None:
     root = b"\7" * 32
-    assert parse_target(f"{root.hex()} {MAX_FOREIGN_REVISION}").revision == MAX_FOREIGN_REVISION
+    assert parse_target(f"{root.hex()} {MAX_NAMED_REVISION}").revision == MAX_NAMED_REVISION
     with pytest.raises(ValueError, match="no honest store"):
-        parse_target(f"{root.hex()} {MAX_FOREIGN_REVISION + 1}")
+        parse_target(f"{root.hex()} {MAX_NAMED_REVISION + 1}")
     with new_database() as database:
         manager = Manager(database, [("127.0.0.1", 1)])
-        manager.update_target(root, MAX_FOREIGN_REVISION)
+        manager.update_target(root, MAX_NAMED_REVISION)
         with pytest.raises(merkledb.RevisionTooHigh):
-            manager.update_target(root, MAX_FOREIGN_REVISION + 1)
+            manager.update_target(root, MAX_NAMED_REVISION + 1)
         with pytest.raises(ValueError, match="at least 0"):
             manager.update_target(root, -1)
 
@@ -177,3 +177,22 @@ def test_a_sync_to_what_peers_announce_passes_over_an_implausible_number() -> No
         with pytest.raises(CommandError, match="no honest store reaches") as caught:
             _target_of_first_peer([liar])
         assert caught.value.exit_code == ExitCode.NOT_VERIFIED
+
+
+async def test_a_store_with_the_highest_number_that_may_be_named_is_followed_after_its_next_commits(
+    autojump_clock: MockClock,
+) -> None:
+    with new_source(some_pairs(5)) as source, new_database() as named, new_database() as copy:
+        server = FakeServer(source.database)
+        async with trio.open_nursery() as nursery:
+            manager = Manager(named, [server.peer(nursery)], executor=InEventLoop())
+            manager.update_target(source.root, MAX_NAMED_REVISION)
+            await manager.run()
+            nursery.cancel_scope.cancel()
+        named.commit({b"one": b"more"})
+        named.commit({b"and": b"another"})
+        async with trio.open_nursery() as nursery:
+            peers = [FakeServer(named).peer(nursery)]
+            await Manager(copy, peers, trust_peers=True, executor=InEventLoop()).run()
+            nursery.cancel_scope.cancel()
+        assert (copy.root, copy.revision) == (named.root, MAX_NAMED_REVISION + 2)
