@@ -70,7 +70,7 @@ def test_the_bytes_of_a_saved_state_are_these() -> None:
         (2, -1, "the revision is out of range"),
         (2, True, "the revision is out of range"),
         (2, 1.5, "the revision is out of range"),
-        (2, (1 << 48) + 1, "the revision is out of range"),
+        (2, (1 << 62) + 1, "the revision is out of range"),
         (3, -1, "a count is out of range"),
         (3, True, "a count is out of range"),
         (4, None, "a count is out of range"),

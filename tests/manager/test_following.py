@@ -610,6 +610,7 @@ class Full:
         store.write = watched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at the start", "before a copy", "on the way", "before a number"])
 async def test_following_outlasts_a_disk_that_is_full(moment: str, autojump_clock: MockClock) -> None:
     with new_source(some_pairs(300)) as source, new_database() as copy:

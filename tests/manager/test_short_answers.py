@@ -17,6 +17,9 @@ from tests.support.fake_servers import Answer, Asked, ClientConnection, FakeServ
 from tests.support.moving_source import Source, new_source
 from tests.support.syncing import SMALL, assert_same, some_pairs, sync_from
 
+# Each of them is a sync of some hundred answers on a virtual clock, twice.
+pytestmark = pytest.mark.slow
+
 # How long the honest server takes for an answer.
 HONEST_SECONDS = 0.05
 # More requests than any of these syncs needs.

@@ -126,6 +126,7 @@ def test_no_lie_is_believed(lie: str) -> None:
     pytest.fail(f"no liar told that lie in {SEEDS_FOR_A_LIE} seeds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
     [
@@ -157,6 +158,7 @@ def test_who_believes_its_peers_gets_to_what_the_honest_show_beside_announcers_t
     assert counts[f"lie: {told[0]}"]
 
 
+@pytest.mark.slow
 def test_who_follows_outlasts_full_disks() -> None:
     counts: Counter[str] = Counter()
     for seed in range(SEEDS_FOR_A_DISK):
@@ -205,6 +207,7 @@ def seconds_until_current(seed: int, liars: int) -> float:
     return float(last.split()[0])
 
 
+@pytest.mark.slow
 def test_liars_that_drip_at_most_double_the_time_of_the_honest_peer() -> None:
     alone = sum(seconds_until_current(seed, liars=0) for seed in range(5))
     at_same_snapshot = sum(seconds_until_current(seed, liars=2) for seed in range(5))
