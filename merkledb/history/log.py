@@ -83,18 +83,18 @@ class HistoryWriter:
 
     def _merged(self, path: bytes, row: bytes) -> bytes:
         """Return the row for a branch that may have one already, which then says what came first."""
-        bucket_pairs = self._transaction.get(self._prefix + path, db=self._store.branch_history)
-        if bucket_pairs is None:
+        kept = self._transaction.get(self._prefix + path, db=self._store.branch_history)
+        if kept is None:
             return row
         try:
-            first, second = parse_branch_delta(bucket_pairs), parse_branch_delta(row)
+            first, second = parse_branch_delta(kept), parse_branch_delta(row)
         except ValueError as error:
             raise CorruptDatabase(
                 str(self._store.path), f"a row of history is unreadable: {error}"
             ) from error
         added = {token for token in second.ids if token in first.tokens and token not in first.ids}
         if not added:
-            return bucket_pairs
+            return kept
         ids = first.ids | {token: second.ids[token] for token in added}
         places = first.places | {token: place for token, place in second.places.items() if token in added}
         return first._replace(ids=ids, places=places).encode()

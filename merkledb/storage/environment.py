@@ -236,8 +236,8 @@ class Environment:
             self.require_usable()
             if outgrown is not self.lmdb and not self._is_barred:
                 return
-            # From here on nobody begins: whoever appended to ``bucket_pairs`` before sees no bar, and is
-            # counted.
+            # From here on no transaction begins.  A thread that appended to ``_held`` before it could see the
+            # bar is counted, and waited for.
             self._is_barred = True
             for _ in range(_PAUSES):
                 if not self._held:

@@ -228,12 +228,12 @@ class Applier:
         """Keep the values of a range that become others, go, or were not there."""
         assert self._history is not None
         wanted = dict(zip(verified.keys, verified.values, strict=True))
-        bucket_pairs: set[bytes] = set()
+        there: set[bytes] = set()
         for keys, values in self._stretches(self._store.values, verified.start, verified.end):
             changed = [pair for pair in zip(keys, values, strict=True) if wanted.get(pair[0]) != pair[1]]
             self._history.put_values([key for key, _ in changed], [value for _, value in changed])
-            bucket_pairs.update(keys)
-        new = [key for key in verified.keys if key not in bucket_pairs]
+            there.update(keys)
+        new = [key for key in verified.keys if key not in there]
         self._history.put_values(new, [None] * len(new))
 
     def _stretches(
@@ -260,9 +260,9 @@ class Applier:
     def _replace_values(self, verified: VerifiedRange) -> None:
         """Put the verified pairs that are not there yet; delete the other keys of the range."""
         wanted = dict(zip(verified.keys, verified.values, strict=True))
-        bucket_pairs = self._delete_between(self._store.values, verified.start, verified.end, wanted)
-        new = [key for key in verified.keys if key not in bucket_pairs] if bucket_pairs else verified.keys
-        new_values = [wanted[key] for key in new] if bucket_pairs else verified.values
+        unchanged = self._delete_between(self._store.values, verified.start, verified.end, wanted)
+        new = [key for key in verified.keys if key not in unchanged] if unchanged else verified.keys
+        new_values = [wanted[key] for key in new] if unchanged else verified.values
         put_sorted(self._transaction, self._store.values, new, new_values)
 
     def _delete_between(
@@ -272,7 +272,7 @@ class Applier:
 
         Return the keys of those that stand there as wanted.
         """
-        bucket_pairs: set[bytes] = set()
+        unchanged: set[bytes] = set()
         cursor = self._transaction.cursor(db=table)
         found = seek(cursor, start)
         while found:
@@ -285,9 +285,9 @@ class Applier:
                 found = bool(cursor.key())
                 continue
             if value == cursor.value():
-                bucket_pairs.add(key)
+                unchanged.add(key)
             found = cursor.next()
-        return bucket_pairs
+        return unchanged
 
 
 def _holds(path: bytes, start: bytes | None, end: bytes | None) -> bool:
