@@ -1,7 +1,7 @@
 """An authenticated key-value store: a Merkle trie on LMDB that proves ranges and changes, and keeps history.
 
 It knows no network.  Start reading with ``pure_fold``, the one function that everything else feeds a stream
-to; then ``range_verifier``, ``trie``, ``prover``, ``merge_stream``, ``applier``; ``revisions``, ``log``,
+to; then ``pure_verify``, ``trie``, ``prover``, ``merge_stream``, ``applier``; ``revisions``, ``log``,
 ``reader`` and ``change_verifier``; ``database`` is what users hold.
 """
 
@@ -52,7 +52,7 @@ from merkledb.history.revisions import (
     MAX_REVISION,
     Revision,
 )
-from merkledb.kernel.interface import kernel_name
+from merkledb.kernel.choice import kernel_name
 from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS

@@ -16,7 +16,8 @@ from merkledb.history.log import require_value_row
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
 from merkledb.history.rows import HistoricalRows, Row, StoredRows
-from merkledb.kernel.interface import AnyFold, leaves, new_fold
+from merkledb.kernel.choice import kernel
+from merkledb.kernel.interface import AnyFold
 from merkledb.kernel.pure_fold import Branches
 from merkledb.storage.store import Store, Transaction, key_of_row, row_key
 
@@ -51,7 +52,7 @@ class _Check:
 
     def run(self, on_pairs: Callable[[int], None]) -> None:
         """Fold all values and compare."""
-        fold = new_fold(self._scheme)
+        fold = kernel().fold(self._scheme)
         for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
             self._compare(self._feed(fold, keys, values))
             on_pairs(len(keys))
@@ -115,7 +116,7 @@ class _Check:
             past = HistoryReader(self._store, self._transaction, tip.newest, tip.sequence)
             # To look for keys in the trie would be to trust it.
             rows = HistoricalRows(StoredRows(self._store, self._transaction), past, lambda low: low)
-            fold = new_fold(self._scheme)
+            fold = kernel().fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
                 self._feed(fold, keys, values)
             root, _ = fold.finish()
@@ -127,7 +128,7 @@ class _Check:
         if len(max(keys, key=len)) > self._scheme.max_key_bytes:
             raise self._difference(f"behind key 0x{keys[0].hex()} is one that is too long")
         try:
-            return fold.feed(leaves(self._scheme, keys, values))
+            return fold.feed(kernel().leaves(self._scheme, keys, values))
         except ValueError as error:
             raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
 

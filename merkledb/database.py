@@ -20,7 +20,7 @@ from merkledb.check import check
 from merkledb.differences import Difference, Differences, prove_changes
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.formats.proof import ChangeProof, RangeProof
-from merkledb.formats.scheme import Scheme, require_bytes
+from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.revisions import (
     Revision,
     Tip,
@@ -30,11 +30,11 @@ from merkledb.history.revisions import (
     require_foreign_number,
 )
 from merkledb.history.rows import StoredRows
-from merkledb.kernel.interface import kernel_name
+from merkledb.kernel.choice import kernel_name
 from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
 from merkledb.proofs.range_verifier import VerifiedRange
-from merkledb.readable import ReadableMapping, require_max_keys, require_range
+from merkledb.readable import ReadableMapping, require_max_keys
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,

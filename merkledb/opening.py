@@ -18,7 +18,7 @@ from merkledb.history.revisions import (
     read_retention,
     require_time,
 )
-from merkledb.kernel.interface import kernel_name
+from merkledb.kernel.choice import kernel_name
 from merkledb.storage.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
 
 

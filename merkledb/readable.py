@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
 
-from merkledb.errors import InvalidRange
 from merkledb.formats.proof import RangeProof
-from merkledb.formats.scheme import Scheme, require_bytes
+from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.rows import Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.storage.store import Store, key_of_row
@@ -179,16 +178,6 @@ class ReadableState(ReadableMapping):
         require_max_keys(max_keys)
         with self._store.translated(), self._provable_rows() as rows:
             return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
-
-
-def require_range(start: bytes | None, end: bytes | None) -> None:
-    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
-    if start is not None:
-        require_bytes("a start", start)
-    if end is not None:
-        require_bytes("an end", end)
-    if start is not None and end is not None and start > end:
-        raise InvalidRange(start, end)
 
 
 def require_max_keys(max_keys: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from merkledb.formats.scheme import Scheme
-from merkledb.kernel.interface import leaves, new_fold
+from merkledb.kernel.choice import kernel
 
 
 def root_of(
@@ -20,6 +20,6 @@ def root_of(
     content = dict(pairs)
     keys = sorted(content)
     values = [content[key] for key in keys]
-    fold = new_fold(scheme)
-    fold.feed(leaves(scheme, keys, values))
+    fold = kernel().fold(scheme)
+    fold.feed(kernel().leaves(scheme, keys, values))
     return fold.finish()[0]

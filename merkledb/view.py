@@ -20,7 +20,7 @@ from typing import NamedTuple
 from merkledb.errors import StaleView
 from merkledb.formats.weights import HEAVY, MAX_WEIGHT
 from merkledb.history.rows import Row, Rows
-from merkledb.kernel.interface import new_fold
+from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, item_rows
 from merkledb.readable import ReadableState
 from merkledb.snapshot import Snapshot
@@ -88,7 +88,7 @@ class View(ReadableState):
         stream = ChangeStream(self._base_trie, columns)
         stream.walk(self.base.root)
         items = stream.items()
-        fold = new_fold(self.scheme)
+        fold = kernel().fold(self.scheme)
         try:
             closed = fold.feed(items)
         except ValueError as error:

@@ -1,4 +1,4 @@
-//! The verification of a range proof, rule by rule as in the pure twin, `merkledb/proofs/range_verifier.py`.
+//! The verification of a range proof, rule by rule as in the pure kernel, `merkledb/kernel/pure_verify.py`.
 
 use crate::fold::{Closed, Fold, HEAVY, Item};
 use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, leaf_id};

@@ -34,6 +34,11 @@ class NodeLocation(NamedTuple):
         return [len(self.path).to_bytes(LENGTH_BYTES) + self.path]
 
 
+def encode_location(token: bytes, place: NodeLocation) -> bytes:
+    """Return the place of the child at a token, as a row of the history of branches has it."""
+    return b"".join([token + part for part in place.parts()])
+
+
 def with_part(place: NodeLocation | None, rest: bytes, *, is_key: bool) -> NodeLocation:
     """Return a place with one more part; None is one that has no part yet.
 

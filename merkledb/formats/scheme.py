@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from blake3 import blake3
 
-from merkledb.errors import KeyTooLong, ValueTooLong
+from merkledb.errors import InvalidRange, KeyTooLong, ValueTooLong
 from merkledb.formats.paths import PathCodec, path_codec
 
 if TYPE_CHECKING:
@@ -135,3 +135,13 @@ def require_bytes(name: str, value: object) -> None:
     """Raise TypeError unless ``value``, which ``name`` names, is bytes: not text, nor what may change."""
     if type(value) is not bytes:
         raise TypeError(f"{name} is bytes, not {type(value).__name__}: encode text, and copy what may change")
+
+
+def require_range(start: bytes | None, end: bytes | None) -> None:
+    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
+    if start is not None:
+        require_bytes("a start", start)
+    if end is not None:
+        require_bytes("an end", end)
+    if start is not None and end is not None and start > end:
+        raise InvalidRange(start, end)

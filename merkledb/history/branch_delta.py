@@ -23,9 +23,9 @@ from merkledb.formats.branch_record import (
     value_part,
     value_part_length,
 )
-from merkledb.formats.location import NodeLocation, parse_part, shared_bytes, with_part
+from merkledb.formats.location import NodeLocation, encode_location, parse_part, shared_bytes, with_part
 from merkledb.formats.paths import PathCodec
-from merkledb.kernel.interface import compiled_kernel
+from merkledb.kernel.choice import kernel
 from merkledb.trie.node import Found
 from merkledb.trie.trie import OpenTrie
 
@@ -49,12 +49,8 @@ class BranchDelta(NamedTuple):
         """Return the row."""
         rows = [COUNTS[len(self.tokens)], self.tokens, value_part(self.digest), COUNTS[len(self.ids)]]
         rows += [TOKENS[token] + self.ids[token] for token in sorted(self.ids)]
-        rows += [_encode_location(TOKENS[token], self.places[token]) for token in sorted(self.places)]
+        rows += [encode_location(TOKENS[token], self.places[token]) for token in sorted(self.places)]
         return b"".join(rows)
-
-
-def _encode_location(token: bytes, place: NodeLocation) -> bytes:
-    return b"".join([token + part for part in place.parts()])
 
 
 def parse_branch_delta(row: bytes) -> BranchDelta:
@@ -132,10 +128,8 @@ def branch_delta_rows(
         visited: What is known to hang under slots before the change, so that the trie need not be asked.
     """
     records, new_records = [before[path] for path in paths], [after.get(path) for path in paths]
-    compiled, codec = compiled_kernel(), trie.scheme.codec
-    rows, indexes, slots = (pure_delta_rows if compiled is None else compiled.past_rows)(
-        paths, records, new_records, before, visited, codec.token_bits
-    )
+    codec = trie.scheme.codec
+    rows, indexes, slots = kernel().delta_rows(paths, records, new_records, before, visited, codec.token_bits)
     for index, slot in zip(indexes, slots, strict=True):
         found = visited.get(slot)
         if found is None:
@@ -143,7 +137,7 @@ def branch_delta_rows(
             found = trie.under(slot, weights[tokens.index(slot[-1])])
         place = location_of(found, slot, codec)
         if place is not None:
-            rows[index] += _encode_location(slot[-1:], place)
+            rows[index] += encode_location(slot[-1:], place)
     return rows
 
 
@@ -155,70 +149,3 @@ def location_of(found: Found, slot: bytes, codec: PathCodec) -> NodeLocation | N
     if found.record is None:
         return NodeLocation(keys=(codec.pack(found.path)[cut:],))
     return NodeLocation(found.path[len(slot) :]) if len(found.path) > len(slot) else None
-
-
-def pure_delta_rows(
-    paths: list[bytes],
-    records: list[bytes],
-    new_records: list[bytes | None],
-    opened: Mapping[bytes, object],
-    visited: Mapping[bytes, Found],
-    token_bits: int,
-) -> tuple[list[bytes], list[int], list[bytes]]:
-    """Return the rows of branches with the places of buckets that are known, and what places are to be added.
-
-    Args:
-        paths: The branches'.
-        records: What they are before the change.
-        new_records: What they are afterwards; None for one that goes.
-        opened: By path, branches that are known to be right at their slot.
-        visited: What is known to hang under slots.
-        token_bits: Bits of a token.
-
-    Returns:
-        The rows; and of the places, in the order in which they are to be added, the number of the row, and
-        the slot.
-    """
-    rows: list[bytes] = []
-    indexes: list[int] = []
-    slots: list[bytes] = []
-    for index, (path, record, new_record) in enumerate(zip(paths, records, new_records, strict=True)):
-        row, changed = _past_row(record, new_record)
-        rows.append(row)
-        for child in changed:
-            slot = path + child[:1]
-            if slot in opened:
-                continue
-            found = visited.get(slot)
-            if isinstance(found, list):
-                cut = shared_bytes(slot, token_bits)
-                rows[index] += _encode_location(
-                    child[:1], NodeLocation(keys=tuple([key[cut:] for key, _ in found]))
-                )
-            else:
-                indexes.append(index)
-                slots.append(slot)
-    return rows, indexes, slots
-
-
-def _past_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[bytes]]:
-    """Return the row of one branch without places, and those of its children that changed."""
-    tokens, children, part, _ = split_record(record)
-    new_tokens, new_children, _, _ = (b"",) * 4 if new_record is None else split_record(new_record)
-    if tokens == new_tokens:
-        # The usual case, for which no set is needed.
-        changed = [
-            children[at : at + CHILD_BYTES]
-            for at in _starts(children)
-            if children[at : at + CHILD_BYTES] != new_children[at : at + CHILD_BYTES]
-        ]
-    else:
-        kept = {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
-        olds = [children[at : at + CHILD_BYTES] for at in _starts(children)]
-        changed = [child for child in olds if child not in kept]
-    return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed]), changed
-
-
-def _starts(children: bytes) -> range:
-    """Return where each child of a record begins."""
-    return range(0, len(children), CHILD_BYTES)

@@ -1,6 +1,6 @@
-"""What hashes and folds, over whole columns: pure in Python, or compiled in Rust.
+"""What hashes, folds, parses and verifies, over whole columns: pure in Python, or compiled in Rust.
 
-``pure_fold``, ``pure_walk``, ``pure_columns`` and ``boundary`` are the specification; the package
-``merklekernel`` does the same, compiled; ``interface`` chooses once which of both runs.  Begin with
-``pure_fold``, the one function that everything else feeds a stream to.
+``interface`` has the class ``Kernel``; ``pure_...`` and ``boundary`` have the longer of its methods.  These
+are the specification.  ``compiled`` does the same by the package ``merklekernel``, and ``choice`` says once
+which of both runs.  Begin with ``pure_fold``, the one function that everything else feeds a stream to.
 """

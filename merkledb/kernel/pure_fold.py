@@ -38,7 +38,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, TOKENS, split_record, value_part, widened
 from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weights_of
 
 DELETED: Final = b""
 # A call is cut into pieces of this many items, so that the numbers derived from their paths
@@ -94,6 +94,13 @@ def extend(items: Items, more: Items, low: int, high: int) -> None:
     items.ids.extend(more.ids[low:high])
     items.digests.extend(more.digests[low:high])
     items.weights.extend(more.weights[low:high])
+
+
+def pure_leaves(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> Items:
+    """Return pairs as items, in the same order."""
+    digests = scheme.digests(values)
+    ids, weights = scheme.leaf_ids(keys, digests), bytearray(weights_of(values))
+    return Items(scheme.codec.paths(keys), list(ids), list(digests), weights, {})
 
 
 def items_of(rows: list[ItemRow]) -> Items:

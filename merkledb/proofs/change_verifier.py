@@ -9,7 +9,7 @@ counted.
     stubs and digests       local stubs, opened branches,       stubs and digests
     of the proof            changes                             of the proof
 
-Stubs of the proof hang directly under their branch, as in ``range_verifier``: here that branch must be one
+Stubs of the proof hang directly under their branch, as in ``pure_verify``: here that branch must be one
 that the fold closed.  Local stubs are trusted and carry their own node's path.
 
 A verification also finds what the store has to be changed by, so that applying it need not go down again:
@@ -27,19 +27,13 @@ from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, Reason
 from merkledb.formats.proof import ChangeProof
-from merkledb.formats.scheme import Scheme
+from merkledb.formats.scheme import Scheme, require_range
 from merkledb.formats.weights import HEAVY
 from merkledb.history.branch_delta import branch_delta_rows
-from merkledb.kernel.interface import new_fold
+from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, item_rows, items_of, joined, sealed
-from merkledb.proofs.range_verifier import (
-    SEAL,
-    RequestedRange,
-    check_form,
-    inside_paths,
-    next_keys,
-    outside_items,
-)
+from merkledb.kernel.pure_verify import RequestedRange, check_form, inside_paths, next_keys, outside_items
+from merkledb.proofs.range_verifier import SEAL
 from merkledb.trie.merge_stream import ChangeColumns, ChangeStream, sorted_changes
 from merkledb.trie.trie import Inside, StoredTrie
 
@@ -139,6 +133,7 @@ def verify_changes(
     """
     if type(proof) is not ChangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no change proof")
+    require_range(start, end)
     request = check_form(proof, root, start, end, trie.scheme, max_keys, max_bytes)
     changes = sorted_changes(dict(zip(proof.keys, proof.values, strict=True)), trie.scheme)
     return _Verification(trie, tip_root, proof, request, changes).run()
@@ -176,7 +171,7 @@ class _Verification:
 
     def _fold(self, items: Items) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Return the records and the ids of the branches that close, by path."""
-        fold = new_fold(self._trie.scheme)
+        fold = kernel().fold(self._trie.scheme)
         try:
             closed = fold.feed(items)
         except ValueError as error:

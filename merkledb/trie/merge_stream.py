@@ -16,7 +16,7 @@ from typing import NamedTuple
 from merkledb.formats.branch_record import TOKENS, InvalidRecord
 from merkledb.formats.scheme import Scheme, require_value_length
 from merkledb.formats.weights import HEAVY, weight_of
-from merkledb.kernel.interface import in_order, leaves, new_walk, sort_changes
+from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import DELETED, ItemRow, Items, joined
 from merkledb.kernel.pure_walk import Step
 from merkledb.trie.node import Found, Node
@@ -54,7 +54,7 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
         KeyTooLong, ValueTooLong: No database of this scheme can hold one of them.
     """
     new = dict(changes)
-    keys, put_keys, put_values, deleted_keys, longest_key, longest_value = sort_changes(new)
+    keys, put_keys, put_values, deleted_keys, longest_key, longest_value = kernel().sort_changes(new)
     scheme.require_key_length(longest_key)
     require_value_length(longest_value)
     return ChangeColumns(new, keys, put_keys, put_values, deleted_keys)
@@ -91,7 +91,7 @@ class ChangeStream:
         self._trie = trie
         self._changes = changes
         self.scheme = trie.scheme
-        self._walk = new_walk(trie.scheme, changes.keys)
+        self._walk = kernel().walk(trie.scheme, changes.keys)
         self.records: dict[bytes, bytes] = {}
         self.visited: dict[bytes, Found] = {}
         self.bucket_pairs: dict[bytes, bytes] = {}
@@ -240,7 +240,8 @@ class ChangeStream:
 
     def items(self) -> Items:
         """Return the whole stream, in order."""
-        return in_order(joined(leaves(self.scheme, *self.pairs()), self.other_items()))
+        leaves = kernel().leaves(self.scheme, *self.pairs())
+        return kernel().in_order(joined(leaves, self.other_items()))
 
     def effective(self, items: Items) -> int:
         """Return how many changes leave their key other than it was.

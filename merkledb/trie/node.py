@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 from merkledb.formats.location import NodeLocation
 from merkledb.formats.scheme import Scheme
-from merkledb.kernel.interface import bucket_branches
+from merkledb.kernel.choice import kernel
 
 
 class ChildDeltas(NamedTuple):
@@ -74,7 +74,7 @@ class Bucket:
         """Return the topmost node at or below the path ``slot``; None when there is none."""
         if self._branches is None:
             one = len(self.keys) == 1
-            self._branches = {} if one else bucket_branches(self._scheme, self.keys, self.values)
+            self._branches = {} if one else kernel().bucket_branches(self._scheme, self.keys, self.values)
         for path in sorted(self._branches.keys() | set(self.paths)):
             if path.startswith(slot):
                 return Node(path, self._branches.get(path), bucket=self)

@@ -19,7 +19,7 @@ from merkledb.formats.proof import Branch
 from merkledb.formats.scheme import Scheme
 from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
 from merkledb.kernel.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
-from merkledb.kernel.interface import child_weight, trimmed
+from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, items_of
 from merkledb.storage.digests import REMEMBERED_BYTES
 from merkledb.storage.store import Store, Transaction, key_of_row, row_key
@@ -219,7 +219,7 @@ class Trie(ABC):
     def _way_down(self, node: Node, bound: bytes) -> list[Node]:
         """Return the nodes on the path of a bound below a node."""
         found: list[Node] = []
-        path, record, weight_at = node.path, node.record, child_weight()
+        path, record, weight_at = node.path, node.record, kernel().child_weight
         try:
             while record is not None and bound.startswith(path) and len(bound) > len(path):
                 token = bound[len(path)]
@@ -245,7 +245,7 @@ class Trie(ABC):
         digests = self.spine_digests(nodes)
         paths, records = [node.path for node in nodes], [node.record for node in nodes]
         try:
-            branches = trimmed(paths, records, digests, start, end)
+            branches = kernel().trimmed(paths, records, digests, start, end)
         except InvalidRecord as error:
             raise self.invalid_record(paths[error.number], error) from error
         for branch in branches:

@@ -12,7 +12,7 @@ from merkledb.errors import CorruptDatabase, StaleChanges
 from merkledb.formats.scheme import Scheme
 from merkledb.history.branch_delta import branch_delta_rows
 from merkledb.history.log import HistoryWriter
-from merkledb.kernel.interface import fold_all
+from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, joined
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
@@ -159,7 +159,7 @@ class Applier:
     def _fold(self, items: Items, keys: list[bytes], values: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
         """Return the root of items and pairs, in any order, and the records of the branches by path."""
         try:
-            root, closed = fold_all(self._scheme, items, keys, values)
+            root, closed = kernel().fold_all(self._scheme, items, keys, values)
         except ValueError as error:
             raise CorruptDatabase(
                 str(self._store.path), f"its branches contradict each other: {error}"

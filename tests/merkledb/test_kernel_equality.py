@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merkledb import (
-    EMPTY_ROOT,
     Branch,
     InvalidProof,
     KernelMissing,
@@ -19,24 +18,20 @@ from merkledb import (
     Scheme,
     VerifiedRange,
     root_of,
+    verify_range,
 )
 from merkledb.formats.branch_record import (
     InvalidRecord,
     encode_record,
     parse_record,
-    pure_child_weight,
     split_record,
 )
-from merkledb.formats.paths import path_codec
 from merkledb.formats.weights import HEAVY, MAX_WEIGHT
-from merkledb.history.branch_delta import pure_delta_rows
-from merkledb.kernel import interface as kernel
-from merkledb.kernel.boundary import pure_trimmed
-from merkledb.kernel.interface import AnyWalk, CompiledFold, CompiledWalk
-from merkledb.kernel.pure_columns import pure_bucket_branches, pure_fold_all, pure_in_order, pure_sort_changes
-from merkledb.kernel.pure_fold import DELETED, Branches, Fold, Items
-from merkledb.kernel.pure_walk import Walk
-from merkledb.proofs.range_verifier import verify_compiled, verify_pure
+from merkledb.kernel import choice
+from merkledb.kernel.compiled import CompiledKernel
+from merkledb.kernel.interface import AnyWalk, Kernel
+from merkledb.kernel.pure_fold import DELETED, Items
+from merkledb.proofs import range_verifier
 from merkledb.trie.node import Node
 from tests.support import oracle
 from tests.support.merkledb_strategies import contents, near_keys, ranges, schemes, short_keys
@@ -45,6 +40,8 @@ from tests.support.range_proof_tamperings import SCHEME, TABLE, honest
 from tests.support.thoroughness import amount
 
 merklekernel = pytest.importorskip("merklekernel", reason="the compiled kernel is not installed")
+
+PURE, COMPILED = Kernel(), CompiledKernel(merklekernel)
 
 WRONG: Any = Branch
 NO_BRANCHES = [
@@ -94,7 +91,7 @@ def streams(draw: st.DrawFn, branch_factor: int) -> Items:
 @settings(max_examples=amount(130, soak=8_000))
 def test_folds_close_the_same_branches(data: st.DataObject, scheme: Scheme) -> None:
     items = data.draw(streams(scheme.branch_factor))
-    pure, compiled = Fold(scheme), CompiledFold(merklekernel, scheme)
+    pure, compiled = PURE.fold(scheme), COMPILED.fold(scheme)
     at = 0
     while at < len(items.paths):
         end = data.draw(st.integers(at + 1, len(items.paths)))
@@ -107,7 +104,7 @@ def test_folds_close_the_same_branches(data: st.DataObject, scheme: Scheme) -> N
 
 @pytest.mark.parametrize("paths", [[b"\1", b"\0"], [b"\1", b"\1"], [b"\1\2", b"\1"]])
 def test_what_is_out_of_order_is_refused(paths: list[bytes]) -> None:
-    for fold in (Fold(SCHEME), CompiledFold(merklekernel, SCHEME)):
+    for fold in (PURE.fold(SCHEME), COMPILED.fold(SCHEME)):
         with pytest.raises(ValueError, match="ascending order"):
             fold.feed(Items(paths, [bytes(32)] * 2, [None] * 2, bytearray(2), {}))
 
@@ -125,7 +122,7 @@ def test_what_is_out_of_order_is_refused(paths: list[bytes]) -> None:
 )
 def test_columns_that_are_none_are_refused(items: Items) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|differ in length"):
-        CompiledFold(merklekernel, SCHEME).feed(items)
+        COMPILED.fold(SCHEME).feed(items)
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
@@ -145,8 +142,8 @@ def test_rows_of_history_are_the_same(data: st.DataObject, branch_factor: int) -
     )
     visited = data.draw(st.dictionaries(st.sampled_from(children), found)) if children else {}
     bits = branch_factor.bit_length() - 1
-    expected = pure_delta_rows(paths, old, new, slots, visited, bits)
-    assert merklekernel.past_rows(paths, old, new, slots, visited, bits) == expected
+    expected = PURE.delta_rows(paths, old, new, slots, visited, bits)
+    assert COMPILED.delta_rows(paths, old, new, slots, visited, bits) == expected
 
 
 @given(data=st.data(), scheme=schemes(), pairs=contents())
@@ -158,22 +155,21 @@ def test_items_and_pairs_fold_to_the_same_root(
     keys = data.draw(st.permutations(sorted(pairs)))
     keys = [key for key in keys if scheme.codec.path(key) not in items.paths]
     values = [pairs[key] for key in keys]
-    root, closed = merklekernel.fold_all(scheme.hasher, scheme.branch_factor, *items, keys, values)
-    assert (root or EMPTY_ROOT, Branches(*closed)) == pure_fold_all(scheme, items, keys, values)
+    assert COMPILED.fold_all(scheme, items, keys, values) == PURE.fold_all(scheme, items, keys, values)
     if keys:
         twice = keys + keys[:1], values + values[:1]
         with pytest.raises(ValueError, match="ascending order"):
-            merklekernel.fold_all(scheme.hasher, scheme.branch_factor, *items, *twice)
+            COMPILED.fold_all(scheme, items, *twice)
 
 
 @given(changes=st.dictionaries(short_keys(), st.none() | st.binary(max_size=3)))
 def test_changes_are_sorted_the_same_way(changes: dict[bytes, bytes | None]) -> None:
-    assert merklekernel.sort_changes(changes) == pure_sort_changes(changes)
+    assert COMPILED.sort_changes(changes) == PURE.sort_changes(changes)
 
 
 @pytest.mark.parametrize("change", [{"key": b""}, {b"key": 1}, {b"key": bytearray()}, {None: b""}], ids=repr)
 def test_changes_of_other_types_are_refused(change: Any) -> None:
-    for sort in (pure_sort_changes, merklekernel.sort_changes):
+    for sort in (PURE.sort_changes, COMPILED.sort_changes):
         with pytest.raises(TypeError, match="bytes to bytes"):
             sort(change)
 
@@ -184,8 +180,8 @@ def test_items_come_in_the_same_order(data: st.DataObject, items: Items) -> None
     paths = [items.paths[number] for number in order]
     ids, digests = [items.ids[number] for number in order], [items.digests[number] for number in order]
     weights = bytearray(items.weights[number] for number in order)
-    assert pure_in_order(Items(paths, ids, digests, weights, items.records)) == items
-    assert merklekernel.in_order(paths, ids, digests, weights) == items[:4]
+    shuffled = Items(paths, ids, digests, weights, items.records)
+    assert PURE.in_order(shuffled) == COMPILED.in_order(shuffled) == items
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 4, 16, 256]))
@@ -193,7 +189,8 @@ def test_items_come_in_the_same_order(data: st.DataObject, items: Items) -> None
 def test_walks_take_the_same_steps(data: st.DataObject, branch_factor: int) -> None:
     tokens = st.integers(0, branch_factor - 1) | st.sampled_from([0, branch_factor - 1])
     changed = sorted(data.draw(st.sets(short_keys(), max_size=30)))
-    codec = path_codec(branch_factor)
+    scheme = Scheme(branch_factor=branch_factor)
+    codec = scheme.codec
     prefixes = [codec.path(key)[:length] for key in changed for length in range(len(codec.path(key)) + 1)]
     some_paths = st.lists(tokens, max_size=4).map(bytes) | st.sampled_from(prefixes or [b""])
     paths = data.draw(st.lists(some_paths, max_size=6))
@@ -201,8 +198,8 @@ def test_walks_take_the_same_steps(data: st.DataObject, branch_factor: int) -> N
     bounds = st.integers(0, len(changed))
     ranges_of_changes = [sorted([data.draw(bounds), data.draw(bounds)]) for _ in paths]
     lows, highs = [low for low, _ in ranges_of_changes], [high for _, high in ranges_of_changes]
-    expected = Walk(codec, changed).step(paths, rows, lows, highs)
-    assert CompiledWalk(merklekernel, codec, changed).step(paths, rows, lows, highs) == expected
+    expected = PURE.walk(scheme, changed).step(paths, rows, lows, highs)
+    assert COMPILED.walk(scheme, changed).step(paths, rows, lows, highs) == expected
 
 
 @given(
@@ -216,20 +213,19 @@ def test_walks_call_the_same_rows_unreadable(row: bytes) -> None:
         except InvalidRecord as error:
             return error.number, str(error)
 
-    codec = path_codec(16)
-    assert step(CompiledWalk(merklekernel, codec, [b"\1"])) == step(Walk(codec, [b"\1"]))
+    assert step(COMPILED.walk(SCHEME, [b"\1"])) == step(PURE.walk(SCHEME, [b"\1"]))
 
 
 @given(row=st.binary(max_size=80) | records(16), token=st.integers(0, 15))
 @settings(max_examples=amount(130, soak=8_000))
 def test_children_weigh_the_same(row: bytes, token: int) -> None:
     try:
-        expected = pure_child_weight(row, token)
+        expected = PURE.child_weight(row, token)
     except ValueError:
         with pytest.raises(ValueError, match="no record"):
-            merklekernel.child_weight(row, token)
+            COMPILED.child_weight(row, token)
     else:
-        assert merklekernel.child_weight(row, token) == expected
+        assert COMPILED.child_weight(row, token) == expected
 
 
 @given(scheme=schemes(), pairs=contents(min_size=1, max_size=9))
@@ -237,8 +233,7 @@ def test_children_weigh_the_same(row: bytes, token: int) -> None:
 def test_buckets_have_the_same_branches(scheme: Scheme, pairs: dict[bytes, bytes]) -> None:
     keys = sorted(pairs)
     values = [pairs[key] for key in keys]
-    branches = merklekernel.bucket_branches(scheme.hasher, scheme.branch_factor, keys, values)
-    assert branches == pure_bucket_branches(scheme, keys, values)
+    assert COMPILED.bucket_branches(scheme, keys, values) == PURE.bucket_branches(scheme, keys, values)
 
 
 @given(data=st.data(), branch_factor=st.sampled_from([2, 16, 256]))
@@ -251,7 +246,7 @@ def test_boundaries_are_the_same(data: st.DataObject, branch_factor: int) -> Non
     near = st.none() | tokens | st.sampled_from([path + bytes([1]) for path in paths] or [b""])
     start, end = data.draw(near), data.draw(near)
     try:
-        expected = pure_trimmed(paths, rows, digests, start, end)
+        expected = PURE.trimmed(paths, rows, digests, start, end)
     except InvalidRecord:
         with pytest.raises(ValueError, match="no record"):
             merklekernel.trimmed(Branch, paths, rows, digests, start, end)
@@ -292,9 +287,17 @@ def outcome(verify: Callable[[], VerifiedRange]) -> Any:
 
 def assert_alike(proof: Any, *request: Any) -> Any:
     """Fail unless both kernels say the same of a proof; return what they say."""
-    pure = outcome(lambda: verify_pure(proof, *request))
-    assert outcome(lambda: verify_compiled(merklekernel, proof, *request)) == pure
+    pure = outcome(lambda: verified_by(PURE, proof, *request))
+    assert outcome(lambda: verified_by(COMPILED, proof, *request)) == pure
     return pure
+
+
+def verified_by(kernel: Kernel, proof: Any, *request: Any) -> VerifiedRange:
+    """Verify a proof with one of the kernels."""
+    root, start, end, scheme, max_keys, max_bytes = request
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_verifier, "kernel", lambda: kernel)
+        return verify_range(proof, root, start, end, scheme=scheme, max_keys=max_keys, max_bytes=max_bytes)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -399,22 +402,26 @@ def test_limits_are_kept_the_same(limits: tuple[int | None, int | None]) -> None
     assert_alike(case.proof, case.root, case.start, case.end, SCHEME, *limits)
 
 
+def test_the_compiled_kernel_leaves_nothing_to_the_pure_one() -> None:
+    methods = {name for name in vars(Kernel) if not name.startswith("_")}
+    assert methods <= vars(CompiledKernel).keys()
+
+
 def test_the_environment_chooses() -> None:
-    assert kernel.load("pure") is None
-    assert kernel.load("compiled") is merklekernel
-    assert kernel.load("") is merklekernel
+    assert choice.load("pure").name == "pure"
+    assert choice.load("compiled").name == choice.load("").name == "compiled"
     with pytest.raises(KernelMissing, match="set it to 'pure' or 'compiled'"):
-        kernel.load("fast")
+        choice.load("fast")
 
 
 def test_the_kernel_of_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merklekernel, "INTERFACE", 0)
     with pytest.raises(KernelMissing, match="interface 0, not"):
-        kernel.load("")
+        choice.load("")
 
 
 def test_without_the_compiled_kernel_the_pure_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "merklekernel", None)
-    assert kernel.load("") is None
+    assert choice.load("").name == "pure"
     with pytest.raises(KernelMissing, match="cannot be loaded"):
-        kernel.load("compiled")
+        choice.load("compiled")

@@ -9,7 +9,7 @@ import pytest
 # An ordinary user has to be told that there are no more threads; root never is.
 BEFORE = """
 import os, resource, sys, tempfile, threading, trio
-import merkledb, merkledb.kernel.interface, manager, server
+import merkledb, merkledb.kernel.choice, manager, server
 from manager.executor import SerialExecutor
 from server import ThreadExecutor
 

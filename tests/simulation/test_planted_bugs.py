@@ -21,6 +21,7 @@ from manager.scheduling.scheduler import Scheduler
 from merkledb import Database, VerifiedChanges
 from merkledb.history.log import HistoryWriter, prune_history
 from merkledb.history.revisions import put_revision
+from merkledb.kernel.interface import Kernel
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import delete_rows
 from merkledb.writing import applier as writer
@@ -41,8 +42,8 @@ DEEPER_STUB = "a stub hangs deeper"
 
 def accept_deeper_stubs(patch: pytest.MonkeyPatch) -> None:
     """The verifier lets a stub hang anywhere."""
-    patch.setattr("merkledb.proofs.range_verifier.compiled_kernel", lambda: None)
-    patch.setattr("merkledb.proofs.range_verifier._check_stubs", lambda items: None)
+    patch.setattr("merkledb.proofs.range_verifier.kernel", Kernel)
+    patch.setattr("merkledb.kernel.pure_verify._check_stubs", lambda items: None)
 
 
 def skip_an_apply(patch: pytest.MonkeyPatch) -> None:

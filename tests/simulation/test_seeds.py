@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from merkledb import Database
-from merkledb.kernel.interface import VARIABLE
+from merkledb.kernel.choice import VARIABLE
 from simulation import Simulation, lies, runner
 from simulation.runner import run_seed
 from tests.support.thoroughness import amount

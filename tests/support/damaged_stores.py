@@ -31,7 +31,8 @@ from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import load_resume_point
 from merkledb import ChangeProof, Database, MerkleDBError, RangeProof, Scheme, VerifiedRange
-from merkledb.kernel.interface import VARIABLE, compiled_kernel
+from merkledb.kernel import choice
+from merkledb.kernel.choice import VARIABLE
 
 TABLES: Final = (b"values", b"branches", b"value_history", b"branch_history", b"revisions", b"meta", b"sync")
 # What is said of the content, and is not content itself.
@@ -80,14 +81,14 @@ def running(kernel: str) -> Iterator[None]:
     """Let ``pure`` or ``compiled`` be the kernel."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = kernel
-    compiled_kernel.cache_clear()
+    choice.kernel.cache_clear()
     try:
         yield
     finally:
         del os.environ[VARIABLE]
         if before is not None:
             os.environ[VARIABLE] = before
-        compiled_kernel.cache_clear()
+        choice.kernel.cache_clear()
 
 
 @contextlib.contextmanager

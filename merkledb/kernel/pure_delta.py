@@ -1,0 +1,81 @@
+"""What a commit's history keeps of branches: their rows, made for all branches of the commit at once.
+
+The layout of a row is described in ``history.branch_delta``.  Places that only the trie knows are left out
+here; the caller adds them.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, split_record
+from merkledb.formats.location import NodeLocation, encode_location, shared_bytes
+
+# The rows; of the places that are to be added, the number of the row, and the slot.
+DeltaRows: TypeAlias = tuple[list[bytes], list[int], list[bytes]]
+
+
+def pure_delta_rows(
+    paths: list[bytes],
+    records: list[bytes],
+    new_records: list[bytes | None],
+    opened: Mapping[bytes, object],
+    visited: Mapping[bytes, object],
+    token_bits: int,
+) -> DeltaRows:
+    """Return the rows of branches with the places of buckets that are known, and what places are to be added.
+
+    Args:
+        paths: The branches'.
+        records: What they are before the change.
+        new_records: What they are afterwards; None for one that goes.
+        opened: By path, branches that are known to be right at their slot.
+        visited: What is known to hang under slots.
+        token_bits: Bits of a token.
+
+    Returns:
+        The rows; and of the places, in the order in which they are to be added, the number of the row, and
+        the slot.
+    """
+    rows: list[bytes] = []
+    indexes: list[int] = []
+    slots: list[bytes] = []
+    for index, (path, record, new_record) in enumerate(zip(paths, records, new_records, strict=True)):
+        row, changed = _delta_row(record, new_record)
+        rows.append(row)
+        for child in changed:
+            slot = path + child[:1]
+            if slot in opened:
+                continue
+            found = visited.get(slot)
+            if isinstance(found, list):
+                cut = shared_bytes(slot, token_bits)
+                rows[index] += encode_location(
+                    child[:1], NodeLocation(keys=tuple([key[cut:] for key, _ in found]))
+                )
+            else:
+                indexes.append(index)
+                slots.append(slot)
+    return rows, indexes, slots
+
+
+def _delta_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[bytes]]:
+    """Return the row of one branch without places, and those of its children that changed."""
+    tokens, children, part, _ = split_record(record)
+    new_tokens, new_children, _, _ = (b"",) * 4 if new_record is None else split_record(new_record)
+    if tokens == new_tokens:
+        # The usual case, for which no set is needed.
+        changed = [
+            children[at : at + CHILD_BYTES]
+            for at in _starts(children)
+            if children[at : at + CHILD_BYTES] != new_children[at : at + CHILD_BYTES]
+        ]
+    else:
+        kept = {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
+        olds = [children[at : at + CHILD_BYTES] for at in _starts(children)]
+        changed = [child for child in olds if child not in kept]
+    return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed]), changed
+
+
+def _starts(children: bytes) -> range:
+    """Return where each child of a record begins."""
+    return range(0, len(children), CHILD_BYTES)
