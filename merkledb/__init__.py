@@ -5,8 +5,7 @@ to; then ``pure_verify``, ``trie``, ``prover``, ``merge_stream``, ``applier``; `
 ``reader`` and ``change_verifier``; ``database`` is what users hold.
 """
 
-from merkledb.batch import Batch
-from merkledb.database import MAX_PROGRESS_BYTES, Database
+from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database
 from merkledb.differences import Difference
 from merkledb.errors import (
     CallerError,

@@ -11,13 +11,13 @@ read through history, until the tip's root is the one that was verified:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import lmdb
 
-from merkledb.batch import Batch
 from merkledb.check import check
-from merkledb.differences import Difference, Differences, prove_changes
+from merkledb.differences import Difference, Differences
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.formats.proof import ChangeProof, RangeProof
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
@@ -32,7 +32,7 @@ from merkledb.history.revisions import (
 from merkledb.history.rows import StoredRows
 from merkledb.kernel.choice import kernel_name
 from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
-from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key
+from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_changes, prove_key
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.readable import ReadableMapping, require_max_keys
 from merkledb.snapshot import Snapshot
@@ -262,8 +262,9 @@ class Database(ReadableMapping):
         """
         require_range(start, end)
         require_max_keys(max_keys)
-        with self.at(new) as newer, self._store.translated():
-            return prove_changes(newer.at_same_snapshot(old), newer, start, end, max_keys, max_bytes)
+        with self.at(new) as newer, self._store.translated(), newer.views() as views:
+            differences = Differences(newer.at_same_snapshot(old), newer, views)
+            return prove_changes(differences, newer.trie(), start, end, max_keys, max_bytes)
 
     # Writing.
 
@@ -324,7 +325,7 @@ class Database(ReadableMapping):
             self._put_progress(write.transaction, None)
             return root
 
-    def batch(self) -> Batch:
+    def batch(self) -> "Batch":
         """Return a context manager that collects changes for one commit."""
         return Batch(self)
 
@@ -487,3 +488,34 @@ class Database(ReadableMapping):
         if len(progress) > MAX_PROGRESS_BYTES:
             raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
         transaction.put(_PROGRESS, progress, db=self._store.sync)
+
+
+class Batch:
+    """Changes collected for one commit at the end of the ``with`` block; forgotten on an exception.
+
+    Attributes:
+        root: The new root, once committed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._changes: dict[bytes, bytes | None] = {}
+        self.root: bytes | None = None
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        require_bytes("a key", key)
+        require_bytes("a value", value)
+        self._changes[key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        require_bytes("a key", key)
+        self._changes[key] = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.root = self._database.commit(self._changes)

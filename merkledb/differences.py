@@ -8,10 +8,7 @@ first row behind it, or what the tables hold.  A key that was changed and change
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from merkledb.formats.proof import MAX_PROOF_KEYS, ChangeProof, encoded_value_bytes
 from merkledb.history.log import value_of_row
-from merkledb.history.rows import ProofPairs, pairs_of
-from merkledb.proofs.prover import cut
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import Transaction
 
@@ -20,10 +17,6 @@ _WINDOW_ROWS: Final = 4096
 _WINDOW_BYTES: Final = 4 << 20
 # Values are compared so many bytes at a time.
 _COMPARED_BYTES: Final = 1 << 20
-# A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed
-# and changed back cost rows and fill no proof: without a bound, a request for one change could read all of
-# history.  So many rows take some 50 ms.
-MAX_PROOF_READS: Final = 1 << 15
 
 
 class Difference(NamedTuple):
@@ -125,45 +118,3 @@ def _differ(one: bytes | None, other: bytes | None) -> bool:
     return any(
         bytes(one[at : at + _COMPARED_BYTES]) != bytes(other[at : at + _COMPARED_BYTES]) for at in steps
     )
-
-
-def prove_changes(
-    old: Snapshot, new: Snapshot, start: bytes | None, end: bytes | None, max_keys: int, max_bytes: int
-) -> ChangeProof:
-    """Return the proof of what changed in [start, end] between two snapshots, cut off where it is full.
-
-    Args:
-        old: Whose content the receiver has.
-        new: Whose content it shall have.
-        start: The smallest key; None for no bound.
-        end: The largest key; None for no bound.
-        max_keys: The most changes.
-        max_bytes: The most encoded bytes.
-
-    Where so many keys were changed and changed back that ``MAX_PROOF_READS`` is used up first, the proof ends
-    at the last of them that was looked at; it may then hold no change at all.
-
-    Raises:
-        LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
-    """
-    max_keys = min(max_keys, MAX_PROOF_KEYS)
-    with new.views() as views:
-        differences = Differences(old, new, views)
-        pairs = _take(differences.between(start, end, max_keys, MAX_PROOF_READS), max_keys, max_bytes)
-    reached = end if pairs.more else differences.reached
-    return cut(pairs, start, reached, max_bytes, new.trie(), ChangeProof)
-
-
-def _take(differences: Iterator[Difference], max_keys: int, max_bytes: int) -> ProofPairs:
-    """Return the changes up to a limit, but at least one if there is any."""
-    keys: list[bytes] = []
-    values: list[bytes | None] = []
-    encoded_bytes = 0
-    for key, _, value in differences:
-        change_bytes = encoded_value_bytes(key) + encoded_value_bytes(value)
-        if len(keys) == max_keys or (keys and encoded_bytes + change_bytes > max_bytes):
-            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
-        encoded_bytes += change_bytes
-        keys.append(key)
-        values.append(value)
-    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)

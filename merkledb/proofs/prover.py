@@ -5,8 +5,8 @@ read up to the limit and given back from the end until everything fits: each ste
 new end, never another scan and never an encoding of the pairs.
 """
 
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from merkledb.errors import LimitTooSmall
 from merkledb.formats.proof import (
@@ -17,8 +17,11 @@ from merkledb.formats.proof import (
     encoded_proof_bytes,
     encoded_value_bytes,
 )
-from merkledb.history.rows import ProofPairs, Rows
+from merkledb.history.rows import ProofPairs, Rows, pairs_of
 from merkledb.trie.trie import Trie
+
+if TYPE_CHECKING:
+    from merkledb.differences import Difference, Differences
 
 # Defaults of a proof's size: large enough that boundary and round trip hardly count, small enough that a
 # handful in flight stays in the processor's cache and below a megabyte each.
@@ -28,6 +31,10 @@ DEFAULT_MAX_BYTES: Final = 1 << 20
 _MAX_UNUSED_BYTES: Final = 8 * 1024
 # Boundaries that change with every key make aiming useless; after so many it is given up.
 _MAX_AIMS: Final = 6
+# A change proof ends where so many rows of history were read and looked up for it.  Keys that were changed
+# and changed back cost rows and fill no proof: without a bound, a request for one change could read all of
+# history.  So many rows take some 50 ms.
+MAX_PROOF_READS: Final = 1 << 15
 
 Proof = TypeVar("Proof", RangeProof, ChangeProof)
 
@@ -59,10 +66,55 @@ def prove_range(
     """
     max_keys = min(max_keys, MAX_PROOF_KEYS)
     pairs = rows.pairs(start, end, max_keys, max_bytes)
-    return cut(pairs, start, end, max_bytes, trie, RangeProof)
+    return _cut(pairs, start, end, max_bytes, trie, RangeProof)
 
 
-def cut(
+def prove_changes(
+    differences: "Differences",
+    trie: Trie,
+    start: bytes | None,
+    end: bytes | None,
+    max_keys: int,
+    max_bytes: int,
+) -> ChangeProof:
+    """Return the proof of what changed in [start, end] between two states, cut off where it is full.
+
+    Where so many keys were changed and changed back that ``MAX_PROOF_READS`` is used up first, the proof ends
+    at the last of them that was looked at; it may then hold no change at all.
+
+    Args:
+        differences: Those between the state whose content the receiver has, and the one it shall have.
+        trie: The latter's.
+        start: The smallest key; None for no bound.
+        end: The largest key; None for no bound.
+        max_keys: The most changes.
+        max_bytes: The most encoded bytes.
+
+    Raises:
+        LimitTooSmall: The smallest proof that makes progress has more than ``max_bytes``.
+    """
+    max_keys = min(max_keys, MAX_PROOF_KEYS)
+    pairs = _take(differences.between(start, end, max_keys, MAX_PROOF_READS), max_keys, max_bytes)
+    reached = end if pairs.more else differences.reached
+    return _cut(pairs, start, reached, max_bytes, trie, ChangeProof)
+
+
+def _take(differences: Iterator["Difference"], max_keys: int, max_bytes: int) -> ProofPairs:
+    """Return the changes up to a limit, but at least one if there is any."""
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    encoded_bytes = 0
+    for key, _, value in differences:
+        change_bytes = encoded_value_bytes(key) + encoded_value_bytes(value)
+        if len(keys) == max_keys or (keys and encoded_bytes + change_bytes > max_bytes):
+            return pairs_of(keys, values, encoded_bytes, max_bytes, more=True)
+        encoded_bytes += change_bytes
+        keys.append(key)
+        values.append(value)
+    return pairs_of(keys, values, encoded_bytes, max_bytes, more=False)
+
+
+def _cut(
     pairs: ProofPairs,
     start: bytes | None,
     end: bytes | None,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from merkledb import Database, Scheme
-from merkledb import differences as change_prover
 from merkledb.history.reader import HistoryReader, Overlay
+from merkledb.proofs import prover as change_prover
 from tests.support import oracle
 from tests.support.databases import new_database
 
