@@ -27,16 +27,18 @@ class NodeLocation(NamedTuple):
     path: bytes = b""
     keys: tuple[bytes, ...] = ()
 
-    def parts(self) -> list[bytes]:
-        """Return the encoded parts."""
-        if self.keys:
-            return [(len(key) | _KEY).to_bytes(LENGTH_BYTES) + key for key in self.keys]
-        return [len(self.path).to_bytes(LENGTH_BYTES) + self.path]
+    def encode(self, token: bytes = b"") -> bytes:
+        """Return all parts, end to end.
 
-
-def encode_location(token: bytes, place: NodeLocation) -> bytes:
-    """Return the place of the child at a token, as a row of the history of branches has it."""
-    return b"".join([token + part for part in place.parts()])
+        Args:
+            token: Of the child that is there, where a row tells the places of several: each part begins so.
+        """
+        if not self.keys:
+            return token + len(self.path).to_bytes(LENGTH_BYTES) + self.path
+        row = b""
+        for key in self.keys:
+            row += token + (len(key) | _KEY).to_bytes(LENGTH_BYTES) + key
+        return row
 
 
 def with_part(place: NodeLocation | None, rest: bytes, *, is_key: bool) -> NodeLocation:

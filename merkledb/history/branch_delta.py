@@ -23,7 +23,7 @@ from merkledb.formats.branch_record import (
     value_part,
     value_part_length,
 )
-from merkledb.formats.location import NodeLocation, encode_location, parse_part, shared_bytes, with_part
+from merkledb.formats.location import NodeLocation, parse_part, shared_bytes, with_part
 from merkledb.formats.paths import PathCodec
 from merkledb.kernel.choice import kernel
 from merkledb.trie.node import Found
@@ -49,7 +49,7 @@ class BranchDelta(NamedTuple):
         """Return the row."""
         rows = [COUNTS[len(self.tokens)], self.tokens, value_part(self.digest), COUNTS[len(self.ids)]]
         rows += [TOKENS[token] + self.ids[token] for token in sorted(self.ids)]
-        rows += [encode_location(TOKENS[token], self.places[token]) for token in sorted(self.places)]
+        rows += [self.places[token].encode(TOKENS[token]) for token in sorted(self.places)]
         return b"".join(rows)
 
 
@@ -137,7 +137,7 @@ def branch_delta_rows(
             found = trie.under(slot, weights[tokens.index(slot[-1])])
         place = location_of(found, slot, codec)
         if place is not None:
-            rows[index] += encode_location(slot[-1:], place)
+            rows[index] += place.encode(slot[-1:])
     return rows
 
 

@@ -227,8 +227,8 @@ def _sequence_key(sequence: int) -> bytes:
 
 
 def _encode(revision: Revision, top: NodeLocation | None) -> bytes:
-    place = [] if top is None else top.parts()
-    return _REVISION.pack(revision.root, revision.number, revision.time, revision.keys) + b"".join(place)
+    location = b"" if top is None else top.encode()
+    return _REVISION.pack(revision.root, revision.number, revision.time, revision.keys) + location
 
 
 def put_revision(

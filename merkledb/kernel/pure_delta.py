@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, split_record
-from merkledb.formats.location import NodeLocation, encode_location, shared_bytes
+from merkledb.formats.location import NodeLocation, shared_bytes
 
 # The rows; of the places that are to be added, the number of the row, and the slot.
 DeltaRows: TypeAlias = tuple[list[bytes], list[int], list[bytes]]
@@ -49,9 +49,7 @@ def pure_delta_rows(
             found = visited.get(slot)
             if isinstance(found, list):
                 cut = shared_bytes(slot, token_bits)
-                rows[index] += encode_location(
-                    child[:1], NodeLocation(keys=tuple([key[cut:] for key, _ in found]))
-                )
+                rows[index] += NodeLocation(keys=tuple([key[cut:] for key, _ in found])).encode(child[:1])
             else:
                 indexes.append(index)
                 slots.append(slot)
@@ -62,20 +60,14 @@ def _delta_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[byt
     """Return the row of one branch without places, and those of its children that changed."""
     tokens, children, part, _ = split_record(record)
     new_tokens, new_children, _, _ = (b"",) * 4 if new_record is None else split_record(new_record)
+    starts = range(0, len(children), CHILD_BYTES)
+    olds = [children[at : at + CHILD_BYTES] for at in starts]
     if tokens == new_tokens:
-        # The usual case, for which no set is needed.
-        changed = [
-            children[at : at + CHILD_BYTES]
-            for at in _starts(children)
-            if children[at : at + CHILD_BYTES] != new_children[at : at + CHILD_BYTES]
-        ]
+        # The usual case, for which no set is needed: each child is held against the one in its place.
+        pairs = zip(olds, starts, strict=True)
+        changed = [child for child, at in pairs if child != new_children[at : at + CHILD_BYTES]]
     else:
-        kept = {new_children[at : at + CHILD_BYTES] for at in _starts(new_children)}
-        olds = [children[at : at + CHILD_BYTES] for at in _starts(children)]
+        new_starts = range(0, len(new_children), CHILD_BYTES)
+        kept = {new_children[at : at + CHILD_BYTES] for at in new_starts}
         changed = [child for child in olds if child not in kept]
     return b"".join([COUNTS[len(tokens)], tokens, part, COUNTS[len(changed)], *changed]), changed
-
-
-def _starts(children: bytes) -> range:
-    """Return where each child of a record begins."""
-    return range(0, len(children), CHILD_BYTES)
