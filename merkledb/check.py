@@ -9,8 +9,7 @@ The values are folded in stretches, so memory stays small however large the stor
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from merkledb.errors import CorruptDatabase, HistoryGone, UnknownRoot
-from merkledb.formats.scheme import Scheme
+from merkledb.errors import HistoryGone, UnknownRoot
 from merkledb.history.branch_delta import parse_branch_delta
 from merkledb.history.log import require_value_row
 from merkledb.history.reader import HistoryReader
@@ -19,49 +18,48 @@ from merkledb.history.rows import HistoricalRows, Row, StoredRows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.interface import AnyFold
 from merkledb.kernel.pure_fold import Branches
-from merkledb.storage.store import Store, Transaction, key_of_row, row_key
+from merkledb.storage.store import key_of_row, row_key
+from merkledb.storage.transaction import StoreTransaction
 
 # A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
 _STRETCH_PAIRS: Final = 4096
 _STRETCH_BYTES: Final = 16 << 20
 
 
-def check(store: Store, scheme: Scheme, on_pairs: Callable[[int], None]) -> None:
-    """Compare the store's branches and root with what follows from its values.
+def check(transaction: StoreTransaction, on_pairs: Callable[[int], None]) -> None:
+    """Compare a store's branches and root with what follows from its values.
 
     Args:
-        store: What is checked, in one snapshot.
-        scheme: The store's scheme.
+        transaction: What is checked, in one snapshot.
         on_pairs: Called with the number of pairs done since the last call.
 
     Raises:
         CorruptDatabase: It names the first difference.
     """
-    with store.read() as transaction:
-        _Check(store, transaction, scheme).run(on_pairs)
+    _Check(transaction).run(on_pairs)
 
 
 class _Check:
     """One check, in one transaction."""
 
-    def __init__(self, store: Store, transaction: Transaction, scheme: Scheme) -> None:
-        self._store = store
+    def __init__(self, transaction: StoreTransaction) -> None:
         self._transaction = transaction
-        self._scheme = scheme
+        self._store, self._lmdb, self._scheme = transaction.store, transaction.lmdb, transaction.scheme
+        self._difference = transaction.corrupt
         self._branches = 0
 
     def run(self, on_pairs: Callable[[int], None]) -> None:
         """Fold all values and compare."""
         fold = kernel().fold(self._scheme)
-        for keys, values in self._stretches(self._transaction.cursor(db=self._store.values)):
+        for keys, values in self._stretches(self._lmdb.cursor(db=self._store.values)):
             self._compare(self._feed(fold, keys, values))
             on_pairs(len(keys))
         root, last = fold.finish()
         self._compare(last)
-        stored = self._store.entries(self._transaction, self._store.branches)
+        stored = self._store.entries(self._lmdb, self._store.branches)
         if stored != self._branches:
             raise self._difference(f"{stored} branches are stored, the values make {self._branches}")
-        tip = read_tip(self._store, self._transaction)
+        tip = read_tip(self._transaction)
         if tip.root != root:
             raise self._difference(f"the tip's root is {tip.root.hex()}, the values make {root.hex()}")
         self._check_revisions(tip)
@@ -73,19 +71,17 @@ class _Check:
         """See whether each retained revision can be read, is found by its root, and comes behind the last."""
         number = -1
         for sequence in range(tip.oldest, tip.newest + 1):
-            revision, _ = read_revision(self._store, self._transaction, sequence)
+            revision, _ = read_revision(self._transaction, sequence)
             if revision.number <= number:
                 raise self._difference(f"revision {sequence} has number {revision.number}, as one before it")
             number = revision.number
             try:
-                newest = find_revision(
-                    self._store, self._transaction, tip._replace(unfinished=False), revision.root
-                )
+                newest = find_revision(self._transaction, tip._replace(unfinished=False), revision.root)
             except (UnknownRoot, HistoryGone) as error:
                 raise self._difference(f"revision {sequence} is not found by its root") from error
             if newest < sequence:
                 raise self._difference(f"the root of revision {sequence} leads to an older one")
-        if not tip.unfinished and revision.keys != self._store.entries(self._transaction, self._store.values):
+        if not tip.unfinished and revision.keys != self._store.entries(self._lmdb, self._store.values):
             raise self._difference(f"the head says that it has {revision.keys} pairs, and the tables do not")
 
     def _check_history(self, tip: Tip) -> None:
@@ -93,10 +89,10 @@ class _Check:
         # Rows of a sync that was given up stay behind the newest revision.
         behind = (tip.newest + 2).to_bytes(SEQUENCE_BYTES)
         try:
-            for key, row in self._transaction.cursor(db=self._store.value_history):
+            for key, row in self._lmdb.cursor(db=self._store.value_history):
                 self._require_history(key, behind)
                 require_value_row(row)
-            for key, row in self._transaction.cursor(db=self._store.branch_history):
+            for key, row in self._lmdb.cursor(db=self._store.branch_history):
                 self._require_history(key, behind)
                 tokens = parse_branch_delta(row).tokens
                 if max(key[SEQUENCE_BYTES:] + tokens, default=0) >= self._scheme.branch_factor:
@@ -110,12 +106,12 @@ class _Check:
 
     def _check_head(self, tip: Tip) -> None:
         """Compare the head's root with what readers see, which history stands between and the tables."""
-        head, _ = read_revision(self._store, self._transaction, tip.newest)
+        head, _ = read_revision(self._transaction, tip.newest)
         root = tip.root
         if tip.unfinished:
-            past = HistoryReader(self._store, self._transaction, tip.newest, tip.sequence)
+            past = HistoryReader(self._transaction, tip.newest, tip.sequence)
             # To look for keys in the trie would be to trust it.
-            rows = HistoricalRows(StoredRows(self._store, self._transaction), past, lambda low: low)
+            rows = HistoricalRows(StoredRows(self._transaction), past, lambda low: low)
             fold = kernel().fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
                 self._feed(fold, keys, values)
@@ -149,11 +145,8 @@ class _Check:
 
     def _compare(self, closed: Branches) -> None:
         for path, record in zip(closed.paths, closed.records, strict=True):
-            if self._transaction.get(row_key(path), db=self._store.branches) != record:
+            if self._lmdb.get(row_key(path), db=self._store.branches) != record:
                 raise self._difference(
                     f"the branch at path [{path.hex(' ')}] is not the one that the values make"
                 )
         self._branches += len(closed.paths)
-
-    def _difference(self, what: str) -> CorruptDatabase:
-        return CorruptDatabase(str(self._store.path), what)

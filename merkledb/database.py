@@ -11,6 +11,7 @@ read through history, until the tip's root is the one that was verified:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -42,6 +43,7 @@ from merkledb.storage.store import (
     Transaction,
     row_key,
 )
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.view import View
@@ -92,9 +94,15 @@ class Database(ReadableMapping):
     @property
     def head(self) -> Revision | None:
         """The newest complete revision; None while the first sync is unfinished."""
+        with self._read() as transaction:
+            tip = read_tip(transaction)
+            return read_revision(transaction, tip.newest)[0] if tip.has_head else None
+
+    @contextmanager
+    def _read(self) -> Iterator[StoreTransaction]:
+        """Give a read transaction that ends with the ``with`` block."""
         with self._store.read() as transaction:
-            tip = read_tip(self._store, transaction)
-            return read_revision(self._store, transaction, tip.newest)[0] if tip.has_head else None
+            yield StoreTransaction(self._store, transaction, self.scheme)
 
     def _complete_head(self) -> Revision:
         head = self.head
@@ -146,11 +154,10 @@ class Database(ReadableMapping):
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent."""
         require_bytes("a key", key)
-        store = self._store
-        with store.read() as transaction:
-            if is_at_rest(store, transaction):
-                trie = StoredTrie(store, transaction, self.scheme)
-                return prove_key(trie, StoredRows(store, transaction), key)
+        with self._store.read() as lmdb_transaction:
+            if is_at_rest(self._store, lmdb_transaction):
+                transaction = StoreTransaction(self._store, lmdb_transaction, self.scheme)
+                return prove_key(StoredTrie(transaction), StoredRows(transaction), key)
         with self.snapshot() as snapshot:
             return snapshot.prove(key)
 
@@ -178,7 +185,8 @@ class Database(ReadableMapping):
         Raises:
             CorruptDatabase: It names the first difference.
         """
-        check(self._store, self.scheme, on_pairs)
+        with self._read() as transaction:
+            check(transaction, on_pairs)
 
     # Reading history.
 
@@ -188,12 +196,12 @@ class Database(ReadableMapping):
         Args:
             limit: How many at most; None for all.
         """
-        with self._store.read() as transaction:
-            tip = read_tip(self._store, transaction)
+        with self._read() as transaction:
+            tip = read_tip(transaction)
             if not tip.has_head:
                 return []
             sequences = range(tip.newest, tip.oldest - 1, -1)[:limit]
-            return [read_revision(self._store, transaction, sequence)[0] for sequence in sequences]
+            return [read_revision(transaction, sequence)[0] for sequence in sequences]
 
     def at(self, root: bytes) -> Snapshot:
         """Return the newest retained revision with ``root`` as a snapshot, to be closed by the caller.
@@ -218,7 +226,7 @@ class Database(ReadableMapping):
         require_range(start, end)
         newer = self.at(new)
         try:
-            differences = Differences(newer.at_same_snapshot(old), newer)
+            differences = Differences(newer.at_same_snapshot(old), newer, newer.transaction)
         except BaseException:
             newer.close()
             raise
@@ -262,8 +270,8 @@ class Database(ReadableMapping):
         """
         require_range(start, end)
         require_max_keys(max_keys)
-        with self.at(new) as newer, self._store.translated(), newer.views() as views:
-            differences = Differences(newer.at_same_snapshot(old), newer, views)
+        with self.at(new) as newer, self._store.translated(), newer.views() as transaction:
+            differences = Differences(newer.at_same_snapshot(old), newer, transaction)
             return prove_changes(differences, newer.trie(), start, end, max_keys, max_bytes)
 
     # Writing.
@@ -294,7 +302,7 @@ class Database(ReadableMapping):
             if write.tip.newest != base:
                 raise StaleView
             root = write.commit(columns)
-            self._put_progress(write.transaction, None)
+            self._put_progress(write.transaction.lmdb, None)
             return root, write.tip.newest
 
     def commit(self, changes: Mapping[bytes, bytes | None], *, keep_history: bool = True) -> bytes:
@@ -322,7 +330,7 @@ class Database(ReadableMapping):
         columns = sorted_changes(changes, self.scheme)
         with self._write() as write:
             root = write.commit(columns, keep_history=keep_history)
-            self._put_progress(write.transaction, None)
+            self._put_progress(write.transaction.lmdb, None)
             return root
 
     def batch(self) -> "Batch":
@@ -352,8 +360,8 @@ class Database(ReadableMapping):
         return tip.written_locally and not tip.unfinished and len(self) > 0
 
     def _tip(self) -> Tip:
-        with self._store.read() as transaction:
-            return read_tip(self._store, transaction)
+        with self._read() as transaction:
+            return read_tip(transaction)
 
     def verify_changes(
         self,
@@ -384,10 +392,11 @@ class Database(ReadableMapping):
 
         Cost: about two lookups a change, and a few kilobytes of memory.
         """
-        with self._store.read() as transaction:
-            root = read_tip(self._store, transaction).root
-            trie = StoredTrie(self._store, transaction, self.scheme)
-            return verify_changes(trie, root, proof, new_root, start, end, max_keys, max_bytes)
+        with self._read() as transaction:
+            root = read_tip(transaction).root
+            return verify_changes(
+                StoredTrie(transaction), root, proof, new_root, start, end, max_keys, max_bytes
+            )
 
     def apply(
         self,
@@ -430,7 +439,7 @@ class Database(ReadableMapping):
         with self._write() as write:
             if ranges:
                 write.apply(ranges, revision)
-            self._put_progress(write.transaction, progress)
+            self._put_progress(write.transaction.lmdb, progress)
             return write.tip.root
 
     def renumber(self, revision: int) -> None:
@@ -464,7 +473,7 @@ class Database(ReadableMapping):
         while low is not None:
             with self._write() as write:
                 low = write.roll_back(low)
-                self._put_progress(write.transaction, None)
+                self._put_progress(write.transaction.lmdb, None)
 
     @property
     def progress(self) -> bytes | None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from merkledb.history.log import value_of_row
+from merkledb.history.rows import StoredRows
 from merkledb.snapshot import Snapshot
-from merkledb.storage.store import Transaction
+from merkledb.storage.transaction import StoreTransaction
 
 # A window of touched keys: as many rows, or about so many bytes.
 _WINDOW_ROWS: Final = 4096
@@ -39,15 +40,15 @@ class Differences:
     Args:
         old: The one.
         new: The other, before or after it.
-        views: The same moment without copies, see ``Store.begin_views``: values are views then.
+        transaction: What both are read in, with views: then values are views.  See ``Snapshot.views``.
     """
 
-    def __init__(self, old: Snapshot, new: Snapshot, views: Transaction | None = None) -> None:
+    def __init__(self, old: Snapshot, new: Snapshot, transaction: StoreTransaction) -> None:
         self._new_is_earlier = new.sequence < old.sequence
         self._earlier, self._later = (new, old) if self._new_is_earlier else (old, new)
-        self._between = self._earlier.past_until(self._later, views)
-        self._behind = self._later.past_until(None, views)
-        self._tables = self._later.tables(views)
+        self._between = self._earlier.past_until(self._later, transaction)
+        self._behind = self._later.past_until(None, transaction)
+        self._tables = StoredRows(transaction)
         # Up to where all differences were yielded: what was asked for, unless the budget was used up before.
         self.reached: bytes | None = None
         self._reads = 0

@@ -20,6 +20,7 @@ from merkledb.history.revisions import (
 )
 from merkledb.kernel.choice import kernel_name
 from merkledb.storage.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
+from merkledb.storage.transaction import StoreTransaction
 
 
 def open(  # noqa: A001 - the package's verb, used as merkledb.open
@@ -73,24 +74,24 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         if scheme is not None and found != scheme:
             raise SchemeMismatch(str(store.path), scheme, found)
         if not readonly:
-            _retain(store, history, history_seconds)
+            _retain(store, found, history, history_seconds)
     except BaseException:
         store.close()
         raise
     return Database(store, found, clock)
 
 
-def _retain(store: Store, history: int | None, history_seconds: float | None) -> None:
+def _retain(store: Store, scheme: Scheme, history: int | None, history_seconds: float | None) -> None:
     """Store what is to be retained, where that is not what the store knows."""
     with store.read() as transaction:
-        known = read_retention(store, transaction)
+        known = read_retention(StoreTransaction(store, transaction, scheme))
     wanted = Retention(
         known.revisions if history is None else history,
         known.seconds if history_seconds is None else history_seconds,
     )
     if wanted != known:
         with store.write() as transaction:
-            put_retention(store, transaction, wanted)
+            put_retention(StoreTransaction(store, transaction, scheme), wanted)
 
 
 def _first_meta(scheme: Scheme) -> dict[bytes, bytes]:

@@ -12,14 +12,15 @@ still read are not used again, so a snapshot that is kept open for long makes th
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from merkledb.errors import CorruptDatabase, NoCompleteRoot
+from merkledb.errors import NoCompleteRoot
 from merkledb.formats.scheme import Scheme
 from merkledb.history.historical_trie import HistoricalTrie
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import Revision, find_revision, read_revision, read_tip
 from merkledb.history.rows import HistoricalRows, Rows, StoredRows
 from merkledb.readable import ReadableState
-from merkledb.storage.store import Store, Transaction
+from merkledb.storage.store import Store
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.trie import StoredTrie, Trie
 
 
@@ -39,7 +40,7 @@ class Snapshot(ReadableState):
         scheme: Scheme,
         root: bytes | None = None,
         *,
-        transaction: Transaction | None = None,
+        transaction: StoreTransaction | None = None,
     ) -> None:
         """Open a snapshot.
 
@@ -54,7 +55,7 @@ class Snapshot(ReadableState):
         """
         super().__init__(store)
         self.scheme = scheme
-        self._transaction = transaction or store.begin()
+        self._transaction = transaction or StoreTransaction(store, store.begin(), scheme)
         self._is_to_end = transaction is None
         try:
             self._open(root)
@@ -63,13 +64,13 @@ class Snapshot(ReadableState):
             raise
 
     def _open(self, root: bytes | None) -> None:
-        tip = read_tip(self._store, self._transaction)
+        tip = read_tip(self._transaction)
         if not tip.has_head:
             raise NoCompleteRoot(str(self._store.path))
         sequence = tip.newest
         if root is not None:
-            sequence = find_revision(self._store, self._transaction, tip, root)
-        self._state, self._top = read_revision(self._store, self._transaction, sequence)
+            sequence = find_revision(self._transaction, tip, root)
+        self._state, self._top = read_revision(self._transaction, sequence)
         self.root, self.revision, self.time = self._state.root, self._state.number, self._state.time
         self._require_pairs(sequence)
         self.sequence = sequence
@@ -83,38 +84,50 @@ class Snapshot(ReadableState):
         is_fitting = pairs == 0 if top is None else pairs == len(top.keys) if top.keys else pairs > 1
         if not is_fitting:
             difference = f"the row of revision {sequence} says that it has {pairs} pairs, and not where"
-            raise CorruptDatabase(str(self._store.path), difference)
+            raise self._transaction.corrupt(difference)
 
     def at_same_snapshot(self, root: bytes) -> "Snapshot":
         """Return another snapshot in the same transaction, which must not be closed before its last use."""
         return Snapshot(self._store, self.scheme, root, transaction=self._transaction)
 
-    def past_until(self, later: "Snapshot | None", views: Transaction | None = None) -> HistoryReader:
-        """Return what stands between this state and a later one; None is what the tables hold."""
+    def past_until(
+        self, later: "Snapshot | None", transaction: StoreTransaction | None = None
+    ) -> HistoryReader:
+        """Return what stands between this state and a later one; None is what the tables hold.
+
+        Args:
+            later: The later state.
+            transaction: What ``views`` gave, to read there without copies; None for copies.
+        """
         last = self._last if later is None else later.sequence
-        return HistoryReader(self._store, self._transaction, self.sequence, last, views)
+        return HistoryReader(transaction or self._transaction, self.sequence, last)
 
     @contextmanager
-    def views(self) -> Iterator[Transaction | None]:
-        """Give what to read large values in without copying them, see ``Store.begin_views``."""
-        views = self._store.begin_views(self._transaction)
+    def views(self) -> Iterator[StoreTransaction]:
+        """Give this snapshot's transaction with views, to read large values without copying them.
+
+        The views end with the ``with`` block, so what is read becomes bytes within it.
+        """
+        views = self._store.begin_views(self._transaction.lmdb)
         try:
-            yield views
+            yield self._transaction._replace(views=views)
         finally:
             if views is not None:
                 self._store.end(views)
 
     @contextmanager
     def _provable_rows(self) -> Iterator[Rows]:
-        with self.views() as views:
+        with self.views() as transaction:
+            rows = StoredRows(transaction)
             if self._history is None:
-                yield self.tables(views)
+                yield rows
             else:
-                yield HistoricalRows(self.tables(views), self.past_until(None, views), self._first_key)
+                yield HistoricalRows(rows, self.past_until(None, transaction), self._first_key)
 
-    def tables(self, views: Transaction | None = None) -> StoredRows:
-        """Return the rows of the tables, which may be another state's than this."""
-        return StoredRows(self._store, self._transaction, views)
+    @property
+    def transaction(self) -> StoreTransaction:
+        """What it is read in, without views."""
+        return self._transaction
 
     @property
     def description(self) -> Revision:
@@ -130,19 +143,20 @@ class Snapshot(ReadableState):
         """End the read transaction, if it has one of its own; the snapshot cannot be used afterwards."""
         if self._is_to_end:
             self._is_to_end = False
-            self._store.end(self._transaction)
+            self._store.end(self._transaction.lmdb)
 
     def __len__(self) -> int:
         with self._store.translated():
             # A look at the transaction, which raises when it has ended.
-            self._store.entries(self._transaction, self._store.meta)
+            self._store.entries(self._transaction.lmdb, self._store.meta)
         return self._state.keys
 
     def _rows(self) -> Rows:
-        return self.tables() if self._history is None else self._past_rows(self._history)
+        rows = StoredRows(self._transaction)
+        return rows if self._history is None else self._historical(rows, self._history)
 
-    def _past_rows(self, past: HistoryReader) -> HistoricalRows:
-        return HistoricalRows(self.tables(), past, self._first_key, self._last_key)
+    def _historical(self, rows: StoredRows, history: HistoryReader) -> HistoricalRows:
+        return HistoricalRows(rows, history, self._first_key, self._last_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
         path = self.trie().first_path(self.scheme.codec.path(low))
@@ -154,7 +168,8 @@ class Snapshot(ReadableState):
 
     def trie(self) -> Trie:
         """Return the trie of this state."""
-        stored = StoredTrie(self._store, self._transaction, self.scheme)
+        stored = StoredTrie(self._transaction)
         if self._history is None:
             return stored
-        return HistoricalTrie(stored, self._history, self._past_rows(self._history), self._top)
+        rows = self._historical(StoredRows(self._transaction), self._history)
+        return HistoricalTrie(stored, self._history, rows, self._top)

@@ -198,7 +198,7 @@ class ViewTrie(OpenTrie):
         ends: Mapping[bytes, bool],
         rows: Callable[[bytes], Iterable[Row]],
     ) -> None:
-        super().__init__(base.store, base.scheme)
+        super().__init__(base.transaction)
         self._view = view
         self._base = base
         self._records = records

@@ -43,7 +43,7 @@ class HistoricalTrie(Trie):
         bounds: Bounds | None = None,
         nodes: _Nodes | None = None,
     ) -> None:
-        super().__init__(stored.store, stored.scheme)
+        super().__init__(stored.transaction)
         self._stored = stored
         self._history = past
         self._rows = rows

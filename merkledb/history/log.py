@@ -20,10 +20,10 @@ there at the head is kept.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from merkledb.errors import CorruptDatabase
 from merkledb.history.branch_delta import parse_branch_delta
 from merkledb.history.revisions import SEQUENCE_BYTES
-from merkledb.storage.store import DamagedRow, Store, Table, Transaction, put_rows, seek_row
+from merkledb.storage.store import DamagedRow, Table, put_rows, seek_row
+from merkledb.storage.transaction import StoreTransaction
 
 # What stands in place of the value of a key that was absent.
 ABSENT: Final = b"\x00"
@@ -36,8 +36,7 @@ class HistoryWriter:
     """Writes the history of one revision, within the transaction that makes it.
 
     Args:
-        store: Whose history it is.
-        transaction: The write transaction.
+        transaction: What is written in.
         sequence: The revision's sequence number.
         unfinished: Whether several transactions make this revision, so that rows may be there already.
 
@@ -45,9 +44,9 @@ class HistoryWriter:
         rows: How many rows were written.
     """
 
-    def __init__(self, store: Store, transaction: Transaction, sequence: int, *, unfinished: bool) -> None:
-        self._store = store
+    def __init__(self, transaction: StoreTransaction, sequence: int, *, unfinished: bool) -> None:
         self._transaction = transaction
+        self._store, self._lmdb = transaction.store, transaction.lmdb
         self._prefix = sequence.to_bytes(SEQUENCE_BYTES)
         self._unfinished = unfinished
         self.rows = 0
@@ -71,27 +70,25 @@ class HistoryWriter:
         self.rows += len(keys)
         row_keys = [self._prefix + key for key in keys]
         if not self._unfinished or overwrite:
-            put_rows(self._transaction, table, row_keys, rows)
+            put_rows(self._lmdb, table, row_keys, rows)
         else:
-            cursor = self._transaction.cursor(db=table)
+            cursor = self._lmdb.cursor(db=table)
             cursor.putmulti(zip(row_keys, rows, strict=True), overwrite=False)
 
     def _has_rows(self) -> bool:
         """Return whether an earlier step, or a sync that was given up, left rows of branches."""
-        cursor = self._transaction.cursor(db=self._store.branch_history)
+        cursor = self._lmdb.cursor(db=self._store.branch_history)
         return cursor.set_range(self._prefix) and cursor.key().startswith(self._prefix)
 
     def _merged(self, path: bytes, row: bytes) -> bytes:
         """Return the row for a branch that may have one already, which then says what came first."""
-        kept = self._transaction.get(self._prefix + path, db=self._store.branch_history)
+        kept = self._lmdb.get(self._prefix + path, db=self._store.branch_history)
         if kept is None:
             return row
         try:
             first, second = parse_branch_delta(kept), parse_branch_delta(row)
         except ValueError as error:
-            raise CorruptDatabase(
-                str(self._store.path), f"a row of history is unreadable: {error}"
-            ) from error
+            raise self._transaction.corrupt(f"a row of history is unreadable: {error}") from error
         added = {token for token in second.ids if token in first.tokens and token not in first.ids}
         if not added:
             return kept
@@ -100,15 +97,15 @@ class HistoryWriter:
         return first._replace(ids=ids, places=places).encode()
 
 
-def prune_history(store: Store, transaction: Transaction, oldest: int, written_rows: int) -> None:
+def prune_history(transaction: StoreTransaction, oldest: int, written_rows: int) -> None:
     """Take away rows that no retained revision needs: those up to the sequence number ``oldest``.
 
     Bounded: what is left over is taken away by later commits.
     """
     last = oldest.to_bytes(SEQUENCE_BYTES)
     budget = max(_PRUNED_ROWS, 2 * written_rows)
-    for table in (store.value_history, store.branch_history):
-        cursor = transaction.cursor(db=table)
+    for table in (transaction.store.value_history, transaction.store.branch_history):
+        cursor = transaction.lmdb.cursor(db=table)
         found = cursor.first()
         while found and budget and cursor.key()[:SEQUENCE_BYTES] <= last:
             cursor.delete()
@@ -117,12 +114,11 @@ def prune_history(store: Store, transaction: Transaction, oldest: int, written_r
 
 
 def value_rows(
-    store: Store, transaction: Transaction, sequence: int, low: bytes, max_rows: int, max_bytes: int
+    transaction: StoreTransaction, sequence: int, low: bytes, max_rows: int, max_bytes: int
 ) -> tuple[dict[bytes, bytes | None], bytes | None]:
     """Return what a revision overwrote, from a key on.
 
     Args:
-        store: Whose history it is.
         transaction: What is read in.
         sequence: The revision's sequence number.
         low: The first key.
@@ -135,7 +131,7 @@ def value_rows(
     prefix = sequence.to_bytes(SEQUENCE_BYTES)
     rows: dict[bytes, bytes | None] = {}
     size = 0
-    cursor = transaction.cursor(db=store.value_history)
+    cursor = transaction.lmdb.cursor(db=transaction.store.value_history)
     for row_key, row in cursor if seek_row(cursor, prefix + low) else ():
         key = row_key[SEQUENCE_BYTES:]
         if not row_key.startswith(prefix):

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.errors import CorruptDatabase
 from merkledb.formats.branch_record import CHILD_BYTES, TOKENS, encode_record
 from merkledb.formats.weights import HEAVY
 from merkledb.history.branch_delta import changed_children, parse_branch_delta, parse_locations
 from merkledb.history.revisions import SEQUENCE_BYTES
 from merkledb.kernel.boundary import ALL_TOKENS
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, seek_row
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, seek_row
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.node import ChildDeltas, Node
 from merkledb.trie.trie import StoredTrie
 
@@ -43,25 +43,14 @@ class HistoryReader:
     """Reads what the tables held at one sequence number, or what changed since.
 
     Args:
-        store: Whose history it is.
-        transaction: What is read in.
+        transaction: What is read in; overlays are read without copies, where it has views.
         sequence: The state's sequence number.
         last: The sequence number up to which history has rows: the tip's.
-        views: The same moment without copies, see ``Store.begin_views``: overlays are read there; None for
-            copies.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        transaction: Transaction,
-        sequence: int,
-        last: int,
-        views: Transaction | None = None,
-    ) -> None:
-        self._store = store
+    def __init__(self, transaction: StoreTransaction, sequence: int, last: int) -> None:
         self._transaction = transaction
-        self._views = views
+        self._store, self._lmdb, self._views = transaction.store, transaction.lmdb, transaction.views
         self._prefixes = [number.to_bytes(SEQUENCE_BYTES) for number in range(sequence + 1, last + 1)]
 
     @property
@@ -76,7 +65,7 @@ class HistoryReader:
             key: The key.
             prefixes: Of the revisions that may have changed it; None for any.
         """
-        get, table = self._transaction.get, self._store.value_history
+        get, table = self._lmdb.get, self._store.value_history
         for prefix in self._prefixes if prefixes is None else prefixes:
             row = get(prefix + key, db=table)
             if row is not None:
@@ -121,7 +110,7 @@ class HistoryReader:
                 self._add(past, missing, prefix, row)
         except ValueError as error:
             difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
-            raise CorruptDatabase(str(self._store.path), difference) from error
+            raise self._transaction.corrupt(difference) from error
         behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
         return self._assemble(stored, path, wanted, first.digest, past._replace(behind=behind))
 
@@ -155,7 +144,7 @@ class HistoryReader:
 
     def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a branch, each with its revision's prefix, the first revision's first."""
-        cursor = self._transaction.cursor(db=self._store.branch_history)
+        cursor = self._lmdb.cursor(db=self._store.branch_history)
         seek = cursor.set_key
         for prefix in prefixes:
             if seek(prefix + path):
@@ -185,7 +174,7 @@ class HistoryReader:
 
     def _has_large_values(self) -> bool:
         """Return whether any row of the history of values takes pages of its own."""
-        return bool(self._transaction.stat(self._store.value_history)["overflow_pages"])
+        return bool(self._lmdb.stat(self._store.value_history)["overflow_pages"])
 
     def overlay(
         self, low: bytes, high: bytes | None, max_rows: int, max_bytes: int, max_reads: int | None = None
@@ -205,7 +194,7 @@ class HistoryReader:
         size = reads = 0
         large = self._views is not None or self._has_large_values()
         is_long = len(low) > MAX_ROW_KEY_BYTES - SEQUENCE_BYTES
-        cursor = (self._views or self._transaction).cursor(db=self._store.value_history)
+        cursor = (self._views or self._lmdb).cursor(db=self._store.value_history)
         # The first row of a key counts, so it comes last.
         for left, prefix in zip(range(len(self._prefixes), 0, -1), reversed(self._prefixes), strict=True):
             most = 2 * max_rows

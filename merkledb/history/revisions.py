@@ -19,10 +19,11 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
-from merkledb.errors import CorruptDatabase, HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
+from merkledb.errors import HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.formats.location import NodeLocation, parse_location
 from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_bytes
 from merkledb.storage.store import Store, Transaction
+from merkledb.storage.transaction import StoreTransaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
 SEQUENCE_BYTES: Final = 7
@@ -140,50 +141,49 @@ class Tip(NamedTuple):
         return _TIP.pack(self.root, self.newest, self.oldest, flags)
 
 
-def is_at_rest(store: Store, transaction: Transaction) -> bool:
-    """Return whether the tables hold the head; as ``read_tip`` would say, for reads that have no time."""
-    row = transaction.get(TIP, b"", db=store.meta)
-    if len(row) == _TIP.size and row[-1] <= _WRITTEN_LOCALLY:
-        head = transaction.get(row[_NEWEST], b"", db=store.revisions)
-        if head[:ID_BYTES] == row[:ID_BYTES]:
-            return True
-    return not read_tip(store, transaction).unfinished
+def is_at_rest(store: Store, lmdb: Transaction) -> bool:
+    """Return whether the tables hold the head, for reads that have no time for ``read_tip``.
+
+    False says nothing more than that ``read_tip`` has to look: a sync is under way, or the store is damaged.
+    """
+    row = lmdb.get(TIP, b"", db=store.meta)
+    if len(row) != _TIP.size or row[-1] > _WRITTEN_LOCALLY:
+        return False
+    return lmdb.get(row[_NEWEST], b"", db=store.revisions)[:ID_BYTES] == row[:ID_BYTES]
 
 
-def read_tip(store: Store, transaction: Transaction) -> Tip:
+def read_tip(transaction: StoreTransaction) -> Tip:
     """Return the tip as ``transaction`` sees it.
 
     Raises:
         CorruptDatabase: It is none, or the revisions say something else of the head.
     """
-    row = transaction.get(TIP, b"", db=store.meta)
+    row = transaction.lmdb.get(TIP, b"", db=transaction.store.meta)
     if len(row) != _TIP.size:
-        raise _damaged(store, f"the tip's row has {len(row)} bytes")
+        raise transaction.corrupt(f"the tip's row has {len(row)} bytes")
     root, newest, oldest, flags = _TIP.unpack(row)
     if not oldest <= newest <= _MAX_SEQUENCE or flags > _WRITTEN_LOCALLY | _UNFINISHED:
-        raise _damaged(store, f"the tip's row names revisions {oldest} to {newest} and flags {flags}")
+        raise transaction.corrupt(f"the tip's row names revisions {oldest} to {newest} and flags {flags}")
     tip = Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
     key = _sequence_key(newest)
-    head = transaction.get(key, b"", db=store.revisions)
+    head = transaction.lmdb.get(key, b"", db=transaction.store.revisions)
     if len(head) < _REVISION.size:
-        raise _damaged(store, f"the row of revision {newest}, the newest, has {len(head)} bytes")
+        raise transaction.corrupt(f"the row of revision {newest}, the newest, has {len(head)} bytes")
     head_root = head[:ID_BYTES]
     if not tip.unfinished and head_root != root:
-        raise _damaged(store, f"the tip's root is {root.hex()}, that of the head {head_root.hex()}")
-    if tip.unfinished and transaction.get(head_root, db=store.revisions) != key:
-        raise _damaged(store, f"the head's root is {head_root.hex()}, which the revisions do not know")
-    if transaction.get(_sequence_key(newest + 1), db=store.revisions) is not None:
-        raise _damaged(store, f"the tip names revision {newest} as the newest, and there is one behind it")
+        raise transaction.corrupt(f"the tip's root is {root.hex()}, that of the head {head_root.hex()}")
+    if tip.unfinished and transaction.lmdb.get(head_root, db=transaction.store.revisions) != key:
+        raise transaction.corrupt(f"the head's root is {head_root.hex()}, which the revisions do not know")
+    if transaction.lmdb.get(_sequence_key(newest + 1), db=transaction.store.revisions) is not None:
+        raise transaction.corrupt(
+            f"the tip names revision {newest} as the newest, and there is one behind it"
+        )
     return tip
 
 
-def _damaged(store: Store, difference: str) -> CorruptDatabase:
-    return CorruptDatabase(str(store.path), difference)
-
-
-def put_tip(store: Store, transaction: Transaction, tip: Tip) -> None:
+def put_tip(transaction: StoreTransaction, tip: Tip) -> None:
     """Store the tip."""
-    transaction.put(TIP, tip.encode(), db=store.meta)
+    transaction.lmdb.put(TIP, tip.encode(), db=transaction.store.meta)
 
 
 class Retention(NamedTuple):
@@ -198,20 +198,22 @@ class Retention(NamedTuple):
     seconds: float = math.inf
 
 
-def read_retention(store: Store, transaction: Transaction) -> Retention:
+def read_retention(transaction: StoreTransaction) -> Retention:
     """Return what the store was told to keep."""
-    row = transaction.get(_HISTORY, b"", db=store.meta)
+    row = transaction.lmdb.get(_HISTORY, b"", db=transaction.store.meta)
     if len(row) != _RETENTION.size:
-        raise _damaged(store, f"the row of the retention has {len(row)} bytes")
+        raise transaction.corrupt(f"the row of the retention has {len(row)} bytes")
     retention = Retention(*_RETENTION.unpack(row))
     if retention.revisions < 1 or not retention.seconds >= 0:
-        raise _damaged(store, f"the row of the retention says {retention.revisions} and {retention.seconds}")
+        raise transaction.corrupt(
+            f"the row of the retention says {retention.revisions} and {retention.seconds}"
+        )
     return retention
 
 
-def put_retention(store: Store, transaction: Transaction, retention: Retention) -> None:
+def put_retention(transaction: StoreTransaction, retention: Retention) -> None:
     """Store what is to be kept; pruning begins with the next commit."""
-    transaction.put(_HISTORY, _RETENTION.pack(*retention), db=store.meta)
+    transaction.lmdb.put(_HISTORY, _RETENTION.pack(*retention), db=transaction.store.meta)
 
 
 def first_rows(retention: Retention, time: float) -> dict[bytes, dict[bytes, bytes]]:
@@ -232,47 +234,44 @@ def _encode(revision: Revision, top: NodeLocation | None) -> bytes:
 
 
 def put_revision(
-    store: Store, transaction: Transaction, sequence: int, revision: Revision, top: NodeLocation | None
+    transaction: StoreTransaction, sequence: int, revision: Revision, top: NodeLocation | None
 ) -> None:
     """Store a revision.
 
     Args:
-        store: Where.
         transaction: The write transaction.
         sequence: Its sequence number.
         revision: What it is.
         top: The place of its topmost node; None when it is empty.
     """
     key = _sequence_key(sequence)
-    transaction.put(key, _encode(revision, top), db=store.revisions)
-    transaction.put(revision.root, key, db=store.revisions)
+    transaction.lmdb.put(key, _encode(revision, top), db=transaction.store.revisions)
+    transaction.lmdb.put(revision.root, key, db=transaction.store.revisions)
 
 
-def read_revision(
-    store: Store, transaction: Transaction, sequence: int
-) -> tuple[Revision, NodeLocation | None]:
+def read_revision(transaction: StoreTransaction, sequence: int) -> tuple[Revision, NodeLocation | None]:
     """Return the revision with a sequence number, and the place of its topmost node.
 
     Raises:
         CorruptDatabase: There is none, or its row is unreadable.
     """
-    row = transaction.get(_sequence_key(sequence), b"", db=store.revisions)
+    row = transaction.lmdb.get(_sequence_key(sequence), b"", db=transaction.store.revisions)
     if len(row) < _REVISION.size:
-        raise _damaged(store, f"the row of revision {sequence} has {len(row)} bytes")
+        raise transaction.corrupt(f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
     if number > MAX_REVISION or keys > _MAX_PAIRS:
         said = f"number {number}, above {MAX_REVISION}" if number > MAX_REVISION else f"{keys} pairs"
-        raise _damaged(store, f"the row of revision {sequence} says what cannot be: {said}")
+        raise transaction.corrupt(f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_location(row[_REVISION.size :])
     except ValueError as error:
-        raise _damaged(store, f"the row of revision {sequence} is unreadable: {error}") from error
+        raise transaction.corrupt(f"the row of revision {sequence} is unreadable: {error}") from error
     if (top is None) != (root == EMPTY_ROOT):
-        raise _damaged(store, f"the row of revision {sequence} does not say where its topmost node is")
+        raise transaction.corrupt(f"the row of revision {sequence} does not say where its topmost node is")
     return Revision(number, root, time, keys), top
 
 
-def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes) -> int:
+def find_revision(transaction: StoreTransaction, tip: Tip, root: bytes) -> int:
     """Return the sequence number of the newest retained revision with ``root``.
 
     Raises:
@@ -281,29 +280,28 @@ def find_revision(store: Store, transaction: Transaction, tip: Tip, root: bytes)
         CorruptDatabase: The row of the root names a revision that has another root.
     """
     require_bytes("a root", root)
-    row = transaction.get(root, db=store.revisions) if len(root) == ID_BYTES else None
+    row = transaction.lmdb.get(root, db=transaction.store.revisions) if len(root) == ID_BYTES else None
     if row is None or not tip.has_head:
         raise UnknownRoot(root)
     sequence = int.from_bytes(row)
     if len(row) != SEQUENCE_BYTES or sequence > tip.newest:
-        raise _damaged(store, f"the row of the root {root.hex()} names no revision")
-    revision = transaction.get(row, db=store.revisions)
+        raise transaction.corrupt(f"the row of the root {root.hex()} names no revision")
+    revision = transaction.lmdb.get(row, db=transaction.store.revisions)
     if revision is None or revision[:ID_BYTES] != root:
-        raise _damaged(store, f"the row of the root {root.hex()} names revision {sequence}, another's")
+        raise transaction.corrupt(f"the row of the root {root.hex()} names revision {sequence}, another's")
     if sequence < tip.oldest:
         raise HistoryGone(root)
     return sequence
 
 
 def drop_revisions(
-    store: Store, transaction: Transaction, tip: Tip, least: int, retention: Retention, now: float
+    transaction: StoreTransaction, tip: Tip, least: int, retention: Retention, now: float
 ) -> Tip:
     """Return the tip with ``oldest`` as the retention wants it, and forget what is older than anybody asks.
 
     One revision comes with each commit, so this is a step or two, unless the retention was changed.
 
     Args:
-        store: Where.
         transaction: The write transaction.
         tip: With the new revision, and the oldest as it was.
         least: The oldest sequence number that history reaches back to.
@@ -312,14 +310,14 @@ def drop_revisions(
     """
     oldest = max(tip.oldest, least, tip.newest - retention.revisions + 1)
     if retention.seconds < math.inf:
-        oldest = _oldest_by_age(store, transaction, oldest, tip.newest, retention.seconds, now)
+        oldest = _oldest_by_age(transaction, oldest, tip.newest, retention.seconds, now)
     for dropped in range(tip.oldest, oldest):
-        _forget(store, transaction, dropped - REMEMBERED_REVISIONS)
+        _forget(transaction, dropped - REMEMBERED_REVISIONS)
     return tip._replace(oldest=oldest)
 
 
 def _oldest_by_age(
-    store: Store, transaction: Transaction, oldest: int, newest: int, seconds: float, now: float
+    transaction: StoreTransaction, oldest: int, newest: int, seconds: float, now: float
 ) -> int:
     """Return the oldest sequence number that is not too old, from ``oldest`` on.
 
@@ -327,11 +325,11 @@ def _oldest_by_age(
     jumps ahead and is set right again takes nothing away.  A revision from the future says nothing of its
     age: it goes with one behind it that is too old.
     """
-    before = read_revision(store, transaction, newest - 1)[0].time
+    before = read_revision(transaction, newest - 1)[0].time
     since = min(now, before) - seconds
     kept = oldest
     for sequence in range(oldest, min(newest - MIN_RETAINED_REVISIONS + 1, oldest + _MAX_AGED_REVISIONS)):
-        time = read_revision(store, transaction, sequence)[0].time
+        time = read_revision(transaction, sequence)[0].time
         if time < since:
             kept = sequence + 1
         elif time <= now:
@@ -339,11 +337,11 @@ def _oldest_by_age(
     return kept
 
 
-def _forget(store: Store, transaction: Transaction, sequence: int) -> None:
+def _forget(transaction: StoreTransaction, sequence: int) -> None:
     """Forget a pruned revision, and its root where no newer revision has it."""
     if sequence < 0:
         return
     key = _sequence_key(sequence)
-    row = transaction.pop(key, db=store.revisions)
-    if row and transaction.get(row[:ID_BYTES], db=store.revisions) == key:
-        transaction.delete(row[:ID_BYTES], db=store.revisions)
+    row = transaction.lmdb.pop(key, db=transaction.store.revisions)
+    if row and transaction.lmdb.get(row[:ID_BYTES], db=transaction.store.revisions) == key:
+        transaction.lmdb.delete(row[:ID_BYTES], db=transaction.store.revisions)

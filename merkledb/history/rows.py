@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from merkledb.formats.proof import encoded_bin_bytes
 from merkledb.history.log import ABSENT, PRESENT, require_value_row, value_of_row
 from merkledb.history.reader import HistoryReader
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, Store, Transaction, key_of_row, row_key, seek
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, key_of_row, row_key, seek
+from merkledb.storage.transaction import StoreTransaction
 
 # A window of the tables that is compared with history: as many rows as a proof has, or so many bytes.
 _WINDOW_ROWS: Final = 4096
@@ -174,27 +175,24 @@ class StoredRows(Rows):
     """The rows of the tables: the tip.
 
     Args:
-        store: Whose tables are read.
-        transaction: What they are read in.
-        views: The same moment without copies, see ``Store.begin_views``; None for copies.
+        transaction: What they are read in; without copies, where it has views.
     """
 
-    def __init__(self, store: Store, transaction: Transaction, views: Transaction | None = None) -> None:
-        self._store = store
-        self._transaction = transaction
-        self._views = views
+    def __init__(self, transaction: StoreTransaction) -> None:
+        self._lmdb, self._views = transaction.lmdb, transaction.views
+        self._values = transaction.store.values
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of ``key``; None when there is none."""
         row = row_key(key)
-        read = self._views or self._transaction
-        return read.get(row, db=self._store.values) if len(row) <= MAX_ROW_KEY_BYTES else None
+        read = self._views or self._lmdb
+        return read.get(row, db=self._values) if len(row) <= MAX_ROW_KEY_BYTES else None
 
     def ascending(self, start: bytes | None, end: bytes | None, expected: int) -> Iterable[Row]:
         """Return the rows from ``start`` on, to the last."""
         del end, expected  # It costs nothing to have more than will be read.
         if self._views is not None:
-            cursor = self._views.cursor(db=self._store.values)
+            cursor = self._views.cursor(db=self._values)
             return ((bytes(row), value) for row, value in cursor) if seek(cursor, start) else ()
         cursor = self.cursor()
         return cursor if seek(cursor, start) else ()
@@ -211,10 +209,10 @@ class StoredRows(Rows):
 
     def window(self, low: bytes, end: bytes | None, max_rows: int) -> tuple[Window, bool]:
         """Return pairs of [low, end], and whether there may be more of them behind."""
-        cursor = self.cursor() if self._views is None else self._views.cursor(db=self._store.values)
+        cursor = self.cursor() if self._views is None else self._views.cursor(db=self._values)
         if not seek(cursor, low):
             return Window([], []), False
-        if self._views is not None or self._transaction.stat(self._store.values)["overflow_pages"]:
+        if self._views is not None or self._lmdb.stat(self._values)["overflow_pages"]:
             row_keys, values, more = _read_bytes(cursor, max_rows)
         else:
             ahead = cursor.iternext(keys=True, values=False)
@@ -231,7 +229,7 @@ class StoredRows(Rows):
 
     def cursor(self) -> Cursor:
         """Return a new cursor of the values."""
-        return self._transaction.cursor(db=self._store.values)
+        return self._lmdb.cursor(db=self._values)
 
 
 def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes], bool]:

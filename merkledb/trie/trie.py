@@ -16,13 +16,13 @@ from merkledb.errors import CorruptDatabase
 from merkledb.formats.branch_record import TOKENS, InvalidRecord, Record, parse_record
 from merkledb.formats.paths import MAX_PATH_TOKENS
 from merkledb.formats.proof import Branch
-from merkledb.formats.scheme import Scheme
 from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
 from merkledb.kernel.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, items_of
 from merkledb.storage.digests import REMEMBERED_BYTES
-from merkledb.storage.store import Store, Transaction, key_of_row, row_key
+from merkledb.storage.store import key_of_row, row_key
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.node import Bucket, Found, Node, Pairs
 
 
@@ -55,13 +55,12 @@ class Trie(ABC):
     """A trie to go down in: the one of the tables, one of the past, or one that is only proposed.
 
     Args:
-        store: Whose tables are read.
-        scheme: The store's.
+        transaction: What is read in; it outlives this object.
     """
 
-    def __init__(self, store: Store, scheme: Scheme) -> None:
-        self.store = store
-        self.scheme = scheme
+    def __init__(self, transaction: StoreTransaction) -> None:
+        self.transaction = transaction
+        self.scheme = transaction.scheme
 
     @abstractmethod
     def top(self) -> Node | None:
@@ -103,7 +102,7 @@ class Trie(ABC):
 
     def corrupt(self, difference: str) -> CorruptDatabase:
         """Return the error that says how this store contradicts itself."""
-        return CorruptDatabase(str(self.store.path), difference)
+        return self.transaction.corrupt(difference)
 
     def leaf_digest(self, path: bytes, node_id: bytes | None = None) -> bytes:
         """Return the digest of the value at ``path``, the path of a key that exists.
@@ -113,7 +112,7 @@ class Trie(ABC):
             node_id: The leaf's id, where the caller knows it.  It commits to the digest, so what was read and
                 hashed under an id once need not be again, whichever state it belongs to.
         """
-        digest = self.store.digests.get(node_id)
+        digest = self.transaction.store.digests.get(node_id)
         if digest is not None:
             return digest
         key = self.scheme.codec.pack(path)
@@ -122,7 +121,7 @@ class Trie(ABC):
             raise self.corrupt(f"key 0x{key.hex()} has no value")
         digest = self.scheme.digest(value)
         if len(value) >= REMEMBERED_BYTES:
-            self.store.digests.put(self.scheme.leaf_id(path, digest), digest)
+            self.transaction.store.digests.put(self.scheme.leaf_id(path, digest), digest)
         return digest
 
     def spine_digests(self, nodes: Sequence[Node]) -> list[bytes | None]:
@@ -390,19 +389,13 @@ class OpenTrie(Trie):
 
 
 class StoredTrie(OpenTrie):
-    """The trie of the tables in one transaction: the tip.
+    """The trie of the tables in one transaction: the tip."""
 
-    Args:
-        store: Whose tables are read.
-        transaction: What they are read in; it outlives this object.
-        scheme: The store's.
-    """
-
-    def __init__(self, store: Store, transaction: Transaction, scheme: Scheme) -> None:
-        super().__init__(store, scheme)
-        self._codec = scheme.codec
-        self._branches = transaction.cursor(db=store.branches)
-        self._values = transaction.cursor(db=store.values)
+    def __init__(self, transaction: StoreTransaction) -> None:
+        super().__init__(transaction)
+        self._codec = transaction.scheme.codec
+        self._branches = transaction.lmdb.cursor(db=transaction.store.branches)
+        self._values = transaction.lmdb.cursor(db=transaction.store.values)
 
     def node_under(self, slot: bytes) -> Node | None:
         """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""

@@ -8,8 +8,7 @@ be overwritten or deleted is put into history before the first row of the step i
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from merkledb.errors import CorruptDatabase, StaleChanges
-from merkledb.formats.scheme import Scheme
+from merkledb.errors import StaleChanges
 from merkledb.history.branch_delta import branch_delta_rows
 from merkledb.history.log import HistoryWriter
 from merkledb.kernel.choice import kernel
@@ -17,15 +16,14 @@ from merkledb.kernel.pure_fold import Items, joined
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.storage.store import (
-    Store,
     Table,
-    Transaction,
     delete_rows,
     key_of_row,
     put_sorted,
     row_key,
     seek,
 )
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import ChangeColumns, ChangeStream
 from merkledb.trie.node import Node
 from merkledb.trie.trie import StoredTrie, is_inside
@@ -39,23 +37,18 @@ class Applier:
     """Changes the content of a store within one write transaction.
 
     Args:
-        store: What is written.
-        transaction: The write transaction; its owner commits it.
-        scheme: The store's scheme.
+        transaction: What is written in; its owner commits it.
         history: Where what is overwritten goes; None when nobody will ask for it.
     """
 
-    def __init__(
-        self, store: Store, transaction: Transaction, scheme: Scheme, history: HistoryWriter | None
-    ) -> None:
-        self._store = store
+    def __init__(self, transaction: StoreTransaction, history: HistoryWriter | None) -> None:
         self._transaction = transaction
-        self._scheme = scheme
+        self._store, self._lmdb = transaction.store, transaction.lmdb
         self._history = history
 
     def commit(self, changes: ChangeColumns, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
-        trie = self._trie()
+        trie = StoredTrie(self._transaction)
         stream = ChangeStream(trie, changes)
         stream.walk(root)
         new_root, branches = self._fold(stream.other_items(), *stream.pairs())
@@ -70,7 +63,7 @@ class Applier:
             self._keep_changed(changes, stream.bucket_pairs, stream.unread)
         self._put_changes(changes)
         self._put_branches(branches)
-        delete_rows(self._transaction, self._store.branches, gone)
+        delete_rows(self._lmdb, self._store.branches, gone)
         return new_root
 
     def apply(self, verified: VerifiedRange | VerifiedChanges, root: bytes) -> bytes:
@@ -86,10 +79,10 @@ class Applier:
         Raises:
             StaleChanges: The content of the range is not what changes were verified against.
         """
-        path_of = self._scheme.codec.path
+        path_of = self._transaction.scheme.codec.path
         start = None if verified.start is None else path_of(verified.start)
         end = None if verified.end is None else path_of(verified.end)
-        trie = self._trie()
+        trie = StoredTrie(self._transaction)
         if isinstance(verified, VerifiedChanges):
             before = tuple((part.path, part.node_id) for part in trie.inside(root, start, end))
             if before != verified.before:
@@ -129,7 +122,7 @@ class Applier:
         self._put_changes(verified.changes)
         self._put_branches({**branches, **verified.branches})
         gone = [path for path in outer if path not in branches]
-        delete_rows(self._transaction, self._store.branches, sorted([*gone, *verified.gone]))
+        delete_rows(self._lmdb, self._store.branches, sorted([*gone, *verified.gone]))
 
     def _apply_range(
         self,
@@ -149,30 +142,25 @@ class Applier:
             self._keep_branches(trie, start, end, branches)
             self._keep_values(verified)
         self._replace_values(verified)
-        delete_rows(self._transaction, self._store.branches, [path for path in outer if path not in branches])
+        delete_rows(self._lmdb, self._store.branches, [path for path in outer if path not in branches])
         self._delete_between(self._store.branches, start, end, branches)
         self._put_branches(branches)
-
-    def _trie(self) -> StoredTrie:
-        return StoredTrie(self._store, self._transaction, self._scheme)
 
     def _fold(self, items: Items, keys: list[bytes], values: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
         """Return the root of items and pairs, in any order, and the records of the branches by path."""
         try:
-            root, closed = kernel().fold_all(self._scheme, items, keys, values)
+            root, closed = kernel().fold_all(self._transaction.scheme, items, keys, values)
         except ValueError as error:
-            raise CorruptDatabase(
-                str(self._store.path), f"its branches contradict each other: {error}"
-            ) from error
+            raise self._transaction.corrupt(f"its branches contradict each other: {error}") from error
         return root, dict(zip(closed.paths, closed.records, strict=True))
 
     def _put_branches(self, branches: Mapping[bytes, bytes]) -> None:
         paths = sorted(branches)
-        put_sorted(self._transaction, self._store.branches, paths, [branches[path] for path in paths])
+        put_sorted(self._lmdb, self._store.branches, paths, [branches[path] for path in paths])
 
     def _put_changes(self, changes: ChangeColumns) -> None:
-        put_sorted(self._transaction, self._store.values, changes.put_keys, changes.put_values)
-        delete_rows(self._transaction, self._store.values, changes.deleted_keys)
+        put_sorted(self._lmdb, self._store.values, changes.put_keys, changes.put_values)
+        delete_rows(self._lmdb, self._store.values, changes.deleted_keys)
 
     def _keep_changed(
         self, changes: ChangeColumns, bucket_pairs: Mapping[bytes, bytes], unread: Collection[bytes]
@@ -185,7 +173,7 @@ class Applier:
             unread: The paths of those keys which it met and has not read; what it never met was absent.
         """
         assert self._history is not None
-        new, unread_keys = changes.new, set(map(self._scheme.codec.pack, unread))
+        new, unread_keys = changes.new, set(map(self._transaction.scheme.codec.pack, unread))
         keys = sorted(new) if changes.deleted_keys else changes.put_keys
         read = [key for key in keys if key not in unread_keys and bucket_pairs.get(key) != new[key]]
         self._history.put_values(read, list(map(bucket_pairs.get, read)))
@@ -199,7 +187,7 @@ class Applier:
         values: list[bytes | None] = []
         size = 0
         for key in keys:
-            value = self._transaction.get(row_key(key), db=self._store.values)
+            value = self._lmdb.get(row_key(key), db=self._store.values)
             if value == new[key]:
                 continue
             changed.append(key)
@@ -243,7 +231,7 @@ class Applier:
         keys: list[bytes] = []
         values: list[bytes] = []
         size = 0
-        cursor = self._transaction.cursor(db=table)
+        cursor = self._lmdb.cursor(db=table)
         rows = cursor if seek(cursor, start) else ()
         for row, value in rows:
             key = key_of_row(row)
@@ -263,7 +251,7 @@ class Applier:
         unchanged = self._delete_between(self._store.values, verified.start, verified.end, wanted)
         new = [key for key in verified.keys if key not in unchanged] if unchanged else verified.keys
         new_values = [wanted[key] for key in new] if unchanged else verified.values
-        put_sorted(self._transaction, self._store.values, new, new_values)
+        put_sorted(self._lmdb, self._store.values, new, new_values)
 
     def _delete_between(
         self, table: Table, start: bytes | None, end: bytes | None, wanted: dict[bytes, bytes]
@@ -273,7 +261,7 @@ class Applier:
         Return the keys of those that stand there as wanted.
         """
         unchanged: set[bytes] = set()
-        cursor = self._transaction.cursor(db=table)
+        cursor = self._lmdb.cursor(db=table)
         found = seek(cursor, start)
         while found:
             key = key_of_row(cursor.key())

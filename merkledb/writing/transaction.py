@@ -33,6 +33,7 @@ from merkledb.history.revisions import (
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.storage.store import Store, Transaction
+from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import ChangeColumns, sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.writing.applier import Applier
@@ -51,7 +52,7 @@ class WriteTransaction:
         clock: Tells the time of a new revision, in seconds since 1970.
 
     Attributes:
-        transaction: LMDB's.
+        transaction: What it writes in.
         tip: How the tables stand.
     """
 
@@ -62,9 +63,9 @@ class WriteTransaction:
         self._context: AbstractContextManager[Transaction] = store.write()
 
     def __enter__(self) -> Self:
-        self.transaction = self._context.__enter__()
+        self.transaction = StoreTransaction(self._store, self._context.__enter__(), self._scheme)
         try:
-            self.tip = read_tip(self._store, self.transaction)
+            self.tip = read_tip(self.transaction)
         except BaseException as error:
             self._context.__exit__(type(error), error, error.__traceback__)
             raise
@@ -87,7 +88,7 @@ class WriteTransaction:
         """
         if self.tip.unfinished:
             raise SyncUnfinished(str(self._store.path))
-        retained = read_retention(self._store, self.transaction).revisions > 1
+        retained = read_retention(self.transaction).revisions > 1
         history = self._history(unfinished=False) if retained and keep_history else None
         root = self._writer(history).commit(changes, self.tip.root)
         if root != self.tip.root:
@@ -105,7 +106,7 @@ class WriteTransaction:
         writer, root = self._writer(history), self.tip.root
         for each in ranges:
             root = writer.apply(each, root)
-        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        head, _ = read_revision(self.transaction, self.tip.newest)
         if root not in {each.root for each in ranges}:
             self._put_tip(self.tip._replace(root=root, unfinished=True))
         elif root == head.root and (number or 0) <= head.number:
@@ -121,7 +122,7 @@ class WriteTransaction:
         """
         if self.tip.unfinished:
             raise SyncUnfinished(str(self._store.path))
-        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        head, _ = read_revision(self.transaction, self.tip.newest)
         if number > head.number:
             # No row was overwritten, so its history is empty, and older revisions can be read as before.
             history = self._history(unfinished=False)
@@ -140,32 +141,29 @@ class WriteTransaction:
             return None
         if not self.tip.newest:
             for table in (self._store.values, self._store.branches):
-                self.transaction.drop(table, delete=False)
+                self.transaction.lmdb.drop(table, delete=False)
             self._put_tip(Tip())
             return None
         rows, behind = value_rows(
-            self._store, self.transaction, self.tip.sequence, low, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
+            self.transaction, self.tip.sequence, low, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
         )
         # What is overwritten is a mixture.  Of values history has what the head had; of a branch that only
         # now changes, for another lost its children, it has to learn it.
         writer = self._writer(self._history(unfinished=True))
         root = writer.commit(sorted_changes(rows, self._scheme), self.tip.root)
-        head, _ = read_revision(self._store, self.transaction, self.tip.newest)
+        head, _ = read_revision(self.transaction, self.tip.newest)
         if behind is None and root != head.root:
-            raise self._trie().corrupt(f"rolled back, the root is {root.hex()}, not {head.root.hex()}")
+            raise self.transaction.corrupt(f"rolled back, the root is {root.hex()}, not {head.root.hex()}")
         # The rows stay: they say what the head has, which is true whatever comes next.
         is_rolled_back = root == head.root
         self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
         return None if is_rolled_back else behind
 
-    def _trie(self) -> StoredTrie:
-        return StoredTrie(self._store, self.transaction, self._scheme)
-
     def _writer(self, history: HistoryWriter | None) -> Applier:
-        return Applier(self._store, self.transaction, self._scheme, history)
+        return Applier(self.transaction, history)
 
     def _history(self, *, unfinished: bool) -> HistoryWriter:
-        return HistoryWriter(self._store, self.transaction, self.tip.newest + 1, unfinished=unfinished)
+        return HistoryWriter(self.transaction, self.tip.newest + 1, unfinished=unfinished)
 
     def _make_revision(
         self, root: bytes, number: int, history: HistoryWriter | None, *, written_locally: bool
@@ -178,27 +176,27 @@ class WriteTransaction:
             history: Where the history went; None when nothing before this revision can be read.
             written_locally: Whether a local commit made it.
         """
-        store, transaction, now = self._store, self.transaction, require_time(self._clock())
-        head, _ = read_revision(store, transaction, self.tip.newest)
+        transaction, now = self.transaction, require_time(self._clock())
+        head, _ = read_revision(transaction, self.tip.newest)
         newest = self.tip.newest + 1
         number = max(number, head.number + 1)
         if number > MAX_REVISION:
             raise RevisionTooHigh(number, MAX_REVISION)
-        revision = Revision(number, root, now, store.entries(transaction, store.values))
-        put_revision(store, transaction, newest, revision, self._top())
+        revision = Revision(number, root, now, self._store.entries(transaction.lmdb, self._store.values))
+        put_revision(transaction, newest, revision, self._top())
         tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
         least = newest if history is None else self.tip.oldest
-        tip = drop_revisions(store, transaction, tip, least, read_retention(store, transaction), now)
-        prune_history(store, transaction, tip.oldest, 0 if history is None else history.rows)
+        tip = drop_revisions(transaction, tip, least, read_retention(transaction), now)
+        prune_history(transaction, tip.oldest, 0 if history is None else history.rows)
         self._put_tip(tip)
 
     def _top(self) -> NodeLocation | None:
         """Return the place of the topmost node."""
-        top = self._trie().top()
+        top = StoredTrie(self.transaction).top()
         if top is None:
             return None
         return location_of(top.bucket.pairs if top.bucket else top, b"", self._scheme.codec) or NodeLocation()
 
     def _put_tip(self, tip: Tip) -> None:
         self.tip = tip
-        put_tip(self._store, self.transaction, tip)
+        put_tip(self.transaction, tip)

@@ -11,7 +11,7 @@ import merkledb
 from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, SyncStatus
 from manager.peers.address import Address
 from merkledb import MAX_FOREIGN_REVISION, MAX_NAMED_REVISION, MAX_REVISION, Database
-from merkledb.history.revisions import put_revision, read_revision, read_tip
+from merkledb.history.revisions import put_revision, read_revision
 from merklesync.commands.sync import _target_of_first_peer
 from merklesync.errors import CommandError, ExitCode
 from merklesync.following.peers import ProbeResult
@@ -61,11 +61,10 @@ def test_whoever_believed_the_highest_number_goes_on_for_ever() -> None:
 
 def set_number(database: Database, number: int) -> None:
     """Give the head another number, as only damage does."""
-    store = database._store
-    with store.write() as transaction:
-        sequence = read_tip(store, transaction).newest
-        revision, top = read_revision(store, transaction, sequence)
-        put_revision(store, transaction, sequence, revision._replace(number=number), top)
+    with database._write() as write:
+        sequence = write.tip.newest
+        revision, top = read_revision(write.transaction, sequence)
+        put_revision(write.transaction, sequence, revision._replace(number=number), top)
 
 
 def test_a_commit_above_the_highest_number_is_refused_and_nothing_is_written() -> None:

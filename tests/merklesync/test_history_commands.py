@@ -194,9 +194,9 @@ def test_what_names_no_revision_is_refused(text: str) -> None:
 def test_a_stored_time_that_is_none_is_shown_as_such(tmp_path: Path, time: float) -> None:
     path = tmp_path / "store"
     succeed("put", path, "k", "v")
-    with merkledb.open(path) as database, database._store.write() as transaction:
-        revision, top = read_revision(database._store, transaction, 1)
-        put_revision(database._store, transaction, 1, revision._replace(time=time), top)
+    with merkledb.open(path) as database, database._write() as write:
+        revision, top = read_revision(write.transaction, 1)
+        put_revision(write.transaction, 1, revision._replace(time=time), top)
     assert "time unknown" in succeed("log", path)
     newest, first = succeed_json("log", path)["revisions"]
     assert newest["time"] is None

@@ -188,8 +188,8 @@ def leave_rows(patch: pytest.MonkeyPatch) -> None:
 def count_wrongly(patch: pytest.MonkeyPatch) -> None:
     """The head says one pair more than it has."""
 
-    def counting(store: Any, transaction: Any, sequence: int, revision: Any, *others: Any) -> None:
-        put_revision(store, transaction, sequence, revision._replace(keys=revision.keys + 1), *others)
+    def counting(transaction: Any, sequence: int, revision: Any, *others: Any) -> None:
+        put_revision(transaction, sequence, revision._replace(keys=revision.keys + 1), *others)
 
     patch.setattr(write, "put_revision", counting)
 
@@ -199,7 +199,7 @@ def prune_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         write,
         "prune_history",
-        lambda store, transaction, oldest, rows: prune_history(store, transaction, oldest + 1, rows),
+        lambda transaction, oldest, rows: prune_history(transaction, oldest + 1, rows),
     )
 
 
