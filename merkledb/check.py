@@ -68,7 +68,7 @@ class _Check:
             self._check_head(tip)
 
     def _check_revisions(self, tip: Tip) -> None:
-        """See whether each retained revision can be read, is found by its root, and comes behind the last."""
+        """See whether each retained revision can be read, is found by its root, and comes after the last."""
         number = -1
         for sequence in range(tip.oldest, tip.newest + 1):
             revision, _ = read_revision(self._transaction, sequence)
@@ -86,22 +86,22 @@ class _Check:
 
     def _check_history(self, tip: Tip) -> None:
         """See whether each row of history can be read, and belongs to a revision that there was."""
-        # Rows of a sync that was given up stay behind the newest revision.
-        behind = (tip.newest + 2).to_bytes(SEQUENCE_BYTES)
+        # Rows of a sync that was given up stay after the newest revision.
+        end = (tip.newest + 2).to_bytes(SEQUENCE_BYTES)
         try:
             for key, row in self._lmdb.cursor(db=self._store.value_history):
-                self._require_history(key, behind)
+                self._require_history(key, end)
                 require_value_row(row)
             for key, row in self._lmdb.cursor(db=self._store.branch_history):
-                self._require_history(key, behind)
+                self._require_history(key, end)
                 tokens = parse_branch_delta(row).tokens
                 if max(key[SEQUENCE_BYTES:] + tokens, default=0) >= self._scheme.branch_factor:
                     raise ValueError("it has a token that is none")
         except ValueError as error:
             raise self._difference(f"the row 0x{key.hex()} of history is unreadable: {error}") from error
 
-    def _require_history(self, key: bytes, behind: bytes) -> None:
-        if len(key) < SEQUENCE_BYTES or key >= behind:
+    def _require_history(self, key: bytes, end: bytes) -> None:
+        if len(key) < SEQUENCE_BYTES or key >= end:
             raise self._difference(f"the row 0x{key.hex()} of history belongs to no revision")
 
     def _check_head(self, tip: Tip) -> None:
@@ -109,9 +109,9 @@ class _Check:
         head, _ = read_revision(self._transaction, tip.newest)
         root = tip.root
         if tip.unfinished:
-            past = HistoryReader(self._transaction, tip.newest, tip.sequence)
+            history = HistoryReader(self._transaction, tip.newest, tip.sequence)
             # To look for keys in the trie would be to trust it.
-            rows = HistoricalRows(StoredRows(self._transaction), past, lambda low: low)
+            rows = HistoricalRows(StoredRows(self._transaction), history, lambda low: low)
             fold = kernel().fold(self._scheme)
             for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
                 self._feed(fold, keys, values)

@@ -264,7 +264,7 @@ class Database(ReadableMapping):
 
         Raises:
             UnknownRoot, HistoryGone: Of either root; prove the range instead, if it is the old one.
-            InvalidRange: ``start`` lies behind ``end``.
+            InvalidRange: ``start`` lies after ``end``.
             ValueError: ``max_keys`` is below 1.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
@@ -388,7 +388,7 @@ class Database(ReadableMapping):
 
         Raises:
             InvalidProof: The proof does not show that; its ``reason`` says why.
-            InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
+            InvalidRange: ``start`` lies after ``end``, which is the caller's mistake.
 
         Cost: about two lookups a change, and a few kilobytes of memory.
         """
@@ -415,7 +415,7 @@ class Database(ReadableMapping):
             verified: What a verification returned, once or several times, applied in order.
             progress: The manager's own state, kept in the same transaction; None forgets it.
             revision: The number of the revision that this makes, if it makes one, at most
-                MAX_FOREIGN_REVISION; where it is not above the head's, or None, the number behind the head's
+                MAX_FOREIGN_REVISION; where it is not above the head's, or None, the number after the head's
                 is taken.
 
         Returns:

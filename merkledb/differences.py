@@ -2,7 +2,7 @@
 
 The keys that were touched between both stand in history, sorted within each revision; they are collected in
 windows, ascending.  What the earlier revision had is the first row of each; what the later one had is the
-first row behind it, or what the tables hold.  A key that was changed and changed back is no change.
+first row after it, or what the tables hold.  A key that was changed and changed back is no change.
 """
 
 from collections.abc import Iterator

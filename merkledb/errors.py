@@ -4,7 +4,7 @@
 
     MerkleDBError
     ├── CallerError               the caller asked for what cannot be
-    │   ├── InvalidRange          start lies behind end
+    │   ├── InvalidRange          start lies after end
     │   ├── KeyTooLong            a key above the scheme's limit
     │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
     │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
@@ -66,7 +66,7 @@ class CallerError(MerkleDBError):
 
 
 class InvalidRange(CallerError):
-    """The start of a range lies behind its end."""
+    """The start of a range lies after its end."""
 
     def __init__(self, start: bytes, end: bytes) -> None:
         super().__init__(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}: swap them")

@@ -34,7 +34,7 @@ class ReadableMapping(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the use of whatever stands behind it."""
+        """End the use of the store, or of a transaction, that it reads."""
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +118,7 @@ class ReadableState(ReadableMapping):
             reverse: Yield the largest key first.
 
         Raises:
-            InvalidRange: ``start`` lies behind ``end``.
+            InvalidRange: ``start`` lies after ``end``.
         """
         require_range(start, end)
         return self._descending(start, end) if reverse else self._ascending(start, end)
@@ -170,7 +170,7 @@ class ReadableState(ReadableMapping):
             max_bytes: The most bytes that the encoded proof may have.
 
         Raises:
-            InvalidRange: ``start`` lies behind ``end``.
+            InvalidRange: ``start`` lies after ``end``.
             ValueError: ``max_keys`` is below 1.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """

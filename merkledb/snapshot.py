@@ -79,7 +79,7 @@ class Snapshot(ReadableState):
         self._history = None if sequence == tip.sequence else self.past_until(None)
 
     def _require_pairs(self, sequence: int) -> None:
-        """Raise CorruptDatabase when the place of the topmost node fits another number of pairs."""
+        """Raise CorruptDatabase when the location of the topmost node fits another number of pairs."""
         pairs, top = self._state.keys, self._top
         is_fitting = pairs == 0 if top is None else pairs == len(top.keys) if top.keys else pairs > 1
         if not is_fitting:

@@ -269,8 +269,8 @@ class ViewRows(Rows):
         """Yield the rows from ``end`` down."""
         rows = iter(self._base.descending(start, end))
         for _, changes in self._layers:
-            behind = len(changes) if end is None else bisect_right(changes, row_key(end), key=itemgetter(0))
-            rows = _merged(rows, changes, behind - 1, reverse=True)
+            count = len(changes) if end is None else bisect_right(changes, row_key(end), key=itemgetter(0))
+            rows = _merged(rows, changes, count - 1, reverse=True)
         return rows
 
 

@@ -73,7 +73,7 @@ class Record(NamedTuple):
 
 
 def value_part(digest: bytes | None) -> bytes:
-    """Return what stands behind the children of a record."""
+    """Return what stands after the children of a record."""
     return NO_VALUE if digest is None else VALUE_HEADERS[len(digest)] + digest
 
 
@@ -136,7 +136,7 @@ def are_ordered(tokens: bytes) -> bool:
 
 
 def parse_value_part(part: bytes) -> bytes | None:
-    """Return the digest in what stands behind the children of a record.
+    """Return the digest in what stands after the children of a record.
 
     Raises:
         ValueError: It is no such part.

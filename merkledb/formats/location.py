@@ -4,7 +4,7 @@
         is key (1 bit) ‖ length (15)      2 bytes
         the rest of the path, or of the key
 
-Both are told from a slot above the node on: of a path, the tokens behind the slot; of a key, its bytes from
+Both are told from a slot above the node on: of a path, the tokens after the slot; of a key, its bytes from
 the one on that the slot ends in or before.  A leaf is a bucket of one key here, whatever it weighs.
 """
 
@@ -31,7 +31,7 @@ class NodeLocation(NamedTuple):
         """Return all parts, end to end.
 
         Args:
-            token: Of the child that is there, where a row tells the places of several: each part begins so.
+            token: Of the child that is there, where a row has several: each part begins with it.
         """
         if not self.keys:
             return token + len(self.path).to_bytes(LENGTH_BYTES) + self.path
@@ -41,17 +41,17 @@ class NodeLocation(NamedTuple):
         return row
 
 
-def with_part(place: NodeLocation | None, rest: bytes, *, is_key: bool) -> NodeLocation:
-    """Return a place with one more part; None is one that has no part yet.
+def with_part(location: NodeLocation | None, rest: bytes, *, is_key: bool) -> NodeLocation:
+    """Return a location with one more part; None is one that has no part yet.
 
     Raises:
-        ValueError: No place has this part behind the others.
+        ValueError: No location has this part after the others.
     """
-    if place is None:
+    if location is None:
         return NodeLocation(keys=(rest,)) if is_key else NodeLocation(rest)
-    if not is_key or not place.keys or rest <= place.keys[-1] or len(place.keys) == MAX_WEIGHT:
+    if not is_key or not location.keys or rest <= location.keys[-1] or len(location.keys) == MAX_WEIGHT:
         raise ValueError("a place is one path, or the ascending keys of a bucket")
-    return NodeLocation(keys=(*place.keys, rest))
+    return NodeLocation(keys=(*location.keys, rest))
 
 
 def parse_part(row: bytes, at: int) -> tuple[bool, bytes, int]:
@@ -69,13 +69,13 @@ def parse_part(row: bytes, at: int) -> tuple[bool, bytes, int]:
 
 
 def parse_location(row: bytes) -> NodeLocation | None:
-    """Return the place that all parts of a row tell; None of an empty row."""
-    place: NodeLocation | None = None
+    """Return the location that all parts of a row tell; None of an empty row."""
+    location: NodeLocation | None = None
     at = 0
     while at < len(row):
         is_key, rest, at = parse_part(row, at)
-        place = with_part(place, rest, is_key=is_key)
-    return place
+        location = with_part(location, rest, is_key=is_key)
+    return location
 
 
 def shared_bytes(slot: bytes, token_bits: int) -> int:

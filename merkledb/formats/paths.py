@@ -33,9 +33,9 @@ def uvarint(number: int) -> bytes:
 
 
 def prefix_end(path: bytes) -> bytes | None:
-    """Return the smallest bytes behind everything that starts with ``path``.
+    """Return the smallest bytes after everything that starts with ``path``.
 
-    None when nothing lies behind.
+    None when nothing lies after.
     """
     trimmed = path.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None

@@ -98,7 +98,7 @@ class ChangeProof(NamedTuple):
     Attributes:
         keys: Strictly ascending.
         values: As many as keys: the new value, or None for a deletion.
-        end: How far the proof reaches: the requested end; or any key before it, at or behind the last one
+        end: How far the proof reaches: the requested end; or any key before it, at or after the last one
             carried, where the prover ended it; None for no bound.
         boundary: At the new root; ascending by path.
     """

@@ -138,7 +138,7 @@ def require_bytes(name: str, value: object) -> None:
 
 
 def require_range(start: bytes | None, end: bytes | None) -> None:
-    """Raise InvalidRange when ``start`` lies behind ``end``, and TypeError where a bound is no bytes."""
+    """Raise InvalidRange when ``start`` lies after ``end``, and TypeError where a bound is no bytes."""
     if start is not None:
         require_bytes("a start", start)
     if end is not None:

@@ -4,7 +4,7 @@
     value part                        as in a record
     count ‖ (token ‖ id) for each     of the children that changed, as in a record
     for each of these that is no branch right at its slot:
-        token ‖ part                  for each part of its place, see ``location``
+        token ‖ part                  for each part of its location, see ``location``
 
 What comes from the disk is parsed here, and rejected with ``ValueError`` when it is no such row.
 """
@@ -37,19 +37,19 @@ class BranchDelta(NamedTuple):
         tokens: Of all children that the branch had.
         digest: Of its own value, or None.
         ids: Of the children that changed, by token.
-        places: Where those are that are no branch right at their slot, by token.
+        locations: Where those are that are no branch right at their slot, by token.
     """
 
     tokens: bytes
     digest: bytes | None
     ids: dict[int, bytes]
-    places: dict[int, NodeLocation]
+    locations: dict[int, NodeLocation]
 
     def encode(self) -> bytes:
         """Return the row."""
         rows = [COUNTS[len(self.tokens)], self.tokens, value_part(self.digest), COUNTS[len(self.ids)]]
         rows += [TOKENS[token] + self.ids[token] for token in sorted(self.ids)]
-        rows += [self.places[token].encode(TOKENS[token]) for token in sorted(self.places)]
+        rows += [self.locations[token].encode(TOKENS[token]) for token in sorted(self.locations)]
         return b"".join(rows)
 
 
@@ -103,12 +103,12 @@ def _parse_count(row: bytes, at: int) -> tuple[int, int]:
 
 def parse_locations(row: bytes, at: int) -> dict[int, NodeLocation]:
     """Return where the children are that are no branch right at their slot, by token, from ``at`` on."""
-    places: dict[int, NodeLocation] = {}
+    locations: dict[int, NodeLocation] = {}
     while at < len(row):
         token = row[at]
         is_key, rest, at = parse_part(row, at + 1)
-        places[token] = with_part(places.get(token), rest, is_key=is_key)
-    return places
+        locations[token] = with_part(locations.get(token), rest, is_key=is_key)
+    return locations
 
 
 def branch_delta_rows(
@@ -135,9 +135,9 @@ def branch_delta_rows(
         if found is None:
             tokens, _, _, weights = split_record(records[index])
             found = trie.under(slot, weights[tokens.index(slot[-1])])
-        place = location_of(found, slot, codec)
-        if place is not None:
-            rows[index] += place.encode(slot[-1:])
+        location = location_of(found, slot, codec)
+        if location is not None:
+            rows[index] += location.encode(slot[-1:])
     return rows
 
 

@@ -26,9 +26,9 @@ class HistoricalTrie(Trie):
 
     Args:
         stored: The trie of the tables.
-        past: The revision's state.
+        history: Reads what stands between the revision and the tables.
         rows: The revision's rows.
-        top: The place of its topmost node; None when it was empty.
+        top: The location of its topmost node; None when it was empty.
         bounds: The paths of a range's bounds, where its boundary is all that is wanted: then branches may
             lack what lies inside the range.
         nodes: What was put together already, for other bounds.
@@ -37,7 +37,7 @@ class HistoricalTrie(Trie):
     def __init__(
         self,
         stored: StoredTrie,
-        past: HistoryReader,
+        history: HistoryReader,
         rows: HistoricalRows,
         top: NodeLocation | None,
         bounds: Bounds | None = None,
@@ -45,7 +45,7 @@ class HistoricalTrie(Trie):
     ) -> None:
         super().__init__(stored.transaction)
         self._stored = stored
-        self._history = past
+        self._history = history
         self._rows = rows
         self._top = top
         self._bounds = bounds
@@ -60,21 +60,23 @@ class HistoricalTrie(Trie):
 
     def child(self, node: Node, token: int, weight: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
-        past = node.past
-        if past is None or token not in past.ids:
+        deltas = node.deltas
+        if deltas is None or token not in deltas.ids:
             return self._stored.child(node, token, weight)
-        slot, place = node.path + TOKENS[token], past.places.get(token, NodeLocation())
+        slot, location = node.path + TOKENS[token], deltas.locations.get(token, NodeLocation())
         # What changes a child changes its parent, so only where that changed need be looked.
-        prefixes = [*past.changes[token], *past.behind]
+        prefixes = [*deltas.changes[token], *deltas.later]
         return (
-            self._bucket(slot, place, prefixes) if place.keys else self._branch(slot + place.path, prefixes)
+            self._bucket(slot, location, prefixes)
+            if location.keys
+            else self._branch(slot + location.path, prefixes)
         )
 
-    def _bucket(self, slot: bytes, place: NodeLocation, prefixes: list[bytes] | None) -> Node:
+    def _bucket(self, slot: bytes, location: NodeLocation, prefixes: list[bytes] | None) -> Node:
         """Return the topmost node of a bucket of the past, or a leaf, whose value nobody may want."""
         codec = self.scheme.codec
         before = codec.pack(slot)[: shared_bytes(slot, codec.token_bits)]
-        keys = [before + rest for rest in place.keys]
+        keys = [before + rest for rest in location.keys]
         paths = codec.paths(keys)
         if len(max(keys, key=len)) > codec.max_key_bytes or not all(path.startswith(slot) for path in paths):
             raise self.corrupt(f"history puts other keys under the slot {slot.hex()}")

@@ -7,11 +7,11 @@ Rows are sorted by sequence number first, so a commit appends its history in ful
 away in one stretch; a table sorted by key would touch as many pages again as the commit itself.  The price is
 paid by who reads an old state: a lookup for each revision between, at most as many as are retained.
 
-How a state is read: of a key, or of one child of a branch, *the first row behind the state's own sequence
+How a state is read: of a key, or of one child of a branch, *the first row after the state's own sequence
 number counts*; where there is none, what the tables hold counts.  A child that no row speaks of is as the
 tables have it, with all that lies below it, so the way down leaves history there.  A branch that was taken
 away has a row that speaks of all its children.  So nothing is searched for in the past: each child that is
-not where it was is named with its place.
+not where it was is named with its location.
 
 A first row counts for the unfinished revision of a sync too: it may write a place many times, and what stood
 there at the head is kept.
@@ -93,8 +93,10 @@ class HistoryWriter:
         if not added:
             return kept
         ids = first.ids | {token: second.ids[token] for token in added}
-        places = first.places | {token: place for token, place in second.places.items() if token in added}
-        return first._replace(ids=ids, places=places).encode()
+        locations = first.locations | {
+            token: location for token, location in second.locations.items() if token in added
+        }
+        return first._replace(ids=ids, locations=locations).encode()
 
 
 def prune_history(transaction: StoreTransaction, oldest: int, written_rows: int) -> None:

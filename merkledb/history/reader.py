@@ -99,27 +99,27 @@ class HistoryReader:
             return Node(path, record)
         try:
             first = parse_branch_delta(row)
-            past = ChildDeltas(first.ids, first.places, {token: [prefix] for token in first.ids}, [])
+            deltas = ChildDeltas(first.ids, first.locations, {token: [prefix] for token in first.ids}, [])
             low, high = slots
             wanted = bytes(token for token in first.tokens if token <= low or token >= high)
             missing = set(wanted) - first.ids.keys()
             while missing:
                 prefix, row = next(rows, (b"", b""))
                 if not row:
-                    return self._assemble(stored, path, wanted, first.digest, past)
-                self._add(past, missing, prefix, row)
+                    return self._assemble(stored, path, wanted, first.digest, deltas)
+                self._add(deltas, missing, prefix, row)
         except ValueError as error:
             difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
             raise self._transaction.corrupt(difference) from error
-        behind = self._prefixes[bisect_right(self._prefixes, prefix) :]
-        return self._assemble(stored, path, wanted, first.digest, past._replace(behind=behind))
+        later = self._prefixes[bisect_right(self._prefixes, prefix) :]
+        return self._assemble(stored, path, wanted, first.digest, deltas._replace(later=later))
 
     @staticmethod
-    def _add(past: ChildDeltas, missing: set[int], prefix: bytes, row: bytes) -> None:
+    def _add(deltas: ChildDeltas, missing: set[int], prefix: bytes, row: bytes) -> None:
         """Add what a later row says of children that no earlier one speaks of.
 
         Args:
-            past: What the rows until now say.
+            deltas: What the rows until now say.
             missing: The tokens of the branch's other children.
             prefix: Of the later row's revision.
             row: The later row.
@@ -127,19 +127,19 @@ class HistoryReader:
         at, end = changed_children(row)
         tokens = row[at:end:CHILD_BYTES]
         for token in tokens:
-            if token in past.changes:
-                past.changes[token].append(prefix)
+            if token in deltas.changes:
+                deltas.changes[token].append(prefix)
             else:
-                past.changes[token] = [prefix]
+                deltas.changes[token] = [prefix]
         new = missing.intersection(tokens)
         if not new:
             return
-        places = parse_locations(row, end)
+        locations = parse_locations(row, end)
         for token in new:
             child = at + CHILD_BYTES * tokens.index(token)
-            past.ids[token] = row[child + 1 : child + CHILD_BYTES]
-            if token in places:
-                past.places[token] = places[token]
+            deltas.ids[token] = row[child + 1 : child + CHILD_BYTES]
+            if token in locations:
+                deltas.locations[token] = locations[token]
         missing -= new
 
     def _branch_rows(self, path: bytes, prefixes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -152,13 +152,13 @@ class HistoryReader:
 
     @staticmethod
     def _assemble(
-        stored: StoredTrie, path: bytes, tokens: bytes, digest: bytes | None, past: ChildDeltas
+        stored: StoredTrie, path: bytes, tokens: bytes, digest: bytes | None, deltas: ChildDeltas
     ) -> Node:
         """Return a branch with those children: as they were, or as the tables have them if none changed.
 
         What a changed child weighed is of no use: history says where it was.
         """
-        children, weights = past.ids, dict.fromkeys(past.ids, HEAVY)
+        children, weights = deltas.ids, dict.fromkeys(deltas.ids, HEAVY)
         if not all(map(children.__contains__, tokens)):
             row = stored.record(path)
             if row is not None:
@@ -170,7 +170,7 @@ class HistoryReader:
         except KeyError as error:
             raise stored.corrupt(f"history lacks a child of the branch at path {path.hex()}") from error
         all_weights = [weights[token] for token in tokens] + [HEAVY] * (digest is not None)
-        return Node(path, encode_record(b"".join(rows), digest, bytes(all_weights)), past)
+        return Node(path, encode_record(b"".join(rows), digest, bytes(all_weights)), deltas)
 
     def _has_large_values(self) -> bool:
         """Return whether any row of the history of values takes pages of its own."""
@@ -204,12 +204,12 @@ class HistoryReader:
             # Where the key is not too long for any row, this is all that ``seek_row`` does.
             if not (seek_row(cursor, prefix + low) if is_long else cursor.set_range(prefix + low)):
                 continue
-            behind = _behind(prefix, high)
+            end_row = _row_after(prefix, high)
             if large:
-                last, read_rows, read_bytes = _read_large(cursor, behind, found, most, max_bytes)
+                last, read_rows, read_bytes = _read_large(cursor, end_row, found, most, max_bytes)
                 size += read_bytes
             else:
-                last, read_rows = _read(cursor, behind, found, most)
+                last, read_rows = _read(cursor, end_row, found, most)
             reads += read_rows
             if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
@@ -221,9 +221,9 @@ class HistoryReader:
 
 
 def _read(
-    cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int
+    cursor: Cursor, end_row: bytes, found: dict[bytes, bytes], max_rows: int
 ) -> tuple[bytes | None, int]:
-    """Put the rows from the cursor on and before the row key ``behind`` into ``found``, by key.
+    """Put the rows from the cursor on and before the row key ``end_row`` into ``found``, by key.
 
     Taken one by one, and each pair forgotten at once, they cost half of what a list of them costs.
 
@@ -232,7 +232,7 @@ def _read(
     """
     row_key, count = b"", 0
     for count, (row_key, row) in enumerate(islice(cursor, max_rows), 1):
-        if row_key >= behind:
+        if row_key >= end_row:
             return None, count
         found[row_key[SEQUENCE_BYTES:]] = row
     # At the table's end the cursor stands nowhere.
@@ -240,13 +240,13 @@ def _read(
 
 
 def _read_large(
-    cursor: Cursor, behind: bytes, found: dict[bytes, bytes], max_rows: int, max_bytes: int
+    cursor: Cursor, end_row: bytes, found: dict[bytes, bytes], max_rows: int, max_bytes: int
 ) -> tuple[bytes | None, int, int]:
     """Do the same, up to ``max_bytes`` and one row; return also how many bytes were read."""
     size, row_key, count = 0, b"", 0
     for count, (found_key, row) in enumerate(islice(cursor, max_rows), 1):
         row_key = bytes(found_key)
-        if row_key >= behind:
+        if row_key >= end_row:
             return None, count, size
         found[row_key[SEQUENCE_BYTES:]] = row
         size += len(row)
@@ -255,8 +255,8 @@ def _read_large(
     return row_key[SEQUENCE_BYTES:] if cursor.key() else None, count, size
 
 
-def _behind(prefix: bytes, high: bytes | None) -> bytes:
-    """Return the first possible row key behind the key ``high`` of a revision, or behind all of its keys."""
+def _row_after(prefix: bytes, high: bytes | None) -> bytes:
+    """Return the first possible row key after the key ``high`` of a revision, or after all of its keys."""
     if high is None:
         return (int.from_bytes(prefix) + 1).to_bytes(SEQUENCE_BYTES)
     return prefix + high + b"\0"

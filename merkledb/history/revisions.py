@@ -4,12 +4,12 @@ Every revision has a *sequence number*, one more than the one before it: what hi
 Its *number* is what people see; a replica takes over the numbers of its source, so there it may jump.
 
     meta table       tip          → root of the tip ‖ newest ‖ oldest ‖ flags
-    revisions table  sequence     → root ‖ number ‖ time ‖ pairs ‖ place of the topmost node
+    revisions table  sequence     → root ‖ number ‖ time ‖ pairs ‖ location of the topmost node
                      root         → sequence number of the newest revision with that root
 
 The *tip* is the content as the tables hold it.  At rest it is the content of the newest revision, the *head*.
 While a sync is under way it is unfinished: a mixture on its way from the head to a target, which nobody sees.
-What the mixture has overwritten stands in history under the sequence number behind the newest, as if it were
+What the mixture has overwritten stands in history under the sequence number after the newest, as if it were
 a revision already, and when the tip is whole, it becomes one.
 
 A pruned revision's history is gone, but its row stays for a while, so that its root is known to be gone.
@@ -36,7 +36,7 @@ MAX_NAMED_REVISION: Final = 2**48
 # store which was given even that goes on, and so do those that follow it; and below the highest of all, so
 # that a store which believed a liar still has 2^62 commits of its own.
 MAX_FOREIGN_REVISION: Final = 2**62
-# The last second of the year 9999: calendars in programs end there, and milliseconds lie far behind it.
+# The last second of the year 9999: calendars in programs end there, and milliseconds lie far after it.
 MAX_TIME: Final = 253_402_300_799
 # More than a sequence number can count to cannot be retained.
 MAX_HISTORY: Final = 2 ** (8 * SEQUENCE_BYTES) - 1
@@ -101,7 +101,7 @@ def require_time(time: object) -> float:
     """Return what a clock says.
 
     Raises:
-        ImplausibleTime: It is no number of seconds since 1970, or lies behind the year 9999.
+        ImplausibleTime: It is no number of seconds since 1970, or lies after the year 9999.
     """
     if not isinstance(time, int | float) or not 0 <= time <= MAX_TIME:
         raise ImplausibleTime(time)
@@ -242,7 +242,7 @@ def put_revision(
         transaction: The write transaction.
         sequence: Its sequence number.
         revision: What it is.
-        top: The place of its topmost node; None when it is empty.
+        top: The location of its topmost node; None when it is empty.
     """
     key = _sequence_key(sequence)
     transaction.lmdb.put(key, _encode(revision, top), db=transaction.store.revisions)
@@ -250,7 +250,7 @@ def put_revision(
 
 
 def read_revision(transaction: StoreTransaction, sequence: int) -> tuple[Revision, NodeLocation | None]:
-    """Return the revision with a sequence number, and the place of its topmost node.
+    """Return the revision with a sequence number, and the location of its topmost node.
 
     Raises:
         CorruptDatabase: There is none, or its row is unreadable.
@@ -323,7 +323,7 @@ def _oldest_by_age(
 
     No clock is trusted alone.  What is too old has to be so by two revisions in a row, so that a clock which
     jumps ahead and is set right again takes nothing away.  A revision from the future says nothing of its
-    age: it goes with one behind it that is too old.
+    age: it goes with one after it that is too old.
     """
     before = read_revision(transaction, newest - 1)[0].time
     since = min(now, before) - seconds

@@ -57,7 +57,7 @@ class ProofPairs(NamedTuple):
         keys: Ascending.
         values: As many; None for a deletion, in a change proof.
         encoded_bytes: What they take in an encoded proof.
-        more: Whether the range holds others behind them.
+        more: Whether the range holds others after them.
         is_too_large: Whether this is one pair, which is larger than was asked for; then its value stands here
             as nothing, for nobody is going to send it.
     """
@@ -208,7 +208,7 @@ class StoredRows(Rows):
         return cursor.iterprev() if found else ()
 
     def window(self, low: bytes, end: bytes | None, max_rows: int) -> tuple[Window, bool]:
-        """Return pairs of [low, end], and whether there may be more of them behind."""
+        """Return pairs of [low, end], and whether there may be more of them after."""
         cursor = self.cursor() if self._views is None else self._views.cursor(db=self._values)
         if not seek(cursor, low):
             return Window([], []), False
@@ -233,7 +233,7 @@ class StoredRows(Rows):
 
 
 def _read_bytes(cursor: Cursor, max_rows: int) -> tuple[list[bytes], list[bytes], bool]:
-    """Return row keys and values from the cursor on, and whether there may be more behind them.
+    """Return row keys and values from the cursor on, and whether there may be more after them.
 
     They end once they are large together.
     """
@@ -256,20 +256,20 @@ class HistoricalRows(Rows):
 
     Args:
         stored: The rows of the tables.
-        past: The state.
-        first_key: Finds the first key of the state at or behind another.
+        history: Reads what stands between the state and the tables.
+        first_key: Finds the first key of the state at or after another.
         last_key: Finds the last key of the state before another; None where nobody goes backwards.
     """
 
     def __init__(
         self,
         stored: StoredRows,
-        past: HistoryReader,
+        history: HistoryReader,
         first_key: Callable[[bytes], bytes | None],
         last_key: Callable[[bytes], bytes | None] | None = None,
     ) -> None:
         self._stored = stored
-        self._history = past
+        self._history = history
         self._first_key = first_key
         self._last_key = last_key
 
@@ -302,15 +302,15 @@ class HistoricalRows(Rows):
             window, more = self._stored.window(low, end, limit)
             high = window.keys[-1] if more else end
             changed, horizon, _ = self._history.overlay(low, high, limit, _WINDOW_BYTES)
-            past = _put_back(window.until(horizon), changed)
-            yield past
+            before = _put_back(window.until(horizon), changed)
+            yield before
             if horizon is None or horizon == end:
                 return
             low = horizon + b"\0"
-            if not past.keys:
+            if not before.keys:
                 low = self._first_key(low)
-            is_sparse = len(past.keys) * _SPARSENESS < len(window.keys)
-            limit = max(len(past.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
+            is_sparse = len(before.keys) * _SPARSENESS < len(window.keys)
+            limit = max(len(before.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down to ``start``."""

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, split_record
 from merkledb.formats.location import NodeLocation, shared_bytes
 
-# The rows; of the places that are to be added, the number of the row, and the slot.
+# The rows; of the locations that are to be added, the number of the row, and the slot.
 DeltaRows: TypeAlias = tuple[list[bytes], list[int], list[bytes]]
 
 
@@ -22,7 +22,7 @@ def pure_delta_rows(
     visited: Mapping[bytes, object],
     token_bits: int,
 ) -> DeltaRows:
-    """Return the rows of branches with the places of buckets that are known, and what places are to be added.
+    """Return the rows of branches, with those locations that are known, and which are to be added.
 
     Args:
         paths: The branches'.
@@ -33,7 +33,7 @@ def pure_delta_rows(
         token_bits: Bits of a token.
 
     Returns:
-        The rows; and of the places, in the order in which they are to be added, the number of the row, and
+        The rows; and of the locations, in the order in which they are to be added, the number of the row, and
         the slot.
     """
     rows: list[bytes] = []
@@ -57,7 +57,7 @@ def pure_delta_rows(
 
 
 def _delta_row(record: bytes, new_record: bytes | None) -> tuple[bytes, list[bytes]]:
-    """Return the row of one branch without places, and those of its children that changed."""
+    """Return the row of one branch without locations, and those of its children that changed."""
     tokens, children, part, _ = split_record(record)
     new_tokens, new_children, _, _ = (b"",) * 4 if new_record is None else split_record(new_record)
     starts = range(0, len(children), CHILD_BYTES)

@@ -10,7 +10,7 @@ An item is one of
 
 Items come in strictly ascending order of their paths, as columns: hundreds to thousands a call.  Since the
 stream is sorted, the shape of the trie follows from one number an item: how many tokens it shares with the
-item behind it. Where that number rises a branch opens, where it falls the branches above it close, children
+item after it.  Where that number rises a branch opens, where it falls the branches above it close, children
 before parents:
 
     item        shared with the next    what happens at branch factor 16
@@ -24,8 +24,8 @@ A branch left with one child and no value is no branch: its child takes its plac
 that is part of a bucket (see ``weights``) is not stored, and so not yielded unless that is asked for.
 
 This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
-what a peer sent checks the stubs first (see verifier).  A compiled kernel stands behind the
-same columns (see kernel).
+what a peer sent checks the stubs first (see ``pure_verify``).  The compiled kernel takes and gives the same
+columns (see ``interface``).
 
 Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for the open branches only.
 """

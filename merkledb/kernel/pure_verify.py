@@ -145,7 +145,7 @@ def _check_keys_inside(keys: tuple[bytes, ...], start: bytes | None, end: bytes 
 
 
 def _check_change_bounds(proof: ChangeProof, start: bytes | None, end: bytes | None, scheme: Scheme) -> None:
-    """Raise unless the changes lie in [start, end], and the proof ends there too, at or behind the last one.
+    """Raise unless the changes lie in [start, end], and the proof ends there too, at or after the last one.
 
     A change proof may end at any key, for its prover looks at so many rows and no further, whether they are
     changes or not.  Whether it is of use is for the caller to say, who knows what was asked for.
@@ -209,8 +209,8 @@ def _check_branch(branch: Branch, request: RequestedRange) -> None:
 def outside_items(boundary: tuple[Branch, ...], request: RequestedRange) -> tuple[Items, Items]:
     """Return the boundary's stubs, which have no digest, and its digests as leaves.
 
-    First those before the range, then those behind it.  Nobody says what they weigh, and nobody needs it, for
-    the branches above them are not wholly inside the range.
+    First those before the range, then those after it.  A proof does not say what they weigh, and that is
+    of no use here, for the branches above them are not wholly inside the range.
     """
     rows: list[ItemRow] = []
     for branch in boundary:
@@ -220,8 +220,8 @@ def outside_items(boundary: tuple[Branch, ...], request: RequestedRange) -> tupl
             rows.append((branch.path, leaf_id, branch.digest, HEAVY))
     start = request.start_path
     before = [row for row in rows if start is not None and row[0] < start]
-    behind = [row for row in rows if start is None or row[0] >= start]
-    return items_of(before), items_of(behind)
+    after = [row for row in rows if start is None or row[0] >= start]
+    return items_of(before), items_of(after)
 
 
 def _check_stubs(items: Items) -> None:
@@ -267,11 +267,11 @@ def _top_nodes(pairs: Items, paths: list[bytes], ids: dict[bytes, bytes]) -> Ite
         top_nodes.ids.append(ids[path])
         top_nodes.digests.append(None)
         top_nodes.weights.append(HEAVY)
-        behind = prefix_end(path)
-        if behind is None:
+        after = prefix_end(path)
+        if after is None:
             return top_nodes
-        leaf = bisect_left(pairs.paths, behind, until)
-        at = bisect_left(paths, behind, at + 1)
+        leaf = bisect_left(pairs.paths, after, until)
+        at = bisect_left(paths, after, at + 1)
     extend(top_nodes, pairs, leaf, len(pairs.paths))
     return top_nodes
 

@@ -1,7 +1,7 @@
 """One step of the walk to where changes lie: which branches open, and which of their children come next.
 
 The walk goes down the trie level by level, so that a whole level's branches are parsed at once.  This is a
-part of the kernel: pure, and with a compiled kernel behind the same columns.
+part of the kernel: the compiled one takes the same columns.
 """
 
 from bisect import bisect_left
@@ -23,7 +23,7 @@ class Step(NamedTuple):
         slots: The slots below them that have changes, and hold no bucket.
         ids: The ids of what hangs there.
         lows: For each slot, the number of the first change there.
-        highs: The number behind the last one.
+        highs: The number after the last one.
         bucket_slots: The slots that have changes, and hold a bucket.
         bucket_weights: What these weigh.
     """
@@ -61,7 +61,7 @@ class Walk:
             paths: Of nodes.
             records: Theirs; None for a leaf, which cannot be opened.
             lows: For each, the number of the first change that may lie there.
-            highs: The number behind the last one.
+            highs: The number after the last one.
 
         Raises:
             InvalidRecord: A record is none.
@@ -78,8 +78,8 @@ class Walk:
         if low < high and changed[low].startswith(path) and changed[high - 1].startswith(path):
             return low, high
         low = bisect_left(changed, path, low, high)
-        behind = prefix_end(path)
-        return low, high if behind is None else bisect_left(changed, behind, low, high)
+        after = prefix_end(path)
+        return low, high if after is None else bisect_left(changed, after, low, high)
 
     def _open(self, step: Step, number: int, path: bytes, row: bytes, low: int, high: int) -> None:
         if low == high:
@@ -98,8 +98,8 @@ class Walk:
         low += is_changed
         while low < high:
             slot = self._changed[low][: len(path) + 1]
-            behind = prefix_end(slot)
-            end = high if behind is None else bisect_left(self._changed, behind, low, high)
+            after = prefix_end(slot)
+            end = high if after is None else bisect_left(self._changed, after, low, high)
             index = record.tokens.find(slot[-1])
             if index >= 0 and record.weights[index] == HEAVY:
                 step.slots.append(slot)

@@ -5,7 +5,7 @@ changes merged in.  A change that the proof keeps to itself leaves a local id th
 root, so the root tells; that a change changes nothing is no lie, but no progress either, so such changes are
 counted.
 
-    before the range        inside                              behind the range
+    before the range        inside                              after the range
     stubs and digests       local stubs, opened branches,       stubs and digests
     of the proof            changes                             of the proof
 
@@ -55,7 +55,7 @@ class VerifiedChanges:
         values: Their new values; None for a deletion.
         effective: How many of the changes change anything.  An honest prover sends no others, but where the
             local content is ahead; many others are no progress.
-        next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
+        next_keys: The first possible key of each populated slot after ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
         changes: The changes in columns.
         branches: The records of the branches wholly inside the range to be stored that are new or others, by
@@ -258,7 +258,7 @@ def _check_nothing_below_stubs(outside: Items) -> None:
     Nothing of the range can, for stubs lie wholly outside it.
     """
     for index, (path, digest) in enumerate(zip(outside.paths, outside.digests, strict=True)):
-        behind = outside.paths[index + 1 : index + 2]
-        is_below = behind and (behind[0].startswith(path) if digest is None else behind[0] == path)
+        following = outside.paths[index + 1 : index + 2]
+        is_below = following and (following[0].startswith(path) if digest is None else following[0] == path)
         if is_below:
             raise InvalidProof(Reason.ITEM_BELOW_STUB, f"at path {path.hex()}")

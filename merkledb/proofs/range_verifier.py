@@ -37,7 +37,7 @@ class VerifiedRange:
         complete: Whether ``end`` is the end that was requested.
         keys: The keys in [start, end], ascending: all that there are.
         values: Their values.
-        next_keys: The first possible key of each populated slot behind ``end`` and within what was requested,
+        next_keys: The first possible key of each populated slot after ``end`` and within what was requested,
             ascending: where the rest of the range can be split.
         branches: The records of the stored branches wholly inside the range, by path.
         top_nodes: What the range is, as items of the fold: the topmost of these branches, and the leaves that
@@ -103,7 +103,7 @@ def verify_range(
 
     Raises:
         InvalidProof: The proof does not show that; its ``reason`` says why.
-        InvalidRange: ``start`` lies behind ``end``, which is the caller's mistake.
+        InvalidRange: ``start`` lies after ``end``, which is the caller's mistake.
         TypeError: The proof is none, or the root or a bound is not bytes: the caller's mistake, too.
 
     Cost: about 3 µs a pair with the pure kernel, 0.4 with the compiled one, and no more memory than a few

@@ -102,7 +102,7 @@ def seek(cursor: Cursor, key: bytes | None) -> bool:
 
 
 def seek_row(cursor: Cursor, row: bytes) -> bool:
-    """Move ``cursor`` to the first row whose key is ``row`` or behind it, which may be longer than any is.
+    """Move ``cursor`` to the first row whose key is ``row`` or after it, which may be longer than any is.
 
     Returns:
         Whether there is such a row.
@@ -201,7 +201,7 @@ class Store:
             raise NotADatabase(str(self.path), foreign) from error
 
     def _require_whole_file(self) -> None:
-        """See to it that no page lies behind the end of the data file: reading there would kill the process.
+        """See to it that no page lies after the end of the data file: reading there would kill the process.
 
         A file can honestly be short of pages that a transaction took and gave back, which nobody refers to.
         The one writer lengthens it then, so that pages which somebody does refer to read as damaged.
@@ -323,7 +323,7 @@ def put_sorted(
 def put_rows(transaction: Transaction, table: Table, rows: Sequence[bytes], values: Sequence[bytes]) -> None:
     """Put rows that ascend, so that pages end up full.
 
-    Rows behind the table's last row are appended, which fills pages to the brim.  Elsewhere LMDB splits a
+    Rows after the table's last row are appended, which fills pages to the brim.  Elsewhere LMDB splits a
     full page in halves, so a run of ascending rows would leave every page half empty.  Put in two passes,
     the first pass makes half-full pages of every other row, and the second fills the gaps.
     """

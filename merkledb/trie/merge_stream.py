@@ -117,7 +117,7 @@ class ChangeStream:
 
         Args:
             parts: The range's content.
-            following: The path of the first item behind the range; None where there is none.
+            following: The path of the first item after the range; None where there is none.
         """
         nodes = [(part.node, part.node_id) for part in parts if part.node is not None]
         self._descend([node for node, _ in nodes], [node_id for _, node_id in nodes])
@@ -125,7 +125,7 @@ class ChangeStream:
             if part.node is None:
                 self._keep(part.path, part.node_id, part.digest, part.weight)
         for number, (path, node_id, digest, weight) in enumerate(self._kept):
-            # What lies behind the range may lie below a heavy leaf, and then its value is one on a branch.
+            # What lies after the range may lie below a heavy leaf, and then its value is one on a branch.
             if following is not None and digest is None and following.startswith(path):
                 self._kept[number] = path, node_id, self._trie.leaf_digest(path, node_id), weight
 

@@ -13,15 +13,15 @@ class ChildDeltas(NamedTuple):
 
     Attributes:
         ids: Their ids, by token.
-        places: Where those were that were no branch right at their slot, by token.
+        locations: Where those were that were no branch right at their slot, by token.
         changes: The revisions that changed them, by token, as prefixes of row keys of history.
-        behind: The revisions behind those that were looked at.
+        later: The revisions after those that were looked at.
     """
 
     ids: dict[int, bytes]
-    places: dict[int, NodeLocation]
+    locations: dict[int, NodeLocation]
     changes: dict[int, list[bytes]]
-    behind: Sequence[bytes]
+    later: Sequence[bytes]
 
 
 class Node(NamedTuple):
@@ -30,14 +30,14 @@ class Node(NamedTuple):
     Attributes:
         path: Its full path.
         record: Its record; None for a leaf.
-        past: Of a branch of the past, the children that have changed since; None where the node is as the
+        deltas: Of a branch of the past, the children that have changed since; None where the node is as the
             tables have it, with all that lies below it.
         bucket: The bucket that it is part of; None outside of buckets.
     """
 
     path: bytes
     record: bytes | None
-    past: ChildDeltas | None = None
+    deltas: ChildDeltas | None = None
     bucket: "Bucket | None" = None
 
 

@@ -146,7 +146,7 @@ class Trie(ABC):
         return None if at < 0 else record.child_at(at)
 
     def first_path(self, low: bytes) -> bytes | None:
-        """Return the first path of a key at or behind ``low``; None when there is none."""
+        """Return the first path of a key at or after ``low``; None when there is none."""
         top = self.top()
         todo = [] if top is None else [top]
         while todo:
@@ -162,7 +162,7 @@ class Trie(ABC):
             if is_above and not low.startswith(node.path):
                 continue
             first = low[len(node.path)] if is_above else 0
-            # The leftmost child that may hold it, and behind it one that surely does.
+            # The leftmost child that may hold it, and after it one that surely does.
             taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
             todo += [self.child(node, token, weight) for token, weight in reversed(taken)]
         return None

@@ -144,7 +144,7 @@ class WriteTransaction:
                 self.transaction.lmdb.drop(table, delete=False)
             self._put_tip(Tip())
             return None
-        rows, behind = value_rows(
+        rows, rest = value_rows(
             self.transaction, self.tip.sequence, low, _ROLLED_BACK_ROWS, _ROLLED_BACK_BYTES
         )
         # What is overwritten is a mixture.  Of values history has what the head had; of a branch that only
@@ -152,12 +152,12 @@ class WriteTransaction:
         writer = self._writer(self._history(unfinished=True))
         root = writer.commit(sorted_changes(rows, self._scheme), self.tip.root)
         head, _ = read_revision(self.transaction, self.tip.newest)
-        if behind is None and root != head.root:
+        if rest is None and root != head.root:
             raise self.transaction.corrupt(f"rolled back, the root is {root.hex()}, not {head.root.hex()}")
         # The rows stay: they say what the head has, which is true whatever comes next.
         is_rolled_back = root == head.root
         self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
-        return None if is_rolled_back else behind
+        return None if is_rolled_back else rest
 
     def _writer(self, history: HistoryWriter | None) -> Applier:
         return Applier(self.transaction, history)
@@ -191,7 +191,7 @@ class WriteTransaction:
         self._put_tip(tip)
 
     def _top(self) -> NodeLocation | None:
-        """Return the place of the topmost node."""
+        """Return the location of the topmost node."""
         top = StoredTrie(self.transaction).top()
         if top is None:
             return None
