@@ -89,6 +89,8 @@ class HistoryReader:
                 not looked for, which saves a lookup for each revision since where they have never changed;
                 its record may lack them.
         """
+        # The first row says all tokens and the value that the branch had, and the ids of the children which
+        # that revision changed.  Ids of the other children stand in later rows, or in the tables.
         rows = self._branch_rows(path, self._prefixes if prefixes is None else prefixes)
         prefix, row = next(rows, (b"", b""))
         if not row:
@@ -103,14 +105,17 @@ class HistoryReader:
             low, high = slots
             wanted = bytes(token for token in first.tokens if token <= low or token >= high)
             missing = set(wanted) - first.ids.keys()
+            # Of each child the earliest row counts, so the rows are read in order until no child is missing.
             while missing:
                 prefix, row = next(rows, (b"", b""))
                 if not row:
+                    # Children of which no row speaks have not changed: the tables have them.
                     return self._assemble(stored, path, wanted, first.digest, deltas)
                 self._add(deltas, missing, prefix, row)
         except ValueError as error:
             difference = f"the history of the branch at path {path.hex()} is unreadable: {error}"
             raise self._transaction.corrupt(difference) from error
+        # Later rows were not read, so a child may have changed in any revision after this one.
         later = self._prefixes[bisect_right(self._prefixes, prefix) :]
         return self._assemble(stored, path, wanted, first.digest, deltas._replace(later=later))
 
@@ -211,6 +216,9 @@ class HistoryReader:
             else:
                 last, read_rows = _read(cursor, end_row, found, most)
             reads += read_rows
+            # Where this revision was not read to its end, or too much was found, the window is cut: up to the
+            # horizon the result is complete for the revisions read so far, and the earlier ones, which come
+            # next, are read no further than that.
             if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
             high = _horizon(found, high if last is None else last, max_rows, max_bytes)

@@ -209,6 +209,7 @@ class Fold:
             {**last.records, **piece.records} if last.records else piece.records,
         )
         depths = shared_depths(items.paths)
+        # What the last item shares with its successor only the next piece shows.
         paths, ids, digests, weights, records = items
         self._last = Items([paths.pop()], [ids.pop()], [digests.pop()], bytearray([weights.pop()]), records)
         self._run(items, depths, closed)
@@ -222,23 +223,33 @@ class Fold:
         ids, own = _branch_openings(items, depths)
         for path, item_id, weight, shared in zip(items.paths, ids, items.weights, depths, strict=True):
             if item_id is None:
+                # A branch opens at the item's own path: what the item brings is not a child but the branch's
+                # value, or its old record, which wait in ``opened`` until the branch closes.
                 outer.append((depth, children, weights))
                 depth, children, weights = len(path), [], bytearray()
                 opened[depth] = own[path]
             else:
                 if shared > depth:
+                    # The next item parts from this one further down than the open branch: a branch opens
+                    # there.
                     outer.append((depth, children, weights))
                     depth, children, weights = shared, [], bytearray()
+                # Either way the innermost open branch is now the one directly above the item.
                 children.append(tokens[path[depth]] + item_id)
                 weights.append(weight)
+            # The next item lies outside the open branch, so nothing more can come below it: it closes, and so
+            # do those around it, up to the one that holds the next item too.
             while shared < depth:
                 prefix = path[:depth]
                 if shrinks or depth in opened:
+                    # Only here may the branch have a value, old children, or too few children left.
                     record, node_id = _settle(children, weights, opened.pop(depth, _NOTHING))
                 else:
                     record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
                 total = sum(weights)
                 total = total if total <= MAX_WEIGHT else HEAVY
+                # Without a record the branch is gone, and what it handed up is its only child's id, or
+                # nothing.
                 if record:
                     hashed = widened(record) if self._wide_tokens else record
                     node_id = hash_function(hashed + bit_lengths[depth] + pack(prefix)).digest()
@@ -249,6 +260,8 @@ class Fold:
                         add_id(node_id)
                 depth, children, weights = outer.pop()
                 if shared > depth:
+                    # Between the closed branch and the one around it the next item parts: a branch opens
+                    # there, and the closed one is its first child.
                     outer.append((depth, children, weights))
                     depth, children, weights = shared, [], bytearray()
                 # At depth -1, the place of the root, the slice is empty.
@@ -331,12 +344,14 @@ def _merge_children(
     if record is not None:
         tokens, stored, _, stored_weights = split_record(record)
     for child, weight in zip(children, weights, strict=True):
+        # Both are sorted by token: what the record has before this child was not touched, and stays.
         place = bisect_left(tokens, child[0], at)
         kept.append(stored[CHILD_BYTES * at : CHILD_BYTES * place])
         kept_weights += stored_weights[at:place]
         if len(child) == CHILD_BYTES:
             kept.append(child)
             kept_weights.append(weight)
+        # The record's own child at this token, if it has one, is replaced or deleted: it is passed over.
         at = place + (tokens[place : place + 1] == child[:1])
     kept.append(stored[CHILD_BYTES * at :])
     kept_weights += stored_weights[at : len(tokens)]

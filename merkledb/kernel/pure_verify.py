@@ -230,6 +230,8 @@ def _check_stubs(items: Items) -> None:
     for index, digest in enumerate(items.digests):
         if digest is not None:
             continue
+        # The branch that the fold puts the stub under is as deep as the more of what the stub shares with
+        # either neighbour; it has to be the stub's direct parent.
         path = paths[index]
         depth = -1
         for neighbour in paths[max(index - 1, 0) : index] + paths[index + 1 : index + 2]:

@@ -164,6 +164,7 @@ class _Verification:
         outside = outside_items(self._proof.boundary, request)
         self._stream.walk_inside(before, outside[1].paths[0] if outside[1].paths else None)
         self._inside = self._stream.items()
+        # Before the fold, which trusts its stubs: something below one would never be looked at.
         for part in outside:
             _check_nothing_below_stubs(part)
         records, ids = self._fold(joined(outside[0], self._inside, outside[1]))
@@ -178,6 +179,7 @@ class _Verification:
             raise self._trie.corrupt(f"its branches contradict each other: {error}") from error
         root, last = fold.finish()
         records = dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))
+        # A branch of the boundary that did not close has no such children, whatever the proof says.
         for branch in self._proof.boundary:
             if branch.children and branch.path not in records:
                 raise InvalidProof(Reason.STUB_NOT_DIRECT, f"below path {branch.path.hex()}")
@@ -216,6 +218,8 @@ class _Verification:
         )
 
     def _history(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        # Rows are made only of branches that become others, or go; a new branch needs none, for the row of
+        # the branch above it says what was there.
         opened = self._stream.records
         paths = [path for path in sorted(opened) if records.get(path) != opened[path]]
         rows = branch_delta_rows(self._trie, paths, opened, records, self._stream.visited)
@@ -229,6 +233,7 @@ class _Verification:
         rows += [(path, ids[path], None, HEAVY) for path in inside]
         rows.sort(key=itemgetter(0))
         topmost: list[ItemRow] = []
+        # A branch comes before all that lies below it, so the last one that was taken says what it covers.
         cover: bytes | None = None
         for row in rows:
             if cover is not None and row[0].startswith(cover):

@@ -169,11 +169,14 @@ class ChangeStream:
         ids = [node_id for _, node_id in tops]
         lows, highs = [0] * len(tops), [len(self._changes.keys)] * len(tops)
         while paths:
+            # One level at a time: the branches with a change below them open, the other nodes stay stubs.
             step = self._step(paths, records, lows, highs)
             self._open(step, paths, records)
             for number in set(range(len(paths))).difference(step.opened):
                 self._stay(paths[number], records[number], ids[number])
             self._read_buckets(step)
+            # What hangs under the slots that have changes is the next level.  A node that is no branch right
+            # at its slot is kept in ``visited``, for history has to say where it was.
             paths, records = self._trie.nodes_at(step.slots)
             for slot, path, record in zip(step.slots, paths, records, strict=True):
                 if path != slot or record is None:
@@ -195,6 +198,8 @@ class ChangeStream:
         opened = [paths[number] for number in step.opened]
         for at, own in enumerate(step.own):
             if own is not None:
+                # The branch's own value changes: its old digest gives the id that tells whether it really
+                # does.
                 key = self._changes.keys[own]
                 self._branch_keys.add(key)
                 digest = digests[at]

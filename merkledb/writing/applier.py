@@ -49,14 +49,20 @@ class Applier:
     def commit(self, changes: ChangeColumns, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
         trie = StoredTrie(self._transaction)
+        # The walk finds all branches and buckets that the changes touch, as they are before any row is
+        # written.
         stream = ChangeStream(trie, changes)
         stream.walk(root)
         new_root, branches = self._fold(stream.other_items(), *stream.pairs())
         if new_root == root:
             return root
+        # A branch that was opened and is not among those that closed has too few children left, or lies in a
+        # bucket.
         opened = stream.records
         gone = sorted(opened.keys() - branches.keys())
         if self._history is not None:
+            # History reads the places of children from the trie as it was, so it comes before the first
+            # write.
             changed = [path for path in sorted(opened) if branches.get(path) != opened[path]]
             rows = branch_delta_rows(trie, changed, opened, branches, stream.visited)
             self._history.put_branches(changed, rows)
@@ -84,9 +90,12 @@ class Applier:
         end = None if verified.end is None else path_of(verified.end)
         trie = StoredTrie(self._transaction)
         if isinstance(verified, VerifiedChanges):
+            # The ids of the topmost nodes commit to all that the range holds: where they are the same, the
+            # changes apply now as they did when they were verified.
             before = tuple((part.path, part.node_id) for part in trie.inside(root, start, end))
             if before != verified.before:
                 raise StaleChanges(verified.start)
+        # On the paths of both bounds lie the branches that are partly outside: the fold makes them anew.
         outer = {
             node.path: node.record
             for node in trie.boundary_nodes(start, end)
