@@ -21,7 +21,7 @@ from merkledb.history.rows import HistoricalRows, Rows, StoredRows
 from merkledb.readable import ReadableState
 from merkledb.storage.store import Store
 from merkledb.storage.transaction import StoreTransaction
-from merkledb.trie.trie import StoredTrie, Trie
+from merkledb.trie.trie import StoredTrie, Trie, first_path, last_path
 
 
 class Snapshot(ReadableState):
@@ -159,11 +159,11 @@ class Snapshot(ReadableState):
         return HistoricalRows(rows, history, self._first_key, self._last_key)
 
     def _first_key(self, low: bytes) -> bytes | None:
-        path = self.trie().first_path(self.scheme.codec.path(low))
+        path = first_path(self.trie(), self.scheme.codec.path(low))
         return None if path is None else self.scheme.codec.pack(path)
 
     def _last_key(self, high: bytes) -> bytes | None:
-        path = self.trie().last_path(self.scheme.codec.path(high))
+        path = last_path(self.trie(), self.scheme.codec.path(high))
         return None if path is None else self.scheme.codec.pack(path)
 
     def trie(self) -> Trie:

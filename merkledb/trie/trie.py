@@ -145,50 +145,6 @@ class Trie(ABC):
         at = record.tokens.find(node.path[len(above[-1].path)])
         return None if at < 0 else record.child_at(at)
 
-    def first_path(self, low: bytes) -> bytes | None:
-        """Return the first path of a key at or after ``low``; None when there is none."""
-        top = self.top()
-        todo = [] if top is None else [top]
-        while todo:
-            node = todo.pop()
-            if node.record is None:
-                if node.path >= low:
-                    return node.path
-                continue
-            record = self.parse(node)
-            is_above = node.path < low
-            if not is_above and record.digest is not None:
-                return node.path
-            if is_above and not low.startswith(node.path):
-                continue
-            first = low[len(node.path)] if is_above else 0
-            # The leftmost child that may hold it, and after it one that surely does.
-            taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
-            todo += [self.child(node, token, weight) for token, weight in reversed(taken)]
-        return None
-
-    def last_path(self, high: bytes) -> bytes | None:
-        """Return the last path of a key before ``high``; None when there is none."""
-        top = self.top()
-        # A path instead of a node is that of a branch's own value, which comes before what lies below it.
-        todo: list[Node | bytes] = [] if top is None else [top]
-        while todo:
-            node = todo.pop()
-            if isinstance(node, bytes):
-                return node
-            if node.path >= high:
-                continue
-            if node.record is None:
-                return node.path
-            record = self.parse(node)
-            if record.digest is not None:
-                todo.append(node.path)
-            last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
-            # The rightmost child that may hold it, and before it one that surely does.
-            taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
-            todo += [self.child(node, token, weight) for token, weight in taken]
-        return None
-
     def boundary_nodes(self, start: bytes | None, end: bytes | None) -> list[Node]:
         """Return the nodes on the paths of both bounds, ascending, each once.
 
@@ -310,6 +266,52 @@ class Trie(ABC):
                     if not is_slot_outside(node.path + TOKENS[token], start, end):
                         todo.append((self.child(node, token, weight), child_id))
         return found
+
+
+def first_path(trie: Trie, low: bytes) -> bytes | None:
+    """Return the first path of a key at or after ``low``; None when there is none."""
+    top = trie.top()
+    todo = [] if top is None else [top]
+    while todo:
+        node = todo.pop()
+        if node.record is None:
+            if node.path >= low:
+                return node.path
+            continue
+        record = trie.parse(node)
+        is_above = node.path < low
+        if not is_above and record.digest is not None:
+            return node.path
+        if is_above and not low.startswith(node.path):
+            continue
+        first = low[len(node.path)] if is_above else 0
+        # The leftmost child that may hold it, and after it one that surely does.
+        taken = [(token, weight) for token, _, weight in record.slots() if token >= first][:2]
+        todo += [trie.child(node, token, weight) for token, weight in reversed(taken)]
+    return None
+
+
+def last_path(trie: Trie, high: bytes) -> bytes | None:
+    """Return the last path of a key before ``high``; None when there is none."""
+    top = trie.top()
+    # A path instead of a node is that of a branch's own value, which comes before what lies below it.
+    todo: list[Node | bytes] = [] if top is None else [top]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, bytes):
+            return node
+        if node.path >= high:
+            continue
+        if node.record is None:
+            return node.path
+        record = trie.parse(node)
+        if record.digest is not None:
+            todo.append(node.path)
+        last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
+        # The rightmost child that may hold it, and before it one that surely does.
+        taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
+        todo += [trie.child(node, token, weight) for token, weight in taken]
+    return None
 
 
 class OpenTrie(Trie):

@@ -17,6 +17,7 @@ from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.storage.store import (
     Table,
+    Transaction,
     delete_rows,
     key_of_row,
     put_sorted,
@@ -152,7 +153,7 @@ class Applier:
             self._keep_values(verified)
         self._replace_values(verified)
         delete_rows(self._lmdb, self._store.branches, [path for path in outer if path not in branches])
-        self._delete_between(self._store.branches, start, end, branches)
+        _delete_between(self._lmdb, self._store.branches, start, end, branches)
         self._put_branches(branches)
 
     def _fold(self, items: Items, keys: list[bytes], values: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -214,7 +215,7 @@ class Applier:
     ) -> None:
         """Keep the branches in [start, end] (paths) that become others, or go."""
         assert self._history is not None
-        for paths, records in self._stretches(self._store.branches, start, end):
+        for paths, records in _stretches(self._lmdb, self._store.branches, start, end):
             before = dict(zip(paths, records, strict=True))
             for path, record in before.items():
                 trie.parse(Node(path, record))
@@ -226,65 +227,67 @@ class Applier:
         assert self._history is not None
         wanted = dict(zip(verified.keys, verified.values, strict=True))
         there: set[bytes] = set()
-        for keys, values in self._stretches(self._store.values, verified.start, verified.end):
+        for keys, values in _stretches(self._lmdb, self._store.values, verified.start, verified.end):
             changed = [pair for pair in zip(keys, values, strict=True) if wanted.get(pair[0]) != pair[1]]
             self._history.put_values([key for key, _ in changed], [value for _, value in changed])
             there.update(keys)
         new = [key for key in verified.keys if key not in there]
         self._history.put_values(new, [None] * len(new))
 
-    def _stretches(
-        self, table: Table, start: bytes | None, end: bytes | None
-    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Yield the rows of [start, end] in stretches of bounded size, as keys and values."""
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        size = 0
-        cursor = self._lmdb.cursor(db=table)
-        rows = cursor if seek(cursor, start) else ()
-        for row, value in rows:
-            key = key_of_row(row)
-            if end is not None and key > end:
-                break
-            keys.append(key)
-            values.append(value)
-            size += len(value)
-            if len(keys) == _STRETCH_ROWS or size > _STRETCH_BYTES:
-                yield keys, values
-                keys, values, size = [], [], 0
-        yield keys, values
-
     def _replace_values(self, verified: VerifiedRange) -> None:
         """Put the verified pairs that are not there yet; delete the other keys of the range."""
         wanted = dict(zip(verified.keys, verified.values, strict=True))
-        unchanged = self._delete_between(self._store.values, verified.start, verified.end, wanted)
+        unchanged = _delete_between(self._lmdb, self._store.values, verified.start, verified.end, wanted)
         new = [key for key in verified.keys if key not in unchanged] if unchanged else verified.keys
         new_values = [wanted[key] for key in new] if unchanged else verified.values
         put_sorted(self._lmdb, self._store.values, new, new_values)
 
-    def _delete_between(
-        self, table: Table, start: bytes | None, end: bytes | None, wanted: dict[bytes, bytes]
-    ) -> set[bytes]:
-        """Delete the rows of [start, end] that are not wanted.
 
-        Return the keys of those that stand there as wanted.
-        """
-        unchanged: set[bytes] = set()
-        cursor = self._lmdb.cursor(db=table)
-        found = seek(cursor, start)
-        while found:
-            key = key_of_row(cursor.key())
-            if end is not None and key > end:
-                break
-            value = wanted.get(key)
-            if value is None:
-                cursor.delete()
-                found = bool(cursor.key())
-                continue
-            if value == cursor.value():
-                unchanged.add(key)
-            found = cursor.next()
-        return unchanged
+def _stretches(
+    lmdb: Transaction, table: Table, start: bytes | None, end: bytes | None
+) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yield the rows of [start, end] in stretches of bounded size, as keys and values."""
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    size = 0
+    cursor = lmdb.cursor(db=table)
+    rows = cursor if seek(cursor, start) else ()
+    for row, value in rows:
+        key = key_of_row(row)
+        if end is not None and key > end:
+            break
+        keys.append(key)
+        values.append(value)
+        size += len(value)
+        if len(keys) == _STRETCH_ROWS or size > _STRETCH_BYTES:
+            yield keys, values
+            keys, values, size = [], [], 0
+    yield keys, values
+
+
+def _delete_between(
+    lmdb: Transaction, table: Table, start: bytes | None, end: bytes | None, wanted: dict[bytes, bytes]
+) -> set[bytes]:
+    """Delete the rows of [start, end] that are not wanted.
+
+    Return the keys of those that stand there as wanted.
+    """
+    unchanged: set[bytes] = set()
+    cursor = lmdb.cursor(db=table)
+    found = seek(cursor, start)
+    while found:
+        key = key_of_row(cursor.key())
+        if end is not None and key > end:
+            break
+        value = wanted.get(key)
+        if value is None:
+            cursor.delete()
+            found = bool(cursor.key())
+            continue
+        if value == cursor.value():
+            unchanged.add(key)
+        found = cursor.next()
+    return unchanged
 
 
 def _holds(path: bytes, start: bytes | None, end: bytes | None) -> bool:
