@@ -131,9 +131,9 @@ def test_a_map_is_at_a_root_only_when_all_of_it_is() -> None:
 
 def test_a_copy_changes_on_its_own() -> None:
     ranges = RangeMap(255)
-    compiled_kernel = ranges.copy()
-    compiled_kernel.set(b"a", b"b", b"r" * 32)
-    assert ranges != compiled_kernel
+    copied = ranges.copy()
+    copied.set(b"a", b"b", b"r" * 32)
+    assert ranges != copied
     assert len(ranges) == 1
 
 
