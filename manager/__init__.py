@@ -32,7 +32,7 @@ from manager.errors import (
     VerificationFailed,
     WrongRoot,
 )
-from manager.executor import Processor, SerialExecutor
+from manager.executor import SerialExecutor
 from manager.limits import Limits
 from manager.manager import Manager
 from manager.peers.address import Peer, PeerAddress
@@ -62,7 +62,6 @@ __all__ = [
     "PeerUnreachable",
     "PeersOverloaded",
     "Preempted",
-    "Processor",
     "Progress",
     "ProgressStream",
     "ProofRejected",

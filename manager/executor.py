@@ -7,7 +7,7 @@ anyway.
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -16,23 +16,20 @@ from manager.errors import MachineExhausted
 Result = TypeVar("Result")
 
 
-class Processor(Protocol):
-    """Runs blocking work; a simulation on a virtual clock puts its own in place."""
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Run the work, and return what it returned or raise what it raised."""
-
-
 class SerialExecutor:
-    """A executor that is a thread; tasks get it in the order in which they ask."""
+    """Runs blocking work in one thread, which tasks get in the order in which they ask.
+
+    Tests and simulations on a virtual clock override ``run``.
+    """
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run the work in a thread; once begun it is waited for, also when cancelled.
+        """Run the work in a thread, and return what it returned or raise what it raised.
 
-        Where the system has no thread to give, the work blocks the event loop, but it is done.
+        Once begun, it is waited for, also when cancelled.  Where the system has no thread to give, the work
+        blocks the event loop, but it is done.
 
         Raises:
             MachineExhausted: There is no memory for it.
@@ -45,11 +42,12 @@ class SerialExecutor:
             return work()
 
         try:
-            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+            try:
+                return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+            except RuntimeError:
+                # Python has no class of its own for a thread that the system refuses.
+                if begun:
+                    raise
+                return work()
         except MemoryError as error:
             raise MachineExhausted("memory") from error
-        except RuntimeError:
-            # Python has no class of its own for a thread that the system refuses.
-            if begun:
-                raise
-            return work()

@@ -25,7 +25,7 @@ from typing import NamedTuple, NoReturn
 import trio
 
 from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError, no_peers_left
-from manager.executor import Processor, SerialExecutor
+from manager.executor import SerialExecutor
 from manager.limits import Limits
 from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peer_at
@@ -94,7 +94,7 @@ class Manager:
         replace: bool = False,
         trust_peers: bool = False,
         random: Random | None = None,
-        executor: Processor | None = None,
+        executor: SerialExecutor | None = None,
     ) -> None:
         if not peers:
             raise ValueError("a sync needs at least one peer")

@@ -12,13 +12,14 @@ from typing import TypeVar
 import trio
 from outcome import capture
 
+from manager import SerialExecutor
 from server import ThreadExecutor
 
 Result = TypeVar("Result")
 
 
-class Inline(ThreadExecutor):
-    """The workers of a server, or the processor of a manager.
+class Inline(ThreadExecutor, SerialExecutor):
+    """The executor of a server, or of a manager.
 
     Args:
         random: Where the times come from.

@@ -33,7 +33,7 @@ from manager.errors import (
     SyncError,
     ValueTooLargeForPeer,
 )
-from manager.executor import Processor
+from manager.executor import SerialExecutor
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.peers.client import PeerClient
 from manager.scheduling.assignment import Assignment, VerificationResult, progress_of
@@ -84,7 +84,7 @@ class Sync:
     limits: Limits
     scheduler: Scheduler
     writer: SyncWriter
-    executor: Processor
+    executor: SerialExecutor
     random: Random
     trusts_heads: bool
     subscribes: bool

@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from manager.errors import ConcurrentWrite, LocalContent, MachineExhausted, WrongRoot
-from manager.executor import Processor
+from manager.executor import SerialExecutor
 from manager.limits import Limits
 from manager.peers.health import Backoff
 from manager.scheduling.assignment import Piece, Verified
@@ -73,7 +73,7 @@ class SyncWriter:
         database: Database,
         scheduler: Scheduler,
         limits: Limits,
-        executor: Processor,
+        executor: SerialExecutor,
         *,
         replace: bool,
         applied: Callable[[Revision | None], None],

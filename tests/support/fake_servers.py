@@ -10,7 +10,7 @@ from typing import TypeVar
 import trio
 import trio.testing
 
-from manager import Peer
+from manager import Peer, SerialExecutor
 from merkledb import (
     ChangeProof,
     Database,
@@ -46,8 +46,8 @@ Result = TypeVar("Result")
 Asked = GetRange | GetChanges
 
 
-class InEventLoop:
-    """A processor without threads, so that the virtual clock does not jump while one works."""
+class InEventLoop(SerialExecutor):
+    """An executor without threads, so that the virtual clock does not jump while one works."""
 
     async def run(self, work: Callable[[], Result]) -> Result:
         await trio.lowlevel.checkpoint()

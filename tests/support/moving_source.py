@@ -10,6 +10,7 @@ from typing import TypeVar
 import trio
 
 import merkledb
+from manager import SerialExecutor
 from merkledb import EMPTY_ROOT, Database
 
 Result = TypeVar("Result")
@@ -62,8 +63,8 @@ def new_source(pairs: Mapping[bytes, bytes], history: int = 256) -> Iterator[Sou
         yield source
 
 
-class Watching:
-    """A processor in the event loop that looks, after all that is done, whether the copy shows what it may.
+class Watching(SerialExecutor):
+    """An executor in the event loop that looks, after all that is done, whether the copy shows what it may.
 
     Attributes:
         shown: The roots that the copy has shown, in order.
