@@ -32,7 +32,7 @@ from simulation import Simulation
 from simulation.plan import Plan
 from simulation.safety import NotLive, Unexpected, Unsafe, Violation
 
-pytestmark = [pytest.mark.usefixtures("untraced"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("untraced"), pytest.mark.slow, pytest.mark.either_kernel]
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 # How many seeds may pass by each bug.

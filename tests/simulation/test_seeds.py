@@ -102,6 +102,7 @@ def test_a_log_changes_nothing() -> None:
     assert len(logged.lines) == sum(logged.counts.values())
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 def test_everything_that_can_go_wrong_does() -> None:
     counts: Counter[str] = Counter()
@@ -114,6 +115,7 @@ def test_everything_that_can_go_wrong_does() -> None:
     pytest.fail(f"never happened: {EVENTS - counts.keys()}")
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 @pytest.mark.parametrize("lie", lies.ALL)
 def test_no_lie_is_believed(lie: str) -> None:
@@ -126,6 +128,7 @@ def test_no_lie_is_believed(lie: str) -> None:
     pytest.fail(f"no liar told that lie in {SEEDS_FOR_A_LIE} seeds")
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
@@ -158,6 +161,7 @@ def test_who_believes_its_peers_gets_to_what_the_honest_show_beside_announcers_t
     assert counts[f"lie: {told[0]}"]
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 def test_who_follows_outlasts_full_disks() -> None:
     counts: Counter[str] = Counter()
@@ -207,6 +211,7 @@ def seconds_until_current(seed: int, liars: int) -> float:
     return float(last.split()[0])
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 def test_liars_that_drip_at_most_double_the_time_of_the_honest_peer() -> None:
     alone = sum(seconds_until_current(seed, liars=0) for seed in range(5))
@@ -237,6 +242,7 @@ def test_good_seeds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "published" in printed
 
 
+@pytest.mark.either_kernel
 @pytest.mark.slow
 def test_processes_share_the_seeds() -> None:
     alone, shared = ({each.seed: each for each in runner.results_of(range(3), jobs)} for jobs in (1, 2))
