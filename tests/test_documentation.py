@@ -21,6 +21,10 @@ LINKS = [
     for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
 ]
 
+PROMISES = ROOT / "docs" / "promises.md"
+# A path and a name; after the first of a row, the path may be left out.
+HOLDER = re.compile(r"`((?:tests/[\w/]+\.py)?)::(test_\w+)`")
+
 
 def test_the_readme_has_examples() -> None:
     assert len(BLOCKS) >= 2
@@ -34,3 +38,18 @@ def test_an_example_runs(block: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("document", "link"), LINKS)
 def test_a_link_leads_somewhere(document: Path, link: str) -> None:
     assert (document.parent / link).exists()
+
+
+def test_what_holds_a_promise_is_there() -> None:
+    path, missing, held = "", [], 0
+    for line in PROMISES.read_text().splitlines():
+        holders = HOLDER.findall(line)
+        # A row of a table without any would be a promise that nothing holds.
+        if line.startswith("| ") and not line.startswith("| promise "):
+            assert holders, line
+        for named, test in holders:
+            path, held = named or path, held + 1
+            if not re.search(rf"^(?:async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE):
+                missing.append(f"{path}::{test}")
+    assert held > 50
+    assert not missing
