@@ -62,10 +62,12 @@ class ClientConnection:
         stream: To the client; closed at the end.
         hello: What we say first.
         services: What is shared with other connections.
+        heard: What was received before, while the client waited for a place.
     """
 
-    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
+    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services, heard: bytes = b"") -> None:
         self._stream = stream
+        self._heard = heard
         self._services = services
         self._limits = services.limits
         self._counters = services.counters
@@ -195,7 +197,7 @@ class ClientConnection:
         return Goodbye()
 
     async def _receive_messages(self) -> Message | None:
-        while data := await self._stream.receive_some(RECEIVE_BYTES):
+        while data := self._take_heard() or await self._stream.receive_some(RECEIVE_BYTES):
             self._counters.bytes_received += len(data)
             for message in self._connection.receive_data(data):
                 last_word = await self._receive(message)
@@ -204,6 +206,10 @@ class ClientConnection:
                 self._mind_silence()
         self._connection.receive_end()
         return None
+
+    def _take_heard(self) -> bytes:
+        heard, self._heard = self._heard, b""
+        return heard
 
     def _mind_silence(self) -> None:
         """Give the client its time again, after a whole message of either side."""

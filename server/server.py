@@ -21,6 +21,7 @@ from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
+from server.waiting_line import WaitingLine
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
 USER_AGENT: Final = "merklesync-server/0.1"
@@ -70,7 +71,7 @@ class Server:
         self._stopping = trio.Event()
         self._network_of = network_of
         self._clients: set[ClientConnection] = set()
-        self._places = Places(self.limits, self.counters)
+        self._line = WaitingLine(Places(self.limits, self.counters), self.limits, self.counters)
         self._refusals = Refusals(self.limits.max_connections)
         executor = executor or ThreadExecutor(self.limits.max_threads)
         self._heads = HeadNotifier(database, executor, self.limits, self._report)
@@ -115,10 +116,12 @@ class Server:
             async with trio.open_nursery() as accepting:
                 await accepting.start(self._accept, listeners, connections)
                 accepting.start_soon(self._heads.run)
+                accepting.start_soon(self._line.run)
                 task_status.started(listeners)
                 await self._stopping.wait()
                 # Listeners are closed first, so that a client that comes too late tries another at once.
                 accepting.cancel_scope.cancel()
+            self._line.close()
             connections.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
             for client in self._clients:
                 client.leave()
@@ -137,14 +140,17 @@ class Server:
     async def _handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection; a failure of ours ends that one and no other."""
         try:
-            if self._stopping.is_set():
+            place = None
+            if not self._stopping.is_set():
+                place = await self._line.take(stream, self._network_of(stream))
+            if place is not None:
+                await self._serve(stream, place)
+            elif self._stopping.is_set():
                 await self._refuse(stream, Error(0, ErrorCode.SHUTTING_DOWN, "the server is shutting down"))
-            elif (place := self._places.take(self._network_of(stream))) is None:
+            else:
                 sentence = "all places are taken: try again"
                 delay = self.limits.retry_after_milliseconds
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
-            else:
-                await self._serve(stream, place)
         except Exception as error:  # noqa: BLE001 - one connection must not end the others
             self._report(error)
         finally:
@@ -158,10 +164,10 @@ class Server:
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                place.client = ClientConnection(stream, hello, self._services)
+                place.client = ClientConnection(stream, hello, self._services, place.heard)
                 await self._talk(place.client)
         finally:
-            self._places.leave(place)
+            self._line.leave(place)
             self.counters.connections_open -= 1
 
     async def _talk(self, client: ClientConnection) -> None:
