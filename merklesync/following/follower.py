@@ -64,6 +64,7 @@ class Follower:
         self._source_ended = False
         # How many complaints there were about its lines.
         self._lines_left_out = 0
+        self._named: Target | None = None
         # The root and number that were printed last, or that the store had at the start.
         self._printed: tuple[bytes | None, int] | None = None
 
@@ -123,7 +124,21 @@ class Follower:
         print_note(note)
 
     def _update_target(self, target: Target) -> None:
+        self._named = target
         self._manager.update_target(*target)
+
+    def _note_other_number(self, reached: Reached) -> None:
+        """Say that a root has another number here than it was named with: the number here was higher."""
+        named = self._named
+        if (
+            named is not None
+            and named.root == reached.root
+            and named.revision not in (None, reached.revision)
+        ):
+            print_note(
+                f"the root was named with revision {named.revision}, and is revision {reached.revision} "
+                "here: numbers of a store never go back"
+            )
 
     async def _end_if_last(self) -> None:
         """End when the store shows the last target, its line is printed, and the hook has run for it.
@@ -160,6 +175,7 @@ class Follower:
         if self._hook is not None:
             self._hook.enqueue_newest(reached)
         await print_in_thread(self._printer.root, reached)
+        self._note_other_number(reached)
         self._printed = (reached.root, reached.revision)
         await self._end_if_last()
 

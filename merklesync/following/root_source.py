@@ -32,6 +32,8 @@ from merklesync.text import parse_root, truncate
 
 # A root, 0x before it, a number of 20 digits, and a few blanks.
 MAX_LINE_BYTES: Final = 128
+# A stream with so much of a line, and no end of it, is something else than roots, such as /dev/zero.
+MAX_UNENDED_BYTES: Final = 1 << 20
 # How long a line of a file may wait to be seen: people who append to one by hand do not wait longer.
 FILE_INTERVAL_SECONDS: Final = 0.25
 # This many of the bytes read last are compared at each look: dozens of lines, in one read.
@@ -68,6 +70,9 @@ class TargetParser:
 
     Args:
         on_error: Called with a sentence for each line that names no target.
+
+    Attributes:
+        unended_bytes: How much has come of the last line, though not all of it is kept.
     """
 
     def __init__(self, on_error: ErrorCallback) -> None:
@@ -75,6 +80,7 @@ class TargetParser:
         self._line = b""
         self._is_too_long = False
         self._number = 0
+        self.unended_bytes = 0
 
     def feed(self, data: bytes) -> Target | None:
         """Return the newest target that ``data`` completes the line of, if any."""
@@ -82,7 +88,9 @@ class TargetParser:
         *ended, rest = data.split(b"\n")
         for part in ended:
             newest = self._end_line(part) or newest
+            self.unended_bytes = 0
         self._add(rest)
+        self.unended_bytes += len(rest)
         return newest
 
     def unended(self) -> Target | None:
@@ -99,6 +107,7 @@ class TargetParser:
     def reset(self) -> None:
         """Begin with the first line of something else."""
         self._line, self._is_too_long, self._number = b"", False, 0
+        self.unended_bytes = 0
 
     def _add(self, part: bytes) -> None:
         self._line += part[: MAX_LINE_BYTES + 1]
@@ -132,7 +141,7 @@ async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorC
 
     Raises:
         OSError: The source cannot be read.
-        CommandError: Standard input is closed.
+        CommandError: Standard input is closed; or a line of it, or of a device, does not end.
     """
     parser = TargetParser(on_error)
     if source == STANDARD_STREAM:
@@ -208,6 +217,11 @@ async def _read_stream(
         target = parser.feed(data) if data else parser.end()
         if target is not None:
             on_target(target)
+        if path is None and parser.unended_bytes > MAX_UNENDED_BYTES:
+            raise CommandError(
+                f"the roots have a line of more than {MAX_UNENDED_BYTES:,} bytes: name a file of roots, "
+                "one in hex on each line"
+            )
         if not data:
             return
 
