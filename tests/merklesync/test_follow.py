@@ -357,7 +357,8 @@ def test_a_root_that_is_named_with_a_lower_revision_gets_the_next_one_and_that_i
         _, notes = finish(follower.process)
         assert follower.process.returncode == 0
     assert notes == (
-        "Note: the root was named with revision 3, and is revision 41 here: numbers of a store never go back\n"
+        "Note: the root was named with revision 3, and is revision 41 here: "
+        "numbers of a store never go back\n"
     )
     newest, before, *_ = succeed_json("log", copy)["revisions"]
     assert (newest["root"], newest["revision"]) == (roots[1], 41)
