@@ -300,7 +300,7 @@ def _is_utf_16(line: bytes) -> bool:
     """Return whether a first line is UTF-16: by its mark, or as every second byte is zero."""
     if line.startswith(_UTF_16_MARKS):
         return True
-    return len(line) >= 4 and not all((any(line[::2]), any(line[1::2])))
+    return len(line) >= 4 and any(line[::2]) != any(line[1::2])
 
 
 def _require_lengths(key: bytes, value: bytes, max_key_bytes: int, max_value_bytes: int) -> None:

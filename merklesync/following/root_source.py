@@ -172,6 +172,9 @@ async def _read_named(
     if stat.S_ISREG(mode):
         await _FileReader(source, parser, on_target, on_error).run()
         return True
+    if stat.S_ISDIR(mode):
+        # Reading it would fail as well, with an error that does not name it.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(source))
     is_fifo = stat.S_ISFIFO(mode)
     # A FIFO that is open for writing here as well does not end when its writers close it.
     access = os.O_RDWR | os.O_NONBLOCK if is_fifo else os.O_RDONLY

@@ -122,6 +122,8 @@ def test_a_file_in_utf_16_is_refused_by_name(
     without_a_mark = "key,value\n".encode("utf-16-le")
     with pytest.raises(InvalidLine, match="is UTF-16"):
         list(read(io.BytesIO(without_a_mark), **LIMITS))
+    with pytest.raises(InvalidLine, match=r"line 1: (is longer|is not JSON)"):
+        list(read(io.BytesIO(bytes(200_000)), **LIMITS))
 
 
 @pytest.mark.parametrize("before", [b"", b"\n", b"\r\n  \r\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
