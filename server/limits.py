@@ -69,14 +69,16 @@ class ServerLimits:
         leave_seconds: For the answers under way and our last word, on a connection that has to make room.
         grace_seconds: For which a connection that asks nothing is safe.  After that, when all places are
             taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
-            else a few that only hold their places would keep everybody out.
+            else a few that only hold their places would keep all others out.
         subscriber_grace_seconds: Both for a subscriber, which makes room only where no other connection
-            does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
-            long loses little by connecting again, and a host full of them keeps other clients out no longer.
-        head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
+            does.  A client that follows a head and copies it asks at each commit; a subscriber that asks
+            nothing for so long loses little by connecting again, and a host full of them keeps other clients
+            out no longer.  For clients of their own network, subscribers make room as others do.
+        head_interval_seconds: Between two looks for a new head, while a client is subscribed.  Such a look is
             one small read in a thread; a quarter of a second is soon enough for people who wait.
-        head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
-            or calls ``announce``: more heads a second are of no use, and each costs every subscriber.
+        head_pause_seconds: Between two looks on average at least, however often there are commits,
+            subscriptions, or calls of ``announce``: more heads a second are of no use, and each costs every
+            subscriber.
         send_timeout_seconds: For a message, or what it takes at ``MIN_SEND_BYTES_PER_SECOND`` where that is
             more.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and

@@ -10,8 +10,8 @@ take turns.
     all are taken, and another network holds at least      that network gives one up, at once
       two more than the newcomer's
     all are taken, and some client asks nothing            that client gives its place up
-    all are taken, or the network is at its limit          who held a place for long enough gives it up, in
-                                                           the newcomer's network if it holds any
+    all are taken, or the network is at its limit          a client that held a place for long enough gives
+                                                           it up, in the newcomer's network if it holds any
     otherwise                                              the newcomer waits, see ``waiting_line``
 
 In one network, places change hands one after the other, so that all of them do in ``turn_seconds``.  If they
@@ -136,7 +136,7 @@ class Places:
         return self._counts[network]
 
     def has_room(self, network: str) -> bool:
-        """Return whether a place is free for a client of a network, for which nobody has to leave."""
+        """Return whether a place is free for a client of a network, for which no other has to leave."""
         return len(self._held) < self._limits.max_connections and not self._is_at_limit(network)
 
     def _is_at_limit(self, network: str) -> bool:
@@ -146,7 +146,7 @@ class Places:
         return self._counts[network] >= self._limits.max_connections_per_network
 
     def _make_room(self, network: str) -> bool:
-        """Let somebody leave for a newcomer; return whether somebody does."""
+        """Let one client leave for a newcomer; return whether one does."""
         found = self._who_leaves(network)
         if found is None:
             return False
@@ -197,8 +197,14 @@ class Places:
             place
             for place in places
             if (client := place.client) is not None
+            # Subscribers take turns with their own network as others do: else its clients would keep their
+            # places by subscribing.
             and now - place.taken_at
-            >= (limits.subscriber_grace_seconds if client.is_subscribed else limits.turn_seconds)
+            >= (
+                limits.subscriber_grace_seconds
+                if client.is_subscribed and not place.network == network != UNKNOWN_NETWORK
+                else limits.turn_seconds
+            )
         ]
         if not tired:
             return None

@@ -138,7 +138,10 @@ class Server:
         )
 
     async def _handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection; a failure of ours ends that one and no other."""
+        """Serve one connection; a failure of ours ends that one and no other.
+
+        The stream is closed and the place given back at the end, also when cancelled.
+        """
         try:
             place = None
             if not self._stopping.is_set():
@@ -180,7 +183,10 @@ class Server:
             self._clients.discard(client)
 
     async def _hello(self) -> Hello | None:
-        """Return what we say first, None where not even the head can be read."""
+        """Return what we say first, None where not even the head can be read.
+
+        The head is read in a thread, for which a cancellation waits.
+        """
         database = self._services.database
         try:
             head = await self._services.executor.run(partial(read_head, database))
@@ -201,7 +207,7 @@ class Server:
         )
 
     async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:
-        """Say why, and close."""
+        """Say why, and close, also when cancelled."""
         self.counters.connections_refused += 1
         self.counters.refusals[error.code] += 1
         await self._refusals.refuse(stream, error)

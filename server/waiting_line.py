@@ -29,7 +29,7 @@ from server.places import UNKNOWN_NETWORK, Place, Places
 from server.services import Counters
 from syncproto import MAX_HELLO_BYTES
 
-# Between two looks whether somebody has to give a place up to a client that waits.  A place that is left is
+# Between two looks whether a client has to give its place up to one that waits.  A place that is left is
 # given away at once.
 LOOK_SECONDS: Final = 0.25
 # A client says no more than hello, in its frame, before the server has said hello.
@@ -128,16 +128,16 @@ class WaitingLine:
                 self._serve_first(network)
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Let no client wait any more."""
         for line in list(self._lines.values()):
             for client in list(line):
                 self._send_away(client)
 
     async def run(self) -> None:
-        """Look, while somebody waits, whether places can be given up, until cancelled in the event loop.
+        """Look, while a client waits, whether places can be given up, until cancelled in the event loop.
 
         A look costs some ten microseconds for each network that waits, each in a step of its own.  A
-        cancellation leaves everybody waiting.
+        cancellation leaves all of them waiting.
         """
         while True:
             if not self._lines:

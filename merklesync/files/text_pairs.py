@@ -236,7 +236,7 @@ def read_csv(
                 key_notation, value_notation = keys or said[0], values or said[1]
                 continue
             if len(row) > 1 and _COLUMNS.issuperset(row):
-                # Taken as a pair, it would turn all keys into values, and nobody would notice.
+                # Taken as a pair, it would turn all keys into values, and no error would tell.
                 raise InvalidLine(rows.line_num, "names the columns in another order: the key comes first")
         try:
             key, value = _parse_row(row, key_notation, value_notation)

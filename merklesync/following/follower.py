@@ -143,6 +143,7 @@ class Follower:
     async def _end_if_last(self) -> None:
         """End when the store shows the last target, its line is printed, and the hook has run for it.
 
+        It may wait for the hook; a cancellation meanwhile leaves that to ``RootHook.run`` to end.
         Called after each change of these three, because any of them may be the last.
         """
         progress = self._manager.progress
@@ -157,7 +158,8 @@ class Follower:
     async def _print_roots(self, reached_roots: ReachedStream) -> None:
         """Print each root that the store shows, the one at the start included if it is a copy.
 
-        A slow reader loses roots, not time: the stream gives the newest root after each line.
+        A slow reader loses roots, not time: the stream gives the newest root after each line.  Lines are
+        printed in a thread; a cancellation does not wait for one that a reader holds up.
         """
         head = self._database.head
         first: Reached | None = None
@@ -183,7 +185,8 @@ class Follower:
         """Print the sync status when the printed one is over for good, and again while work goes on.
 
         A status is over when it was not seen for STATUS_SETTLE_SECONDS.  To wait until a *new* one has lasted
-        so long would print nothing while a replica changes between two others all the time.
+        so long would print nothing while a replica changes between two others all the time.  Printed in a
+        thread, as roots are; a cancellation leaves nothing behind.
         """
         printed: SyncStatus | None = None
         printed_at, seen_at = 0.0, trio.current_time()

@@ -1,6 +1,7 @@
 """Who waits for a place of a full server, for how long, and that those who come back fastest gain nothing."""
 
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -14,7 +15,7 @@ from server import ServerLimits
 from server.places import Places
 from server.services import Counters
 from server.waiting_line import LOOK_SECONDS, WaitingLine
-from syncproto import Error, ErrorCode, GetHead, Head, Hello
+from syncproto import Error, ErrorCode, GetHead, Head, Hello, Subscribe
 from tests.support.fake_database import FakeDatabase
 from tests.support.protocol_client import Client
 from tests.support.town import Town, a_town
@@ -35,7 +36,16 @@ async def asks_all_the_time(client: Client) -> None:
         await trio.sleep(0.5)
 
 
-async def keep_coming(town: Town, network: str, patience_seconds: float) -> None:
+async def subscribes(client: Client) -> None:
+    """Hold a place as a client that follows, until told to leave."""
+    await client.send(Subscribe(77))
+    while (message := await client.receive()) is not None and not isinstance(message, Error):
+        pass
+
+
+async def keep_coming(
+    town: Town, network: str, patience_seconds: float, use: Callable[[Client], Awaitable[None]]
+) -> None:
     """Connect again 0.2 seconds after each end; hang up where nothing is heard for some time."""
     while True:
         client, heard = await town.client(network), None
@@ -44,7 +54,7 @@ async def keep_coming(town: Town, network: str, patience_seconds: float) -> None
         if isinstance(heard, Hello):
             with suppress(trio.BrokenResourceError):
                 await client.send(client.connection.hello)
-                await asks_all_the_time(client)
+                await use(client)
         await client.stream.aclose()
         await trio.sleep(0.2)
 
@@ -62,16 +72,24 @@ async def come_with_patience(town: Town, network: str, random: Random) -> float:
     return trio.current_time() - began
 
 
-@pytest.mark.parametrize("patience_seconds", [60, 0.2], ids=["they wait", "they hang up"])
+@pytest.mark.parametrize(
+    ("patience_seconds", "use"),
+    [(60, asks_all_the_time), (0.2, asks_all_the_time), (60, subscribes)],
+    ids=["they wait", "they hang up", "they subscribe"],
+)
 @pytest.mark.parametrize("seed", range(2))
 async def test_an_honest_client_gets_in_behind_the_address_of_64_greedy_ones(
-    database: FakeDatabase, seed: int, patience_seconds: float, autojump_clock: MockClock
+    database: FakeDatabase,
+    seed: int,
+    patience_seconds: float,
+    use: Callable[[Client], Awaitable[None]],
+    autojump_clock: MockClock,
 ) -> None:
     """Those that came back 0.2 seconds after a refusal took every place that became free, for ever."""
     limits, random = ServerLimits(), Random(seed)
     async with a_town(database, limits) as town, trio.open_nursery() as nursery:
         for _ in range(64):
-            nursery.start_soon(keep_coming, town, "nat", patience_seconds)
+            nursery.start_soon(keep_coming, town, "nat", patience_seconds, use)
         await trio.sleep(limits.turn_seconds * (1 + random.random()))
         for _ in range(4):
             assert await come_with_patience(town, "nat", random) <= limits.wait_seconds + limits.turn_seconds
