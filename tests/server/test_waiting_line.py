@@ -97,6 +97,20 @@ async def test_an_honest_client_gets_in_behind_the_address_of_64_greedy_ones(
         nursery.cancel_scope.cancel()
 
 
+async def test_subscribers_take_turns_with_their_own_network_also_below_its_limit(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = ServerLimits(max_connections=4, max_connections_per_network=3)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for network, use in (("nat", subscribes), ("other", asks_all_the_time)):
+            for _ in range(2):
+                nursery.start_soon(use, await town.greeted(network))
+        began = trio.current_time()
+        assert isinstance(await (await town.client("nat")).receive(), Hello)
+        assert trio.current_time() - began <= limits.turn_seconds + 2 * LOOK_SECONDS
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_client_waits_for_a_place_and_is_refused_in_the_end(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
