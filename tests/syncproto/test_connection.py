@@ -47,8 +47,8 @@ from syncproto import (
     UnknownKind,
     UnsolicitedAnswer,
     VersionMismatch,
+    decode,
     encode,
-    framing,
 )
 from syncproto.connection import EXCESS_REQUESTS_FACTOR
 from syncproto.messages import MAX_HELLO_BYTES, MAX_REQUEST_ID
@@ -242,14 +242,13 @@ def test_no_message_is_decoded_before_it_is_asked_for(monkeypatch: pytest.Monkey
     """So whoever reads can bound the work of a step, however much has come at once."""
     one, other = subscribed_pair()
     decoded = 0
-    decode = framing.decode
 
-    def counting(data: bytes | bytearray | memoryview) -> Message:
+    def counting(data: memoryview) -> Message:
         nonlocal decoded
         decoded += 1
         return decode(data)
 
-    monkeypatch.setattr(framing, "decode", counting)
+    monkeypatch.setattr("syncproto.framing.decode", counting)
     messages = one.receive_data(b"".join(other.send(head(1, number)) for number in range(5_000)))
     for number in range(1, 100):
         assert next(messages) is not None
