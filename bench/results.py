@@ -103,6 +103,10 @@ class Plan(NamedTuple):
             for value_bytes, fewer in lengths
         ]
 
+    def workloads(self) -> list[Workload]:
+        """Return all stores; one that is wanted twice comes once."""
+        return list(dict.fromkeys([*self.by_size(), *self.by_kind(), *self.by_value()]))
+
     def command(self) -> str:
         """Return the command that measures this."""
         sizes = "".join(f" --keys {size}" for size in self.sizes)
