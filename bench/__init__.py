@@ -15,8 +15,7 @@ which promise of the README stands in ``docs/performance.md``.  They share
     raw                         the same pairs without a trie: LMDB alone, and a copy that verifies nothing
     proofs                      what gets and proofs cost, in ``database`` and ``scale``
     processes, instruments      servers and clients, their memory, their event loops and their threads
-    figures, results, growth,   times, tables, and how figures grow
-    plots
+    figures, results, plots     times, tables, and how figures grow
 
 Nothing here is a test.
 """

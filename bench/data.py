@@ -63,7 +63,7 @@ def load(path: Path, keys: list[bytes], values: list[bytes]) -> bytes:
 
 
 def copy_store(source: Path, target: Path) -> None:
-    """Copy a store that nobody writes; durably, or the first commit to the copy would wait for all of it."""
+    """Copy a store that is not written to; durably, or the copy's first commit would wait for all of it."""
     target.mkdir()
     shutil.copy(source / "data.mdb", target)
     with (target / "data.mdb").open("rb+") as file:

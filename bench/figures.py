@@ -118,7 +118,7 @@ def _cells(figure: Figure) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Return a number with as many digits as anybody looks at."""
+    """Return a number with as many digits as a reader needs."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The paths of the files of a tree that might be somebody's, in ascending order and in little memory.
+"""The paths of the files of a tree as people have them, in ascending order and in little memory.
 
 A folder's content follows from its path alone, so that only the folders on the way down to one file are in
 memory.  A folder holds some files, and divides the rest at random among some folders; with a million files

@@ -18,7 +18,7 @@ import click
 import merkledb
 from bench import options
 from bench.data import copy_store, load, scattered_changes, sorted_pairs
-from bench.figures import Figure
+from bench.figures import Figure, Stopwatch
 from bench.processes import Transfer, WatchedProcess, end_both, transfer
 
 # Where a full sync is three times as fast, bringing forward, half of which is the disk, is more of it.
@@ -32,6 +32,12 @@ _MAX_RETAINED: Final = 256
 _MAX_SECONDS: Final = 3_600.0
 # Each run of a server that commits takes numbers of change sets from here on; so many are never made in one.
 _RUN_NUMBERS: Final = 1_000_000
+# The syncs of a run, in this order.
+_KINDS: Final = {
+    "full": "full sync",
+    "forward": "bring a replica forward",
+    "following": "full sync while the server commits",
+}
 # What is told of an event loop, and what is asked of it, in milliseconds.
 _LOOP_FIGURES: Final = (
     ("loop_blocked_most_ms", "event loop blocked by a step, ms at most", None),
@@ -95,26 +101,22 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
 
 def time_figures(runs: list[Run], sizes: Sizes) -> list[Figure]:
     """Return how long the syncs took."""
-    seconds = {kind: [run[kind].seconds for run in runs] for kind in runs[0]}
-
-    def median(kind: str) -> float:
-        return statistics.median(seconds[kind])
-
-    def of_full(kind: str) -> float:
-        pairs = zip(seconds[kind], seconds["full"], strict=True)
-        return statistics.median(one / full for one, full in pairs)
+    clock = Stopwatch()
+    for run in runs:
+        for kind, done in run.items():
+            clock.seconds[kind].append(done.seconds)
 
     def told(side: str, name: str) -> float:
         return float(statistics.median(getattr(run["following"], side)[name] for run in runs))
 
-    forward, following = "bring a replica forward", "full sync while the server commits"
+    full, forward, following = _KINDS.values()
     asked = _FORWARD[merkledb.kernel_name()]
     return [
-        Figure("full sync, s", median("full")),
-        Figure(f"{forward} by {sizes.changes:,} changes, s", median("forward")),
-        Figure(f"{forward} / full sync", of_full("forward"), asked),
-        Figure(f"{following}, to its newest root, s", median("following")),
-        Figure(f"{following} / full sync", of_full("following")),
+        Figure(f"{full}, s", clock.median("full")),
+        Figure(f"{forward} by {sizes.changes:,} changes, s", clock.median("forward")),
+        Figure(f"{forward} / full sync", clock.ratio("forward", "full"), asked),
+        Figure(f"{following}, to its newest root, s", clock.median("following")),
+        Figure(f"{following} / full sync", clock.ratio("following", "full")),
         Figure("  its first complete root after, s", told("client", "first_root_seconds")),
         Figure("  commits meanwhile", told("server", "commits")),
         Figure("  pairs fetched", told("client", "fetched_pairs")),
@@ -135,13 +137,8 @@ def loop_figures(runs: list[Run]) -> list[Figure]:
 
 def memory_figures(runs: list[Run]) -> list[Figure]:
     """Return how much memory both sides took at most, in any run."""
-    names = {
-        "full": "full sync",
-        "forward": "bring a replica forward",
-        "following": "full sync while the server commits",
-    }
     figures = []
-    for kind, name in names.items():
+    for kind, name in _KINDS.items():
         client = max(run[kind].client_memory for run in runs)
         server = max(run[kind].server_memory for run in runs)
         figures.append(Figure(f"{name}, client memory, MB", client, _CLIENT_MEMORY))

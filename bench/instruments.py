@@ -82,7 +82,7 @@ class LoopWatch(trio.abc.Instrument):
         self._by_process.append(max(0, blocked - self._queued() + self._queued_began))
 
     def _queued(self) -> int:
-        """Return for how long this thread has waited for a processor so far; 0 where nobody says so."""
+        """Return for how long this thread has waited for a processor so far; 0 where that is not told."""
         if self._scheduled is None:
             return 0
         return int(os.pread(self._scheduled, _MAX_SCHEDULED_BYTES, 0).split()[1])

@@ -45,17 +45,21 @@ class Benchmark(click.Command):
 
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         """Parse the command line."""
-        try:
+        with _refusal_in_one_line():
             return super().make_context(*arguments, **more)
-        except click.UsageError as error:
-            raise usage_error_of(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the program."""
-        try:
+        with _refusal_in_one_line():
             return super().invoke(ctx)
-        except click.UsageError as error:
-            raise usage_error_of(error) from error
+
+
+@contextmanager
+def _refusal_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        raise usage_error_of(error) from error
 
 
 class _Count(click.IntRange):

@@ -1,14 +1,19 @@
 """What ``bench.scale`` measures of which stores, as a document for programs and as tables for people."""
 
+import math
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import click
 
 from bench.figures import Grid, number, short
-from bench.growth import trend
 from bench.workload import KINDS, Workload
+
+Growth = Literal["flat", "logarithmic", "linear"]
+
+# What machines that others use make of one and the same figure.
+_NOISE: Final = 1.25
 
 _USUAL_VALUE_BYTES: Final = 32
 # Lengths of values, and by how much fewer there are, so that no store takes more than a few gigabytes.
@@ -98,6 +103,10 @@ class Plan(NamedTuple):
             for value_bytes, fewer in lengths
         ]
 
+    def workloads(self) -> list[Workload]:
+        """Return all stores; one that is wanted twice comes once."""
+        return list(dict.fromkeys([*self.by_size(), *self.by_kind(), *self.by_value()]))
+
     def command(self) -> str:
         """Return the command that measures this."""
         sizes = "".join(f" --keys {size}" for size in self.sizes)
@@ -163,6 +172,46 @@ def _growth(quantity: Quantity, sizes: Sequence[int], columns: Sequence[Measured
     """Return how a figure grows with the store; nothing where it is decided, not measured."""
     found = None if quantity in _GIVEN else trend(sizes, [column[quantity] for column in columns])
     return "" if found is None else f"{found[0]:.2g} times, {found[1]}"
+
+
+def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Growth] | None:
+    """Return how a figure changes from the smallest size to the largest.
+
+    It is a judgement of noisy numbers, not a fit: what changes by less than a quarter does not grow; what
+    changes by no more than the logarithm of the size, give or take a quarter, grows like the height of a
+    trie; the rest is told apart by how much of the change the last step to a larger store brought.
+
+    Args:
+        sizes: Ascending, above 1.
+        figures: What was measured at each.
+
+    Returns:
+        The last figure over the first, and how it grows; where the ratio is below one, how its inverse does.
+        None where there is nothing to compare: fewer than two sizes, or a figure that is not above zero.
+    """
+    if len(sizes) < 2 or min(figures) <= 0:
+        return None
+    ratio = figures[-1] / figures[0]
+    return ratio, _kind_of_growth(sizes, figures if ratio >= 1 else [1 / figure for figure in figures])
+
+
+def _kind_of_growth(sizes: Sequence[float], figures: Sequence[float]) -> Growth:
+    change = figures[-1] / figures[0]
+    if change <= _NOISE:
+        return "flat"
+    logarithms = [math.log(size) for size in sizes]
+    by_logarithm, by_size = logarithms[-1] / logarithms[0], sizes[-1] / sizes[0]
+    if change <= _NOISE * by_logarithm:
+        return "logarithmic"
+    if len(sizes) == 2:
+        return "linear" if change > math.sqrt(by_logarithm * by_size) else "logarithmic"
+    between = (_last_share(logarithms) + _last_share(sizes)) / 2
+    return "linear" if _last_share(figures) > between else "logarithmic"
+
+
+def _last_share(figures: Sequence[float]) -> float:
+    """Return how much of the whole change the last step brought."""
+    return (figures[-1] - figures[-2]) / (figures[-1] - figures[0])
 
 
 def _length(value_bytes: int) -> str:

@@ -38,11 +38,11 @@ _NO_PLOTS: Final = 'plots need matplotlib, which is not installed: pip install "
 
 
 def measure(plan: Plan, folder: Path) -> dict[Workload, Measured]:
-    """Return the medians for each store of a plan; one that is wanted twice is measured once."""
-    measured: dict[Workload, Measured] = {}
-    for workload in dict.fromkeys([*plan.by_size(), *plan.by_kind(), *plan.by_value()]):
-        measured[workload] = medians([measure_run(folder / "run", workload, run) for run in range(plan.runs)])
-    return measured
+    """Return the medians for each store of a plan."""
+    return {
+        workload: medians([measure_run(folder / "run", workload, run) for run in range(plan.runs)])
+        for workload in plan.workloads()
+    }
 
 
 def measure_run(folder: Path, workload: Workload, run: int) -> Measured:
@@ -150,10 +150,9 @@ def run(plan: Plan) -> Results:
     Raises:
         click.UsageError: The machine has not the room for the largest store.
     """
-    workloads = {*plan.by_size(), *plan.by_kind(), *plan.by_value()}
     # A store, and one copy of it at a time; values of 4 KiB take twice their bytes.
     options.require_room(
-        max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in workloads)
+        max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in plan.workloads())
     )
     with options.work_folder() as folder:
         return Results(machine(), plan, measure(plan, folder))

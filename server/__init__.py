@@ -1,8 +1,9 @@
 """The server: proves ranges and changes of a database to every client that connects, within limits.
 
 ``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.  A request goes this way:
-``server`` accepts a client and ``places`` gives it a place, ``connection`` receives the request, ``answerer``
-takes memory from ``budget``, ``handlers`` makes the answer in a thread, ``sender`` sends it.  Begin with
+``server`` accepts a client, ``places`` gives it a place, for which it may wait in ``waiting_line``,
+``connection`` receives the request, ``answerer`` takes memory from ``budget``, ``handlers`` makes the answer
+in a thread, ``sender`` sends it.  Begin with
 ``connection``.
 """
 

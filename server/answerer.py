@@ -88,14 +88,20 @@ class Answerer:
             await self._sender.put(outcome)
 
     async def _reserve(self, max_bytes: int) -> Reservation:
-        """Reserve memory for an ordinary answer; where there is none, wait until the client reads another."""
+        """Reserve memory for an ordinary answer; where there is none, wait until the client reads another.
+
+        A cancellation reserves nothing.
+        """
         byte_count = min(max_bytes, self._limits.max_ordinary_bytes)
         while (reservation := self._account.take(byte_count)) is None:
             await self._sent.wait()
         return reservation
 
     async def _answer_large(self, request: Answerable, needed_bytes: int) -> None:
-        """Answer with one large pair, which keeps its place among few until it is sent."""
+        """Answer with one large pair, which keeps its place among few until it is sent.
+
+        A cancellation gives the place back.
+        """
         with trio.move_on_after(self._limits.large_timeout_seconds) as waiting:
             await self._services.large_proofs.acquire()
         # The memory of the ordinary answer was released before, so only large answers wait for each other.
@@ -120,7 +126,10 @@ class Answerer:
         return outcome
 
     async def _work(self, request: Answerable, max_bytes: int) -> Frame | Error | Large:
-        """Have a worker make the answer; a failure of ours becomes an error that does not tell its cause."""
+        """Have a thread make the answer; a failure of ours becomes an error that does not tell its cause.
+
+        A cancellation waits for the thread, and its answer is lost.
+        """
         most = min(self._limits.max_bytes, self._connection.max_answer_bytes)
         allowed = Allowed(self._limits.max_keys, min(max_bytes, most), most)
         try:

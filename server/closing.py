@@ -46,6 +46,8 @@ class Refusals:
 async def refuse(stream: trio.abc.Stream, error: Error) -> None:
     """Say an error as the only word of a connection, and close it.
 
+    It takes at most twice ``LINGER_SECONDS``.  A cancellation closes the stream at once.
+
     Args:
         stream: That was just accepted.
         error: For request id 0.

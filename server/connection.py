@@ -11,7 +11,7 @@
   and waits until that takes it: a client that does not read is not read from either.
 - *answer* takes one request at a time, has a thread make the frame, and hands it to *send*, see ``answerer``.
 - *announce*, while the client is subscribed, hands over the subscription whenever ``head_notifier`` has put
-  something there.
+  something there, see ``_Announcer``.
 - *send* is alone in writing to the stream, see ``sender``.
 
 Invariant: these tasks run in one event loop and touch the ``Connection`` between checkpoints only.
@@ -62,10 +62,12 @@ class ClientConnection:
         stream: To the client; closed at the end.
         hello: What we say first.
         services: What is shared with other connections.
+        heard: What was received before, while the client waited for a place.
     """
 
-    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services) -> None:
+    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services, heard: bytes = b"") -> None:
         self._stream = stream
+        self._heard = heard
         self._services = services
         self._limits = services.limits
         self._counters = services.counters
@@ -76,11 +78,9 @@ class ClientConnection:
         self._silence = trio.CancelScope()
         self._whole = trio.CancelScope()
         self._last_work = trio.current_time()
-        self._subscription: Subscription | None = None
-        # The next one may come when the end of the last one was sent, a little before its task has seen that.
-        self._put_subscription, self._subscriptions = trio.open_memory_channel[Subscription](1)
         self._sender = Sender(stream, self._connection, self._counters, self._limits, self._note_sent)
         self._answerer = Answerer(self._connection, self._sender, services)
+        self._announcer = _Announcer(self._connection, self._sender, services)
 
     def leave(self) -> None:
         """Begin the end: say goodbye, answer what is in flight, refuse what still comes, and close."""
@@ -129,7 +129,10 @@ class ClientConnection:
         self._whole.cancel()
 
     async def _talk(self) -> None:
-        """Run the sender around everything that puts something, so that it ends last."""
+        """Run the sender around everything that puts something, so that it ends last.
+
+        The stream is closed at the end, also when cancelled, which may cut off a message.
+        """
         async with self._stream:
             async with trio.open_nursery() as nursery:
                 # Our hello counts as said before anything is received, for a request may follow the client's.
@@ -143,11 +146,14 @@ class ClientConnection:
             await linger(self._stream)
 
     async def _converse(self) -> Message | None:
-        """Receive and answer until that ends; return our last word, if any."""
+        """Receive and answer until that ends; return our last word, if any.
+
+        A cancellation takes effect after the thread that may be making an answer, and ends the subscription.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answerer.run)
-                nursery.start_soon(self._announce_all)
+                nursery.start_soon(self._announcer.run)
                 nursery.start_soon(self._leave_when_told)
                 last_word = await self._receive_all()
                 # After its goodbye a client asks nothing more, and waits for what it has asked.
@@ -155,11 +161,14 @@ class ClientConnection:
                     await self._answerer.wait_until_idle()
                 nursery.cancel_scope.cancel()
         finally:
-            self._unsubscribe()
+            self._announcer.unsubscribe()
         return last_word
 
     async def _leave_when_told(self) -> None:
-        """Wait until the server wants the connection to end, answer the rest, and end the receiving."""
+        """Wait until the server wants the connection to end, answer the rest, and end the receiving.
+
+        A cancellation leaves the receiving as it is; the caller cancels this when that has ended.
+        """
         await self._leaving.wait()
         # A displaced client is told why at the very end, by the last word that the receiving returns.
         if self._last_word is not None:
@@ -175,7 +184,10 @@ class ClientConnection:
     # Receiving.
 
     async def _receive_all(self) -> Message | None:
-        """Receive until the stream or the client's part ends; return our last word."""
+        """Receive until the stream or the client's part ends; return our last word.
+
+        A cancellation may come in the middle of what was received: nothing can be received afterwards.
+        """
         self._silence.deadline = trio.current_time() + self._limits.hello_timeout_seconds
         try:
             with self._silence:
@@ -195,7 +207,7 @@ class ClientConnection:
         return Goodbye()
 
     async def _receive_messages(self) -> Message | None:
-        while data := await self._stream.receive_some(RECEIVE_BYTES):
+        while data := self._take_heard() or await self._stream.receive_some(RECEIVE_BYTES):
             self._counters.bytes_received += len(data)
             for message in self._connection.receive_data(data):
                 last_word = await self._receive(message)
@@ -205,17 +217,25 @@ class ClientConnection:
         self._connection.receive_end()
         return None
 
+    def _take_heard(self) -> bytes:
+        heard, self._heard = self._heard, b""
+        return heard
+
     def _mind_silence(self) -> None:
         """Give the client its time again, after a whole message of either side."""
         seconds = math.inf if self._connection.in_flight else self._limits.idle_timeout_seconds
         self._silence.deadline = trio.current_time() + seconds
 
     async def _receive(self, message: Message) -> Message | None:
-        """Handle a message; return our last word where it ends the connection."""
+        """Handle a message; return our last word where it ends the connection.
+
+        It may wait until the sender takes an answer; cancelled meanwhile, that answer is not sent.
+        """
         if isinstance(message, Request):
             await self._receive_request(message)
         elif isinstance(message, Cancel):
-            self._receive_cancel(message)
+            # Of a request, the connection remembers it until that is answered.
+            self._announcer.cancel(message.request_id)
         elif isinstance(message, Ping):
             self._allowance.spend(trio.current_time())
             await self._sender.put(Pong(message.request_id))
@@ -232,7 +252,7 @@ class ClientConnection:
             sentence = "the server is shutting down: use another"
             await self._sender.put(refusal(request, ErrorCode.SHUTTING_DOWN, sentence))
         elif isinstance(request, Subscribe):
-            self._subscribe(request)
+            self._announcer.subscribe(request)
         # The request is in flight already, so the one above the limit makes it more than the limit.
         elif self._connection.in_flight > self._limits.max_requests:
             sentence = f"more than {self._limits.max_requests} requests are in flight: wait for answers"
@@ -240,52 +260,13 @@ class ClientConnection:
         else:
             self._answerer.put(request)
 
-    def _receive_cancel(self, cancel: Cancel) -> None:
-        # Of a request, the connection remembers it until that is answered.
-        if self._subscription is not None and cancel.request_id == self._subscription.request_id:
-            self._unsubscribe()
-            self._subscription.end(ErrorCode.CANCELLED, "the subscription has ended")
-
-    # Announcing.
-
-    def _subscribe(self, request: Subscribe) -> None:
-        self._subscription = Subscription(request.request_id)
-        self._services.heads.add(self._subscription)
-        self._put_subscription.send_nowait(self._subscription)
-
-    def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self._services.heads.remove(self._subscription)
-
-    async def _announce_all(self) -> None:
-        async for subscription in self._subscriptions:
-            await self._announce(subscription)
-
-    async def _announce(self, subscription: Subscription) -> None:
-        """Have what waits in a subscription sent, until its end was sent.
-
-        The sender takes what is the newest when its turn comes, so nothing is queued here.  A cancellation
-        leaves the subscription as it is; ``_converse`` removes it from those that get heads.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ping_now_and_then)
-            while not subscription.is_over:
-                await subscription.wait()
-                sent = await self._sender.put(subscription)
-                await sent.wait()
-            nursery.cancel_scope.cancel()
-
-    async def _ping_now_and_then(self) -> None:
-        """Give a subscriber, which has nothing to say, the opportunity to show that it lives."""
-        for number in count(1):
-            await trio.sleep(self._limits.idle_timeout_seconds / 2)
-            if not self._connection.unanswered_pings:
-                await self._sender.put(Ping(number))
-
     # Sending.
 
     async def _send_all(self, hello: bytes, connection: trio.CancelScope) -> None:
-        """Send until nothing more can come; end the connection when the client does not take it."""
+        """Send until nothing more can come; end the connection when the client does not take it.
+
+        A cancellation may leave a part of a message sent, see ``Sender.run``.
+        """
         try:
             await self._sender.run(hello)
         except trio.TooSlowError:
@@ -305,6 +286,67 @@ class ClientConnection:
         # What we say unasked proves nothing of the client: it gets no more time for that.
         if not isinstance(content, Subscription | Ping):
             self._mind_silence()
+
+
+class _Announcer:
+    """Tells one client of new heads, while it is subscribed.
+
+    Args:
+        connection: Says whether a ping of ours has no pong yet.
+        sender: Takes the subscription whenever something waits in it.
+        services: What is shared with other connections.
+    """
+
+    def __init__(self, connection: Connection, sender: Sender, services: Services) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._heads = services.heads
+        self._ping_seconds = services.limits.idle_timeout_seconds / 2
+        self._subscription: Subscription | None = None
+        # The next one may come when the end of the last one was sent, a little before its task has seen that.
+        self._put, self._subscriptions = trio.open_memory_channel[Subscription](1)
+
+    def subscribe(self, request: Subscribe) -> None:
+        """Announce every head from now on, the one of this moment first."""
+        self._subscription = Subscription(request.request_id)
+        self._heads.add(self._subscription)
+        self._put.send_nowait(self._subscription)
+
+    def unsubscribe(self) -> None:
+        """Let no more heads wait; nothing happens where the client is not subscribed."""
+        if self._subscription is not None:
+            self._heads.remove(self._subscription)
+
+    def cancel(self, request_id: int) -> None:
+        """End the subscription, if it has this id."""
+        if self._subscription is not None and request_id == self._subscription.request_id:
+            self.unsubscribe()
+            self._subscription.end(ErrorCode.CANCELLED, "the subscription has ended")
+
+    async def run(self) -> None:
+        """Have what waits in one subscription after the other sent, until cancelled, in the event loop.
+
+        The sender takes what is the newest when its turn comes, so nothing is queued here.  A cancellation
+        leaves the subscription as it is; the caller then calls ``unsubscribe``.
+        """
+        async for subscription in self._subscriptions:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ping_now_and_then)
+                while not subscription.is_over:
+                    await subscription.wait()
+                    sent = await self._sender.put(subscription)
+                    await sent.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _ping_now_and_then(self) -> None:
+        """Give a subscriber, which has nothing to say, the opportunity to show that it lives.
+
+        A cancellation leaves no ping half sent: the sender has it, or it was not handed over.
+        """
+        for number in count(1):
+            await trio.sleep(self._ping_seconds)
+            if not self._connection.unanswered_pings:
+                await self._sender.put(Ping(number))
 
 
 def _last_error(code: ErrorCode, sentence: str) -> Error:

@@ -7,7 +7,7 @@
        ``announce`` says so                                             can send
 
 A commit may come from another process, so the database is asked now and then, by one task for the whole
-server, and only while somebody is subscribed.
+server, and only while a client is subscribed.
 
 Invariant: a subscription holds at most one message that waits, whatever the client reads.  So subscribers
 cost the same whether they are quick or slow, and a slow one gets the newest head, never a queue of old ones.
@@ -71,7 +71,7 @@ class Subscription:
         self._ready.set()
 
     async def wait(self) -> None:
-        """Wait until there is something to send."""
+        """Wait until there is something to send; a cancellation takes nothing."""
         await self._ready.wait()
 
     def take(self) -> Head | Error | None:
@@ -82,7 +82,7 @@ class Subscription:
 
 
 class HeadNotifier:
-    """Looks for new heads while somebody is subscribed.
+    """Looks for new heads while a client is subscribed.
 
     Args:
         database: Whose head is read; other processes may write to it.
@@ -130,8 +130,8 @@ class HeadNotifier:
     async def run(self) -> None:
         """Look for new heads until cancelled, which leaves every subscription as it is.
 
-        Each look is one small read in a thread.  There is none while nobody is subscribed, and at most one in
-        ``head_pause_seconds`` on average otherwise.
+        In the event loop; each look is one small read in a thread, which a cancellation waits for.  There is
+        none while no client is subscribed, else at most one in ``head_pause_seconds`` on average.
         """
         while True:
             await self._subscribed.wait()
@@ -144,7 +144,10 @@ class HeadNotifier:
             await self._keep_pace()
 
     async def _keep_pace(self) -> None:
-        """Wait where looks follow each other too quickly, however often somebody commits or subscribes."""
+        """Wait where looks follow each other too quickly, however often there are commits or subscriptions.
+
+        A cancellation leaves nothing behind.
+        """
         pause_seconds, now = self._limits.head_pause_seconds, trio.current_time()
         # A look is due one pause after the last one was; what was not used of a second may be caught up.
         self._due = max(self._due + pause_seconds, now - LOOKS_AT_ONCE * pause_seconds)
@@ -152,6 +155,7 @@ class HeadNotifier:
             await trio.sleep_until(self._due)
 
     async def _look(self) -> None:
+        """Read the head in a thread, and offer it; a cancellation waits for the thread."""
         try:
             head = await self._executor.run(self._read)
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server

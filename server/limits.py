@@ -40,10 +40,15 @@ class ServerLimits:
     proof while it makes one: the pairs, their encoding, and the frame.
 
     Attributes:
-        max_connections: Served at a time; more are refused as overloaded.  Beside them, at most
+        max_connections: Served at a time; more wait, and are refused as overloaded.  Beside them, at most
             ``MAX_LEAVING`` were told to leave and have not done so yet.
         max_connections_per_network: Of these, for clients of one network: one IPv4 address, or 64 bits of an
             IPv6 address.  Half of all, so that no client has to leave for the first one of another network.
+        max_waiting: Connections that wait for a place.  Each takes a socket and a kilobyte.
+        max_waiting_per_network: Of these, for clients of one network.  Half of all, as with places.
+        wait_seconds: That a connection waits for a place before it is refused as overloaded.  Clients give up
+            after 10 seconds without a hello.  In this time ``turn_seconds`` end for all places of a network,
+            so up to twice as many clients as these may share a network, and each of them has its turns.
         max_requests: In flight on one connection; more are refused as overloaded.
         max_keys: Pairs in one proof; with ``max_ordinary_bytes``, all that an ordinary proof holds.
         max_ordinary_bytes: Of one encoded proof, whatever the client allows, unless a single pair needs more.
@@ -59,19 +64,21 @@ class ServerLimits:
         idle_timeout_seconds: Without a whole message, while nothing is in flight.  A subscriber has nothing
             to say: it is pinged twice in that time, and stays as long as it answers.
         turn_seconds: For which a connection is safe from newcomers of its own network, whatever it asks.  A
-            copy loses little by connecting again so seldom, and a client that finds all places taken by its
-            neighbours waits no longer.
+            copy loses little by connecting again so seldom.  While others of the network wait, all of its
+            places change hands in this time, one after the other.
         leave_seconds: For the answers under way and our last word, on a connection that has to make room.
         grace_seconds: For which a connection that asks nothing is safe.  After that, when all places are
             taken, the one that has asked nothing for the longest time makes room for a new one, pings or not:
-            else a few that only hold their places would keep everybody out.
+            else a few that only hold their places would keep all others out.
         subscriber_grace_seconds: Both for a subscriber, which makes room only where no other connection
-            does.  Who follows a head and copies it asks at each commit; a subscriber that asks nothing for so
-            long loses little by connecting again, and a host full of them keeps other clients out no longer.
-        head_interval_seconds: Between two looks for a new head, while somebody is subscribed.  Such a look is
+            does.  A client that follows a head and copies it asks at each commit; a subscriber that asks
+            nothing for so long loses little by connecting again, and a host full of them keeps other clients
+            out no longer.  For clients of their own network, subscribers make room as others do.
+        head_interval_seconds: Between two looks for a new head, while a client is subscribed.  Such a look is
             one small read in a thread; a quarter of a second is soon enough for people who wait.
-        head_pause_seconds: Between two looks on average at least, however often somebody commits, subscribes,
-            or calls ``announce``: more heads a second are of no use, and each costs every subscriber.
+        head_pause_seconds: Between two looks on average at least, however often there are commits,
+            subscriptions, or calls of ``announce``: more heads a second are of no use, and each costs every
+            subscriber.
         send_timeout_seconds: For a message, or what it takes at ``MIN_SEND_BYTES_PER_SECOND`` where that is
             more.
         large_timeout_seconds: That a request for a large pair waits before it is refused as overloaded; and
@@ -85,6 +92,9 @@ class ServerLimits:
 
     max_connections: int = 64
     max_connections_per_network: int = 32
+    max_waiting: int = 256
+    max_waiting_per_network: int = 128
+    wait_seconds: float = 6
     max_requests: int = 16
     max_keys: int = 8192
     max_ordinary_bytes: int = 1 << 20
@@ -94,7 +104,7 @@ class ServerLimits:
     max_threads: int = 2
     hello_timeout_seconds: float = 10
     idle_timeout_seconds: float = 120
-    turn_seconds: float = 10
+    turn_seconds: float = 5
     leave_seconds: float = 2
     grace_seconds: float = 5
     subscriber_grace_seconds: float = 60

@@ -65,6 +65,8 @@ class AddressNotAllowed(ListenError):
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     """Open TCP listeners at every address that a name stands for.
 
+    A name is resolved in a thread.  A cancellation leaves no listener open.
+
     Args:
         host: A name, an address, or ``0.0.0.0`` and ``::`` for all of the machine's.
         port: 0 to 65,535; 0 lets the system choose one, for each address its own.

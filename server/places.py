@@ -10,9 +10,12 @@ take turns.
     all are taken, and another network holds at least      that network gives one up, at once
       two more than the newcomer's
     all are taken, and some client asks nothing            that client gives its place up
-    all are taken, or the network is at its limit          who held a place for long enough gives it up, in
-                                                           the newcomer's network if it holds any
-    otherwise                                              the newcomer is told when to try again
+    all are taken, or the network is at its limit          a client that held a place for long enough gives
+                                                           it up, in the newcomer's network if it holds any
+    otherwise                                              the newcomer waits, see ``waiting_line``
+
+In one network, places change hands one after the other, so that all of them do in ``turn_seconds``.  If they
+did at the same moment, a client would get none that is not in line at that moment.
 
 A client that gives a place up is told why, and gets a moment for the answers under way.  A large pair needs
 longer, so a client that is sent one keeps its place; there are few of these, and ``sender`` ends a connection
@@ -32,6 +35,8 @@ from server.services import Counters
 
 # The network of streams that tell no address, such as those of a Unix socket.
 UNKNOWN_NETWORK: Final = ""
+# Over which the pace is measured at which the places of one network change hands.
+_PACE_SECONDS: Final = 1.0
 _IPV6_NETWORK_BITS: Final = 64
 
 
@@ -70,12 +75,14 @@ class Place:
         network: Of the client.
         taken_at: When it was taken.
         client: None before its connection has begun.
+        heard: What the client said while it waited for the place.
     """
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.taken_at = trio.current_time()
         self.client: ClientConnection | None = None
+        self.heard = b""
 
     @property
     def is_firm(self) -> bool:
@@ -96,35 +103,50 @@ class Places:
         self._counters = counters
         # In the order in which they were taken, so that a simulation does the same each time.
         self._held: dict[Place, None] = {}
+        # How many of them each network holds; none that holds no place is there.
+        self._counts: Counter[str] = Counter()
         # Told to leave, and not gone yet; the first was told first.
         self._leaving: deque[Place] = deque()
 
     def take(self, network: str) -> Place | None:
         """Return a place for a newcomer, for which another may have to leave; None where there is none."""
-        if not self._has_room(network) and not self._make_room(network):
+        if not self.has_room(network) and not self._make_room(network):
             return None
         place = Place(network)
         self._held[place] = None
+        self._counts[network] += 1
         return place
 
     def leave(self, place: Place) -> None:
         """Note that the connection is closed that had a place."""
-        self._held.pop(place, None)
+        self._give_up(place)
         if place in self._leaving:
             self._leaving.remove(place)
 
-    def _has_room(self, network: str) -> bool:
+    def _give_up(self, place: Place) -> None:
+        """Note that a place is another's, or free; nothing happens where it was given up before."""
+        if place in self._held:
+            del self._held[place]
+            self._counts[place.network] -= 1
+            if not self._counts[place.network]:
+                del self._counts[place.network]
+
+    def count(self, network: str) -> int:
+        """Return how many places a network holds."""
+        return self._counts[network]
+
+    def has_room(self, network: str) -> bool:
+        """Return whether a place is free for a client of a network, for which no other has to leave."""
         return len(self._held) < self._limits.max_connections and not self._is_at_limit(network)
 
     def _is_at_limit(self, network: str) -> bool:
         if network == UNKNOWN_NETWORK:
             # It may be any number of machines.
             return False
-        held = sum(place.network == network for place in self._held)
-        return held >= self._limits.max_connections_per_network
+        return self._counts[network] >= self._limits.max_connections_per_network
 
     def _make_room(self, network: str) -> bool:
-        """Let somebody leave for a newcomer; return whether somebody does."""
+        """Let one client leave for a newcomer; return whether one does."""
         found = self._who_leaves(network)
         if found is None:
             return False
@@ -136,7 +158,7 @@ class Places:
             return False
         place, reason = found
         assert place.client is not None
-        del self._held[place]
+        self._give_up(place)
         self._leaving.append(place)
         self._counters.connections_displaced += 1
         place.client.displace(f"all places are taken, and {reason}: connect again")
@@ -147,30 +169,42 @@ class Places:
         all_loose = [place for place in self._held if not place.is_firm]
         own = [place for place in all_loose if place.network == network]
         if self._is_at_limit(network):
-            return self._idlest(own) or self._longest(own)
+            return self._idlest(own) or self._whose_turn_is_over(network, own)
         richest = self._richest(network)
         if richest:
             return _first_to_leave(richest), "your address holds more of them than another that needs one"
-        return self._idlest(all_loose) or self._longest(own or all_loose)
+        return self._idlest(all_loose) or self._whose_turn_is_over(network, own or all_loose)
 
     def _richest(self, newcomer: str) -> list[Place]:
         """Return the places of the networks that hold most, if they hold more than a fair share."""
-        counts = Counter(place.network for place in self._held)
+        counts = self._counts
         most = max(counts.values(), default=0)
         # With one more than the newcomer's network, both would only change their roles.
         if most < counts[newcomer] + 2:
             return []
         return [place for place in self._held if counts[place.network] == most and not place.is_firm]
 
-    def _longest(self, places: Iterable[Place]) -> tuple[Place, str] | None:
-        """Return the place that was held for so long that it is another's turn."""
+    def _whose_turn_is_over(self, network: str, places: Iterable[Place]) -> tuple[Place, str] | None:
+        """Return a place that was held for so long that it is another's turn."""
         now, limits = trio.current_time(), self._limits
+        taken_lately = sum(
+            place.network == network and now - place.taken_at < _PACE_SECONDS for place in self._held
+        )
+        if taken_lately * limits.turn_seconds >= max(self._counts[network], 1) * _PACE_SECONDS:
+            # As many change hands already as are due.
+            return None
         tired = [
             place
             for place in places
             if (client := place.client) is not None
+            # Subscribers take turns with their own network as others do: else its clients would keep their
+            # places by subscribing.
             and now - place.taken_at
-            >= (limits.subscriber_grace_seconds if client.is_subscribed else limits.turn_seconds)
+            >= (
+                limits.subscriber_grace_seconds
+                if client.is_subscribed and not place.network == network != UNKNOWN_NETWORK
+                else limits.turn_seconds
+            )
         ]
         if not tired:
             return None

@@ -103,7 +103,10 @@ class Sender:
                 return
 
     async def _send_next(self) -> None:
-        """Send what was put first; it takes no memory while the next is waited for, as this method ends."""
+        """Send what was put first; it takes no memory while the next is waited for, as this method ends.
+
+        A cancellation may leave a part of it sent; ``on_sent`` is not called then.
+        """
         content, sent, on_sent = await self._parcels.receive()
         data = self._bytes_of(content)
         self.answering = isinstance(content, Frame)
@@ -118,6 +121,7 @@ class Sender:
         """Send bytes; a large answer a piece at a time, for others wait until the client has taken it.
 
         An ordinary one goes to the network as a whole: pieces would cost both sides some percent of a sync.
+        A cancellation may leave a part of it sent.
         """
         limits = self._limits
         is_large = len(data) > limits.max_ordinary_bytes + FRAME_OVERHEAD_BYTES

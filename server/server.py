@@ -21,6 +21,7 @@ from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
+from server.waiting_line import WaitingLine
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
 
 USER_AGENT: Final = "merklesync-server/0.1"
@@ -70,7 +71,7 @@ class Server:
         self._stopping = trio.Event()
         self._network_of = network_of
         self._clients: set[ClientConnection] = set()
-        self._places = Places(self.limits, self.counters)
+        self._line = WaitingLine(Places(self.limits, self.counters), self.limits, self.counters)
         self._refusals = Refusals(self.limits.max_connections)
         executor = executor or ThreadExecutor(self.limits.max_threads)
         self._heads = HeadNotifier(database, executor, self.limits, self._report)
@@ -115,10 +116,12 @@ class Server:
             async with trio.open_nursery() as accepting:
                 await accepting.start(self._accept, listeners, connections)
                 accepting.start_soon(self._heads.run)
+                accepting.start_soon(self._line.run)
                 task_status.started(listeners)
                 await self._stopping.wait()
                 # Listeners are closed first, so that a client that comes too late tries another at once.
                 accepting.cancel_scope.cancel()
+            self._line.close()
             connections.cancel_scope.deadline = trio.current_time() + self.limits.shutdown_timeout_seconds
             for client in self._clients:
                 client.leave()
@@ -135,16 +138,22 @@ class Server:
         )
 
     async def _handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection; a failure of ours ends that one and no other."""
+        """Serve one connection; a failure of ours ends that one and no other.
+
+        The stream is closed and the place given back at the end, also when cancelled.
+        """
         try:
-            if self._stopping.is_set():
+            place = None
+            if not self._stopping.is_set():
+                place = await self._line.take(stream, self._network_of(stream))
+            if place is not None:
+                await self._serve(stream, place)
+            elif self._stopping.is_set():
                 await self._refuse(stream, Error(0, ErrorCode.SHUTTING_DOWN, "the server is shutting down"))
-            elif (place := self._places.take(self._network_of(stream))) is None:
+            else:
                 sentence = "all places are taken: try again"
                 delay = self.limits.retry_after_milliseconds
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
-            else:
-                await self._serve(stream, place)
         except Exception as error:  # noqa: BLE001 - one connection must not end the others
             self._report(error)
         finally:
@@ -158,10 +167,10 @@ class Server:
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                place.client = ClientConnection(stream, hello, self._services)
+                place.client = ClientConnection(stream, hello, self._services, place.heard)
                 await self._talk(place.client)
         finally:
-            self._places.leave(place)
+            self._line.leave(place)
             self.counters.connections_open -= 1
 
     async def _talk(self, client: ClientConnection) -> None:
@@ -174,7 +183,10 @@ class Server:
             self._clients.discard(client)
 
     async def _hello(self) -> Hello | None:
-        """Return what we say first, None where not even the head can be read."""
+        """Return what we say first, None where not even the head can be read.
+
+        The head is read in a thread, for which a cancellation waits.
+        """
         database = self._services.database
         try:
             head = await self._services.executor.run(partial(read_head, database))
@@ -195,7 +207,7 @@ class Server:
         )
 
     async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:
-        """Say why, and close."""
+        """Say why, and close, also when cancelled."""
         self.counters.connections_refused += 1
         self.counters.refusals[error.code] += 1
         await self._refusals.refuse(stream, error)

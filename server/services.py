@@ -21,6 +21,7 @@ class Counters:
 
     Attributes:
         connections_open: Served at this moment.
+        connections_waiting: For a place, at this moment.
         connections_accepted: Served at any time.
         connections_refused: Turned away, as there were too many or the server was shutting down.
         connections_displaced: Told to leave, as a newcomer had more right to the place.
@@ -38,6 +39,7 @@ class Counters:
     """
 
     connections_open: int = 0
+    connections_waiting: int = 0
     connections_accepted: int = 0
     connections_refused: int = 0
     connections_displaced: int = 0

@@ -32,6 +32,7 @@ from syncproto.errors import (
 from syncproto.messages import (
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
     MAX_PAIRS,
     MAX_RETRY_AFTER_MILLISECONDS,
     MAX_TEXT_BYTES,
@@ -62,6 +63,7 @@ from syncproto.unasked import UNASKED_BURST, UNASKED_PER_SECOND, Allowance
 __all__ = [
     "MAX_CONTROL_BYTES",
     "MAX_FRAME_BYTES",
+    "MAX_HELLO_BYTES",
     "MAX_PAIRS",
     "MAX_RETRY_AFTER_MILLISECONDS",
     "MAX_TEXT_BYTES",

@@ -7,7 +7,8 @@ No I/O: bytes go in, messages come out, and the other way round.  Who may send w
 - Every request is answered exactly once: by what it asked for or by an error.  Then its id is free again.
   Cancelling asks for that answer soon; when it comes, the client's connection swallows it.
 - A subscription, at most one, is answered by any number of heads, until an error ends it.  It counts as no
-  request.  Heads that cross its cancel are swallowed, as the error is that answers the cancel.
+  request.  Heads that cross its cancel are swallowed, ``UNASKED_BURST`` at most, as the error is that answers
+  the cancel.
 - A frame may be no longer than what can rightfully come at that moment: a hello, a control message, or on the
   client the largest proof that was asked for and has not come.
 - After the peer's misbehaviour nothing is understood any more: the connection raises the same error for ever.
@@ -29,6 +30,7 @@ from syncproto.errors import (
     RepeatedRequestId,
     RequestIdInUse,
     TooManyRequests,
+    TooManyUnasked,
     TruncatedStream,
     UnexpectedMessage,
     UnsolicitedAnswer,
@@ -52,7 +54,7 @@ from syncproto.messages import (
 )
 from syncproto.requests import Requests, max_proof_bytes, why_no_answer
 from syncproto.state import ANSWERS, Role, State, next_state, why_not
-from syncproto.unasked import Pings
+from syncproto.unasked import UNASKED_BURST, UNASKED_PER_SECOND, Pings
 
 # A server refuses the requests above its limit one by one; a peer that goes on is not confused but hostile.
 # As many cancels may cross answers: a client can only cancel what it believes to be in flight.
@@ -203,16 +205,14 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> Iterator[Message]:
         """Take bytes in and return the messages that they complete.
 
-        Iterate to the end before the next call: each message is read only when it is asked for, so that what
-        came before a misbehaviour is delivered and the error follows it, however the bytes were cut into
-        pieces.
+        Iterate to the end before the next call.  A message is decoded, in some 10 microseconds, only when it
+        is asked for: so a caller can handle a few in a step, and an error follows all that came before it.
 
         Args:
-            data: Any number of bytes, as they came; 64 KiB at a time is a good measure.
+            data: Any number of bytes, as they came.
 
         Returns:
-            An iterator of messages.  Answers to cancelled requests and cancels of answered requests are left
-            out.
+            An iterator of messages, without answers to cancelled requests and cancels of answered requests.
 
         Raises:
             RemoteProtocolError: From the iterator, or at once where the connection failed before.
@@ -313,4 +313,7 @@ class Connection:
             raise UnexpectedMessage(name, reason)
         if isinstance(answer, Range | Changes) and len(answer.proof) > max_proof_bytes(request):
             raise OversizedAnswer(request_id, len(answer.proof), max_proof_bytes(request))
-        return self._requests.answer(request_id, kind)
+        is_wanted = self._requests.answer(request_id, kind)
+        if self._requests.crossing_heads > UNASKED_BURST:
+            raise TooManyUnasked(UNASKED_PER_SECOND)
+        return is_wanted

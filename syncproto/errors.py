@@ -21,7 +21,7 @@
         ├── OversizedAnswer       a proof with more bytes than its request allowed
         ├── RepeatedRequestId     a request with the id of one that is still in flight
         ├── TooManyRequests       far more requests in flight than were announced
-        ├── TooManyUnasked        far more heads and pings than anybody needs
+        ├── TooManyUnasked        far more heads and pings than a client needs
         └── TruncatedStream       the stream ended inside a frame, or before the peer's hello
 
 An ``Error`` *message* is none of these: a peer that answers with a typed refusal behaves well.  Every class
@@ -209,7 +209,7 @@ class TooManyRequests(RemoteProtocolError):
 
 
 class TooManyUnasked(RemoteProtocolError):
-    """The peer sends heads and pings without end, which nobody asked for one by one."""
+    """The peer sends heads and pings without end, which no request asked for."""
 
     def __init__(self, per_second: int) -> None:
         super().__init__(

@@ -14,7 +14,7 @@ ROOT_BYTES: Final = 32
 MAX_REQUEST_ID: Final = 2**32 - 1
 # The highest number that a store can have; whether a number is plausible is for its receiver to judge.
 MAX_REVISION: Final = 2**63 - 1
-# Signed integers of 64 bits hold it in every language, and nobody has more pairs.
+# Signed integers of 64 bits hold it in every language, and no store has more pairs.
 MAX_PAIRS: Final = 2**63 - 1
 # The longest key has 504 bytes, and what follows a key in order is that key and one byte more.  The rest
 # leaves room for longer keys.

@@ -43,6 +43,7 @@ class Requests:
 
     Attributes:
         subscription: The id of the subscription, also of one that was cancelled and has not ended; or None.
+        crossing_heads: How many heads of it came after it was cancelled.
     """
 
     def __init__(self, max_late_cancels: int) -> None:
@@ -52,6 +53,7 @@ class Requests:
         self._max_late_cancels = max_late_cancels
         self._late_cancels_left = max_late_cancels
         self.subscription: int | None = None
+        self.crossing_heads = 0
 
     def __len__(self) -> int:
         """Return how many there are, cancelled ones included and the subscription not."""
@@ -98,6 +100,8 @@ class Requests:
     def answer(self, request_id: int, kind: Kind) -> bool:
         """Note an answer to a request in flight, and return whether it is wanted."""
         wanted = request_id not in self._cancelled
+        if not wanted and request_id == self.subscription:
+            self.crossing_heads += 1
         if request_id != self.subscription or kind is Kind.ERROR:
             self._remove(request_id)
         if wanted:
@@ -109,6 +113,7 @@ class Requests:
         self._cancelled.discard(request_id)
         if request_id == self.subscription:
             self.subscription = None
+            self.crossing_heads = 0
 
     @property
     def max_proof_bytes(self) -> int:

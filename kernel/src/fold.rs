@@ -1,4 +1,4 @@
-//! The fold, as its pure twin `merkledb/kernel/pure_fold.py` tells it: a sorted stream of items becomes a trie.
+//! The fold, as the pure kernel has it in `merkledb/kernel/pure_fold.py`: a sorted stream of items becomes a trie.
 
 use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, put_uvarint, put_value_part};
 use crate::path::{Codec, shared_depth};
@@ -117,7 +117,7 @@ impl<R: AsRef<[u8]>> Fold<R> {
 
     /// Take the next item of the stream, when the one behind it is known, too; None at the end.
     ///
-    /// For whoever has all paths at hand, so that none has to be kept.
+    /// For a caller that has all paths at hand, so that none has to be kept.
     pub fn feed_before(&mut self, path: &[u8], item: Item<R>, next: Option<&[u8]>) -> Result<(), OutOfOrder> {
         let Some(next) = next else {
             self.last = Some((path.to_vec(), item));

@@ -22,9 +22,9 @@ pub(crate) type PyLimits = (usize, usize, usize, Option<usize>, Option<usize>);
 
 /// Verify a range proof.
 ///
-/// Raises ``TypeError`` for what has not the form of a proof; the pure twin then says where.
+/// Raises ``TypeError`` for what has not the form of a proof; the pure kernel then says where.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are those of the pure twin")]
+#[expect(clippy::too_many_arguments, reason = "they are those of the pure kernel")]
 pub(crate) fn verify_range<'py>(
     py: Python<'py>,
     scheme: (&str, usize),

@@ -41,7 +41,7 @@ impl Changed {
     }
 }
 
-/// What a step found, as columns; see the pure twin's `Step`.
+/// What a step found, as columns; see the pure kernel's `Step`.
 #[derive(Default)]
 pub struct Step {
     pub opened: Vec<usize>,

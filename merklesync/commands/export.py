@@ -50,9 +50,10 @@ def export(
     TARGET is a new file where its name ends in .jsonl, .ndjson or .csv (or --format says so), - is standard
     output, and anything else is a new or empty folder, in which each key becomes a file.
 
-    A folder is refused, naming the keys, when one is absolute, climbs with .., is empty or has an empty name,
-    holds a NUL byte, is too long for the file system, or needs one name to be a file and a folder. Nothing is
-    ever written outside TARGET.
+    A folder is refused, naming the keys, when one is absolute, climbs with .. (also where a backslash
+    separates names), begins with a drive such as C:, is empty or has an empty name, holds a NUL byte, is too
+    long for the file system, or needs one name to be a file and a folder. Nothing is ever written outside
+    TARGET.
 
     JSON: root, revision, keys, hasher, branch_factor, target, format, bytes, seconds. Not with -.
     """

@@ -72,10 +72,11 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
 
     The newest root is the one that a peer announces with the highest revision (--trust-peer), or the last
     line of --roots: a root in hex and, if it is known, its revision. A root that comes back under a higher
-    revision is a newer one. Every pair and every change is verified against it. STORE goes on showing its
-    last complete root meanwhile; the next appears all at once. A line is printed for the root that STORE is a
-    copy of at the start, and for each that it reaches: the root and its revision, which another follow can
-    read as its --roots.
+    revision is a newer one. Revisions of STORE never go back: a root that --roots names with a revision which
+    is not above STORE's is followed, gets the next one, and that is noted. Every pair and every change is
+    verified against the root. STORE goes on showing its last complete root meanwhile; the next appears all at
+    once. A line is printed for the root that STORE is a copy of at the start, and for each that it reaches:
+    the root and its revision, which another follow can read as its --roots.
 
     \b
     STORE is behind        it is brought forward by changes; where no peer has

@@ -30,7 +30,14 @@ from merklesync.commands.options import (
 )
 from merklesync.commands.stores import is_store, open_for_writing, snapshot_as_json
 from merklesync.console.bar import CountedPairs, progress_bar, wants_bar
-from merklesync.console.output import format_key_count, format_seconds, format_size, print_facts, print_json
+from merklesync.console.output import (
+    format_key_count,
+    format_seconds,
+    format_size,
+    print_facts,
+    print_json,
+    print_note,
+)
 from merklesync.errors import CommandError, ExitCode
 from merklesync.files.bulk_load import LoadCounts, load_pairs
 from merklesync.files.format import Format, format_of_source
@@ -38,6 +45,7 @@ from merklesync.files.paths import STANDARD_STREAM, is_there, open_source
 from merklesync.files.sorted_pairs import Pair, SortedPairs
 from merklesync.files.text_pairs import InvalidLine, bytes_to_json, read_csv, read_json_lines
 from merklesync.files.tree_reader import FAILED_READS, SkippedFiles, TreeReader, Unread
+from merklesync.files.tree_writer import name_error
 from merklesync.text import quote_bytes
 
 _Reader = Callable[..., Iterator[Pair]]
@@ -73,8 +81,10 @@ def load(
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
     devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
     STORE holds at or below a name that was skipped stays, also with --replace. The exit code is 1 when
-    something could not be read, or --replace could not remove all. One bad line in a file of pairs, and
-    nothing of it is loaded. Of a key that comes twice the last value counts.
+    something could not be read, or --replace could not remove all. Names that lead elsewhere on another
+    system, such as C:/a with a backslash, are loaded, and noted, for export refuses to write them as files.
+    One bad line in a file of pairs, and nothing of it is loaded. Of a key that comes twice the last value
+    counts.
 
     An interrupted load leaves a whole store; the same command again finishes it. A large load is committed
     in parts, each of which is a revision; but where STORE never held anything, only the last one is retained.
@@ -223,8 +233,43 @@ def load_folder(
     with progress_bar("counting", shows_progress=shows_progress) as bar:
         files, size_bytes = reader.measure() if bar.is_drawn else (0, 0)
     with progress_bar("loading", shows_progress=shows_progress) as bar:
-        pairs = CountedPairs(reader.pairs(skipped), bar, total_keys=files, total_bytes=size_bytes)
-        return load_pairs(database, pairs, replace=replace, unread=skipped.unread), skipped
+        names = _NotPortable()
+        pairs = CountedPairs(
+            names.watch(reader.pairs(skipped)), bar, total_keys=files, total_bytes=size_bytes
+        )
+        loaded = load_pairs(database, pairs, replace=replace, unread=skipped.unread)
+    names.note()
+    return loaded, skipped
+
+
+class _NotPortable:
+    """The names of a folder that ``export`` refuses, because they lead elsewhere on another system.
+
+    They are loaded all the same: a store takes any key, and so do exports to files of pairs.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[bytes, str] | None = None
+        self._count = 0
+
+    def watch(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        """Yield the pairs, and keep the names that are not portable."""
+        for key, value in pairs:
+            if (reason := name_error(key)) is not None:
+                self._first = self._first or (key, reason)
+                self._count += 1
+            yield key, value
+
+    def note(self) -> None:
+        """Say which there were, if any."""
+        if self._first is None:
+            return
+        key, reason = self._first
+        more = f", and {self._count - 1:,} more like it" if self._count > 1 else ""
+        print_note(
+            f"{quote_bytes(key)} {reason} where a backslash or a colon separates names{more}: "
+            "export refuses to write it as a file, and writes it to JSON Lines and CSV"
+        )
 
 
 def _reader(form: Format, notations: NotationsOption) -> _Reader:

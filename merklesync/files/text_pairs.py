@@ -43,6 +43,7 @@ CSV_BYTES_A_VALUE_BYTE: Final = 2
 # For the key, in whichever form, and the punctuation.
 LINE_OVERHEAD_BYTES: Final = 64 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Notation(StrEnum):
@@ -235,7 +236,7 @@ def read_csv(
                 key_notation, value_notation = keys or said[0], values or said[1]
                 continue
             if len(row) > 1 and _COLUMNS.issuperset(row):
-                # Taken as a pair, it would turn all keys into values, and nobody would notice.
+                # Taken as a pair, it would turn all keys into values, and no error would tell.
                 raise InvalidLine(rows.line_num, "names the columns in another order: the key comes first")
         try:
             key, value = _parse_row(row, key_notation, value_notation)
@@ -285,11 +286,21 @@ def _bounded_lines(file: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes
     number = 0
     while line := file.readline(max_line_bytes + 1):
         number += 1
+        if number == 1 and _is_utf_16(line):
+            # Without a mark it would be read as text with a NUL after each character.
+            raise InvalidLine(number, "is UTF-16, as spreadsheets write it: save the file as UTF-8")
         if len(line) > max_line_bytes:
             raise InvalidLine(
                 number, f"is longer than {max_line_bytes} bytes, which is more than any pair needs"
             )
         yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _is_utf_16(line: bytes) -> bool:
+    """Return whether a first line is UTF-16: by its mark, or as every second byte is zero."""
+    if line.startswith(_UTF_16_MARKS):
+        return True
+    return len(line) >= 4 and any(line[::2]) != any(line[1::2])
 
 
 def _require_lengths(key: bytes, value: bytes, max_key_bytes: int, max_value_bytes: int) -> None:

@@ -64,6 +64,7 @@ class Follower:
         self._source_ended = False
         # How many complaints there were about its lines.
         self._lines_left_out = 0
+        self._named: Target | None = None
         # The root and number that were printed last, or that the store had at the start.
         self._printed: tuple[bytes | None, int] | None = None
 
@@ -123,11 +124,26 @@ class Follower:
         print_note(note)
 
     def _update_target(self, target: Target) -> None:
+        self._named = target
         self._manager.update_target(*target)
+
+    def _note_other_number(self, reached: Reached) -> None:
+        """Say that a root has another number here than it was named with: the number here was higher."""
+        named = self._named
+        if (
+            named is not None
+            and named.root == reached.root
+            and named.revision not in (None, reached.revision)
+        ):
+            print_note(
+                f"the root was named with revision {named.revision}, and is revision {reached.revision} "
+                "here: numbers of a store never go back"
+            )
 
     async def _end_if_last(self) -> None:
         """End when the store shows the last target, its line is printed, and the hook has run for it.
 
+        It may wait for the hook; a cancellation meanwhile leaves that to ``RootHook.run`` to end.
         Called after each change of these three, because any of them may be the last.
         """
         progress = self._manager.progress
@@ -142,7 +158,8 @@ class Follower:
     async def _print_roots(self, reached_roots: ReachedStream) -> None:
         """Print each root that the store shows, the one at the start included if it is a copy.
 
-        A slow reader loses roots, not time: the stream gives the newest root after each line.
+        A slow reader loses roots, not time: the stream gives the newest root after each line.  Lines are
+        printed in a thread; a cancellation does not wait for one that a reader holds up.
         """
         head = self._database.head
         first: Reached | None = None
@@ -160,6 +177,7 @@ class Follower:
         if self._hook is not None:
             self._hook.enqueue_newest(reached)
         await print_in_thread(self._printer.root, reached)
+        self._note_other_number(reached)
         self._printed = (reached.root, reached.revision)
         await self._end_if_last()
 
@@ -167,7 +185,8 @@ class Follower:
         """Print the sync status when the printed one is over for good, and again while work goes on.
 
         A status is over when it was not seen for STATUS_SETTLE_SECONDS.  To wait until a *new* one has lasted
-        so long would print nothing while a replica changes between two others all the time.
+        so long would print nothing while a replica changes between two others all the time.  Printed in a
+        thread, as roots are; a cancellation leaves nothing behind.
         """
         printed: SyncStatus | None = None
         printed_at, seen_at = 0.0, trio.current_time()

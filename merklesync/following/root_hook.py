@@ -64,7 +64,10 @@ class RootHook:
             pending.done.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until the command has been run for the root that was enqueued last."""
+        """Wait until the command has been run for the root that was enqueued last.
+
+        A cancellation leaves the command running.
+        """
         if self._newest is not None:
             await self._newest.done.wait()
 

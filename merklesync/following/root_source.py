@@ -32,6 +32,8 @@ from merklesync.text import parse_root, truncate
 
 # A root, 0x before it, a number of 20 digits, and a few blanks.
 MAX_LINE_BYTES: Final = 128
+# A stream with so much of a line, and no end of it, is something else than roots, such as /dev/zero.
+MAX_UNENDED_BYTES: Final = 1 << 20
 # How long a line of a file may wait to be seen: people who append to one by hand do not wait longer.
 FILE_INTERVAL_SECONDS: Final = 0.25
 # This many of the bytes read last are compared at each look: dozens of lines, in one read.
@@ -68,6 +70,9 @@ class TargetParser:
 
     Args:
         on_error: Called with a sentence for each line that names no target.
+
+    Attributes:
+        unended_bytes: How much has come of the last line, though not all of it is kept.
     """
 
     def __init__(self, on_error: ErrorCallback) -> None:
@@ -75,6 +80,7 @@ class TargetParser:
         self._line = b""
         self._is_too_long = False
         self._number = 0
+        self.unended_bytes = 0
 
     def feed(self, data: bytes) -> Target | None:
         """Return the newest target that ``data`` completes the line of, if any."""
@@ -82,7 +88,9 @@ class TargetParser:
         *ended, rest = data.split(b"\n")
         for part in ended:
             newest = self._end_line(part) or newest
+            self.unended_bytes = 0
         self._add(rest)
+        self.unended_bytes += len(rest)
         return newest
 
     def unended(self) -> Target | None:
@@ -99,6 +107,7 @@ class TargetParser:
     def reset(self) -> None:
         """Begin with the first line of something else."""
         self._line, self._is_too_long, self._number = b"", False, 0
+        self.unended_bytes = 0
 
     def _add(self, part: bytes) -> None:
         self._line += part[: MAX_LINE_BYTES + 1]
@@ -132,7 +141,7 @@ async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorC
 
     Raises:
         OSError: The source cannot be read.
-        CommandError: Standard input is closed.
+        CommandError: Standard input is closed; or a line of it, or of a device, does not end.
     """
     parser = TargetParser(on_error)
     if source == STANDARD_STREAM:
@@ -158,11 +167,17 @@ async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorC
 async def _read_named(
     source: Path, parser: TargetParser, on_target: TargetCallback, on_error: ErrorCallback
 ) -> bool:
-    """Read what is at a path as long as it is there; return whether something else may come in its place."""
+    """Read what is at a path as long as it is there; return whether something else may come in its place.
+
+    In the event loop.  It is closed at the end, also when cancelled.
+    """
     mode = _mode_of(source)
     if stat.S_ISREG(mode):
         await _FileReader(source, parser, on_target, on_error).run()
         return True
+    if stat.S_ISDIR(mode):
+        # Reading it would fail as well, with an error that does not name it.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(source))
     is_fifo = stat.S_ISFIFO(mode)
     # A FIFO that is open for writing here as well does not end when its writers close it.
     access = os.O_RDWR | os.O_NONBLOCK if is_fifo else os.O_RDONLY
@@ -180,7 +195,10 @@ def _mode_of(source: Path) -> int:
 
 
 async def _wait_for(source: Path, on_error: ErrorCallback) -> None:
-    """Wait until something is at a path again, and say so where that takes long."""
+    """Wait until something is at a path again, and say so where that takes long.
+
+    A look is one system call in the event loop; a cancellation leaves nothing behind.
+    """
     looks = 0
     while True:
         with suppress(OSError):
@@ -195,7 +213,10 @@ async def _wait_for(source: Path, on_error: ErrorCallback) -> None:
 async def _read_stream(
     descriptor: int, parser: TargetParser, on_target: TargetCallback, path: Path | None = None
 ) -> None:
-    """Read a stream to its end, or until something else is at its place, where it has one."""
+    """Read a stream to its end, or until something else is at its place, where it has one.
+
+    64 KiB a step, in the event loop.  A cancellation takes nothing that was not handed on.
+    """
     interval = float("inf") if path is None else FILE_INTERVAL_SECONDS
     while True:
         with trio.move_on_after(interval) as patience:
@@ -208,6 +229,11 @@ async def _read_stream(
         target = parser.feed(data) if data else parser.end()
         if target is not None:
             on_target(target)
+        if path is None and parser.unended_bytes > MAX_UNENDED_BYTES:
+            raise CommandError(
+                f"the roots have a line of more than {MAX_UNENDED_BYTES:,} bytes: name a file of roots, "
+                "one in hex on each line"
+            )
         if not data:
             return
 
@@ -306,7 +332,10 @@ class _FileReader:
         self._failure = str(error)
 
     async def _read(self, file: BinaryIO) -> None:
-        """Read what is new."""
+        """Read what is new, 64 KiB a step, in the event loop.
+
+        A cancellation leaves the position after what was read; no target of it is handed on.
+        """
         stat_result = os.fstat(file.fileno())
         seen = _FileState(
             stat_result.st_dev, stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns
@@ -349,5 +378,5 @@ class _FileReader:
 
 
 def _open_without_waiting(source: Path) -> BinaryIO:
-    """Open what is at a path, which may be a FIFO by now, without waiting for anybody."""
+    """Open what is at a path, which may be a FIFO by now, without waiting for a writer."""
     return os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

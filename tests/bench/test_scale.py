@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.figures import Grid, short
-from bench.growth import Growth, trend
-from bench.results import Plan, Quantity, Results, grids, markdown, replace_measured, text
+from bench.results import Growth, Plan, Quantity, Results, grids, markdown, replace_measured, text, trend
 from bench.scale import main, require_plots
 from bench.workload import (
     KINDS,

@@ -343,6 +343,39 @@ def test_roots_come_from_standard_input_until_it_ends(source: Path, tmp_path: Pa
     assert hooked.read_text().splitlines()[-1] == "5"
 
 
+def test_a_root_that_is_named_with_a_lower_revision_gets_the_next_one_and_that_is_noted(
+    source: Path, tmp_path: Path
+) -> None:
+    roots = [commit(source, {b"key 1": b"%d" % value}) for value in range(3)]
+    copy = tmp_path / "copy"
+    with serving(source) as address, following(copy, address, options=("--roots", "-")) as follower:
+        stdin = follower.process.stdin
+        assert stdin is not None
+        print(roots[2], 40, file=stdin, flush=True)
+        follower.reach(roots[2])
+        print(roots[1], 3, file=stdin)
+        _, notes = finish(follower.process)
+        assert follower.process.returncode == 0
+    assert notes == (
+        "Note: the root was named with revision 3, and is revision 41 here: "
+        "numbers of a store never go back\n"
+    )
+    newest, before, *_ = succeed_json("log", copy)["revisions"]
+    assert (newest["root"], newest["revision"]) == (roots[1], 41)
+    assert (before["root"], before["revision"]) == (roots[2], 40)
+
+
+@pytest.mark.parametrize("options", [("--roots", "/dev/zero"), ("--roots", "-")])
+def test_roots_without_an_end_of_a_line_are_refused(
+    source: Path, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    with serving(source) as address, Path("/dev/zero").open("rb") as zeros:
+        process = start("follow", tmp_path / "copy", "--from", address, *options, stdin=zeros.fileno())
+        _, notes = finish(process)
+    assert process.returncode == 1
+    assert "the roots have a line of more than 1,048,576 bytes" in notes
+
+
 def test_no_roots_at_all_end_at_once(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
         assert succeed("follow", tmp_path / "copy", "--from", address, "--roots", os.devnull) == ""

@@ -346,6 +346,22 @@ def test_export_refuses_a_key_by_name_and_writes_nothing(tmp_path: Path, key: by
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_names_that_export_will_refuse_are_loaded_and_noted(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("C:\\a", "\\b", "fine"):
+        (folder / name).write_text(name)
+    result = run("load", tmp_path / "store", folder)
+    assert result.exit_code == 0
+    assert "Note: C:\\a begins with a drive" in result.stderr
+    assert "1 more like it: export refuses to write it as a file" in result.stderr
+    assert "C:\\a begins with a drive" in fail(1, "export", tmp_path / "store", tmp_path / "target")
+    succeed("export", tmp_path / "store", tmp_path / "pairs.jsonl")
+    (folder / "C:\\a").unlink()
+    (folder / "\\b").unlink()
+    assert "Note" not in run("load", tmp_path / "store", folder).stderr
+
+
 def test_export_refuses_a_name_that_is_a_file_and_a_folder(tmp_path: Path) -> None:
     fill(tmp_path / "store", {b"a": b"", b"a-b": b"", b"a/b": b""})
     sentence = fail(1, "export", tmp_path / "store", tmp_path / "target")

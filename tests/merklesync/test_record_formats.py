@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -107,6 +108,22 @@ def test_a_bad_csv_line_is_named_with_its_reason(line: bytes, reason: str) -> No
     with pytest.raises(InvalidLine, match=r"^line 3: ") as caught:
         list(read_csv(io.BytesIO(b"key_auto,value\r\n0x61,b\r\n" + line), **LIMITS))
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("read", [read_csv, read_json_lines])
+def test_a_file_in_utf_16_is_refused_by_name(
+    read: Callable[..., Iterator[tuple[bytes, bytes]]], encoding: str
+) -> None:
+    for text in ("key,value\na,b\n", "a,b", "\u043a,\u0437\n"):
+        data = ("\ufeff" + text if "-16-" in encoding else text).encode(encoding)
+        with pytest.raises(InvalidLine, match=r"line 1: is UTF-16.*save the file as UTF-8"):
+            list(read(io.BytesIO(data), **LIMITS))
+    without_a_mark = "key,value\n".encode("utf-16-le")
+    with pytest.raises(InvalidLine, match="is UTF-16"):
+        list(read(io.BytesIO(without_a_mark), **LIMITS))
+    with pytest.raises(InvalidLine, match=r"line 1: (is longer|is not JSON)"):
+        list(read(io.BytesIO(bytes(200_000)), **LIMITS))
 
 
 @pytest.mark.parametrize("before", [b"", b"\n", b"\r\n  \r\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])

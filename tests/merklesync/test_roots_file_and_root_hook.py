@@ -79,6 +79,17 @@ def test_a_line_that_never_ends_takes_no_memory_and_is_left_out_once() -> None:
     assert complaints == [f"line 1 of the roots is left out: it has more than {MAX_LINE_BYTES} bytes"]
 
 
+def test_what_came_of_an_unended_line_is_counted_anew_after_each_end() -> None:
+    lines = TargetParser(lambda sentence: None)
+    lines.feed(b"x" * 1_000)
+    lines.feed(b"x" * 1_000)
+    assert lines.unended_bytes == 2_000
+    lines.feed(b"x\n" + b"x" * 7)
+    assert lines.unended_bytes == 7
+    lines.feed(b"\n")
+    assert lines.unended_bytes == 0
+
+
 # Files, FIFOs and streams.
 
 

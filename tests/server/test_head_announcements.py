@@ -30,7 +30,7 @@ from syncproto import (
     encode,
 )
 from tests.support.fake_database import FakeDatabase, VirtualWorkers
-from tests.support.protocol_client import HELLO, Client, Site, head_of, pairs_of, running
+from tests.support.protocol_client import HELLO, NO_WAIT_SECONDS, Client, Site, head_of, pairs_of, running
 
 CONTENT = {b"a": b"1", b"b": b"2", b"c": b"3"}
 LIMITS = ServerLimits(max_requests=4)
@@ -608,7 +608,11 @@ async def test_a_subscriber_that_waits_for_a_long_proof_is_not_pinged_again_and_
 async def test_a_subscriber_keeps_its_place_while_another_connection_asks_nothing(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    server = Server(database, limits=ServerLimits(max_connections=2), executor=VirtualWorkers())
+    server = Server(
+        database,
+        limits=ServerLimits(max_connections=2, wait_seconds=NO_WAIT_SECONDS),
+        executor=VirtualWorkers(),
+    )
     async with running(server) as site:
         follower = await site.greeted()
         await follower.subscribe()
@@ -624,7 +628,11 @@ async def test_a_subscriber_keeps_its_place_while_another_connection_asks_nothin
 async def test_subscribers_make_room_after_everybody_else(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    server = Server(database, limits=ServerLimits(max_connections=3), executor=VirtualWorkers())
+    server = Server(
+        database,
+        limits=ServerLimits(max_connections=3, wait_seconds=NO_WAIT_SECONDS),
+        executor=VirtualWorkers(),
+    )
     async with running(server) as site:
         follower, worker, holder = [await site.greeted() for _ in range(3)]
         await follower.subscribe()
@@ -644,7 +652,7 @@ async def test_subscribers_make_room_after_everybody_else(
 async def test_a_host_full_of_silent_subscribers_keeps_nobody_out_for_ever(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    limits = ServerLimits(max_connections=3)
+    limits = ServerLimits(max_connections=3, wait_seconds=NO_WAIT_SECONDS)
     server = Server(database, limits=limits, executor=VirtualWorkers())
     async with running(server) as site:
         first, follower, last = [await site.greeted() for _ in range(3)]
@@ -669,7 +677,7 @@ async def test_a_host_full_of_silent_subscribers_keeps_nobody_out_for_ever(
 async def test_a_client_is_not_idle_while_its_answer_is_sent(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    limits = ServerLimits(max_connections=1)
+    limits = ServerLimits(max_connections=1, wait_seconds=NO_WAIT_SECONDS)
     async with running(Server(database, limits=limits, executor=VirtualWorkers()), lockstep=True) as site:
         slow = await site.greeted()
         await slow.send(slow.get_range(database.root))

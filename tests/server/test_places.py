@@ -4,8 +4,8 @@ import functools
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,8 @@ from syncproto import (
 )
 from syncproto.connection import EXCESS_REQUESTS_FACTOR
 from tests.support.fake_database import FakeDatabase, VirtualWorkers
-from tests.support.protocol_client import Client, Site, pairs_of, running
+from tests.support.protocol_client import NO_WAIT_SECONDS, Client, pairs_of, running
+from tests.support.town import a_town
 
 # Elsewhere, this machine has but one address of its own.
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address on Linux only")
@@ -50,50 +51,6 @@ CONTENT = {bytes([number]): bytes(1000) for number in range(200)}
 @pytest.fixture
 def database() -> FakeDatabase:
     return FakeDatabase(dict(CONTENT))
-
-
-class Town:
-    """A running server whose clients say themselves where they come from."""
-
-    def __init__(self) -> None:
-        self._networks: list[str] = []
-        self.site: Site
-
-    def network_of(self, stream: trio.abc.Stream) -> str:
-        # Memory streams tell no address, but they are accepted one after the other.
-        return self._networks.pop(0)
-
-    async def client(self, network: str) -> Client:
-        self._networks.append(network)
-        client = await self.site.client()
-        await trio.testing.wait_all_tasks_blocked()
-        return client
-
-    async def greeted(self, network: str) -> Client:
-        client = await self.client(network)
-        assert isinstance(await client.receive(), Hello), "it got a place"
-        await client.send(client.connection.hello)
-        return client
-
-    async def refused(self, network: str) -> Error:
-        message = await (await self.client(network)).receive()
-        assert isinstance(message, Error)
-        assert (message.request_id, message.code) == (0, ErrorCode.OVERLOADED)
-        assert message.detail
-        return message
-
-
-@asynccontextmanager
-async def a_town(
-    database: FakeDatabase, limits: ServerLimits, executor: VirtualWorkers | None = None
-) -> AsyncIterator[Town]:
-    town = Town()
-    server = Server(
-        database, limits=limits, executor=executor or VirtualWorkers(), network_of=town.network_of
-    )
-    async with running(server) as site:
-        town.site = site
-        yield town
 
 
 async def last_word_of(client: Client) -> Error:
@@ -156,7 +113,9 @@ async def test_the_network_of_an_encrypted_stream_is_that_of_the_stream_below() 
 async def test_a_network_has_no_more_places_than_it_may(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    async with a_town(database, ServerLimits(max_connections=4, max_connections_per_network=2)) as town:
+    async with a_town(
+        database, ServerLimits(max_connections=4, max_connections_per_network=2, wait_seconds=NO_WAIT_SECONDS)
+    ) as town:
         greedy = [await town.greeted("greedy") for _ in range(2)]
         await town.refused("greedy")
         for network in ("one", "another"):
@@ -169,7 +128,9 @@ async def test_the_network_that_holds_most_gives_a_place_to_another_however_busy
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
     """64 tiny requests every 4 seconds held all places: an honest client got in 0 of 20 times."""
-    async with a_town(database, ServerLimits(max_connections=8, max_connections_per_network=8)) as town:
+    async with a_town(
+        database, ServerLimits(max_connections=8, max_connections_per_network=8, wait_seconds=NO_WAIT_SECONDS)
+    ) as town:
         greedy = [await town.greeted("greedy") for _ in range(8)]
         for client in greedy:
             await client.send(GetHead(1))
@@ -254,7 +215,7 @@ async def test_who_has_to_leave_gets_no_more_than_a_moment(
 
 
 async def test_clients_of_one_network_take_turns(database: FakeDatabase, autojump_clock: MockClock) -> None:
-    limits = ServerLimits(max_connections=4)
+    limits = ServerLimits(max_connections=4, wait_seconds=NO_WAIT_SECONDS)
     async with a_town(database, limits) as town, trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(ask_for_ever, await town.greeted("nat"))
@@ -300,7 +261,11 @@ async def test_nobody_has_to_leave_who_is_sent_a_large_pair(
 async def test_as_many_leave_at_a_time_as_may_and_then_newcomers_wait(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    limits = ServerLimits(max_connections=2 * MAX_LEAVING, max_connections_per_network=2 * MAX_LEAVING)
+    limits = ServerLimits(
+        max_connections=2 * MAX_LEAVING,
+        max_connections_per_network=2 * MAX_LEAVING,
+        wait_seconds=NO_WAIT_SECONDS,
+    )
     async with a_town(database, limits) as town:
         for _ in range(2 * MAX_LEAVING):
             await town.greeted("greedy")
@@ -316,7 +281,9 @@ async def test_as_many_leave_at_a_time_as_may_and_then_newcomers_wait(
 async def test_streams_that_tell_no_address_have_no_limit_of_their_own(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
-    async with a_town(database, ServerLimits(max_connections=3, max_connections_per_network=1)) as town:
+    async with a_town(
+        database, ServerLimits(max_connections=3, max_connections_per_network=1, wait_seconds=NO_WAIT_SECONDS)
+    ) as town:
         for _ in range(3):
             await town.greeted(UNKNOWN_NETWORK)
         await town.refused(UNKNOWN_NETWORK)
@@ -328,7 +295,7 @@ async def test_an_honest_client_gets_in_beside_a_greedy_address(tmp_path: Path) 
     """On real sockets, whose addresses differ."""
     with merkledb.open(tmp_path / "store") as database:
         database.commit({b"key": b"value"})
-        limits = ServerLimits(max_connections=6, max_connections_per_network=4)
+        limits = ServerLimits(max_connections=6, max_connections_per_network=4, wait_seconds=NO_WAIT_SECONDS)
         listeners = await open_listeners("127.0.0.1", 0)
         async with trio.open_nursery() as nursery:
             await nursery.start(Server(database, limits=limits).serve, listeners)

@@ -34,7 +34,7 @@ from server import (
     open_listeners,
 )
 from syncproto import Changes, Error, ErrorCode, GetHead, Goodbye, Head, Range
-from tests.support.protocol_client import Client
+from tests.support.protocol_client import NO_WAIT_SECONDS, Client
 
 CONTENT = {sha256(number.to_bytes(8, "big")).digest(): number.to_bytes(40, "big") for number in range(500)}
 
@@ -371,7 +371,7 @@ async def test_bounds_of_any_length_are_answered(
 async def test_the_last_word_arrives_though_the_client_has_sent_more(database: Database) -> None:
     """Closing a socket with unread bytes resets it, and a reset destroys what the peer has not read yet."""
     listeners = await open_listeners("127.0.0.1", 0)
-    limits = ServerLimits(max_connections=1)
+    limits = ServerLimits(max_connections=1, wait_seconds=NO_WAIT_SECONDS)
     async with trio.open_nursery() as nursery:
         await nursery.start(Server(database, limits=limits).serve, listeners)
         address = addresses_of(listeners)[0]

@@ -28,6 +28,8 @@ from tests.support.fake_database import FakeDatabase, FakeProof
 
 HELLO = Hello(hasher="blake3", branch_factor=16, root=bytes(32), revision=0, max_frame_bytes=64 << 20)
 _RECEIVE_BYTES = 64 << 10
+# For servers whose clients are refused as soon as there is no place: a limit is above zero.
+NO_WAIT_SECONDS = 1e-6
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):

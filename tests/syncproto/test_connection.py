@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from syncproto import (
     MAX_CONTROL_BYTES,
     RANGE_OVERHEAD_BYTES,
+    UNASKED_BURST,
     Cancel,
     Changes,
     Connection,
@@ -40,11 +41,13 @@ from syncproto import (
     State,
     Subscribe,
     TooManyRequests,
+    TooManyUnasked,
     TruncatedStream,
     UnexpectedMessage,
     UnknownKind,
     UnsolicitedAnswer,
     VersionMismatch,
+    decode,
     encode,
 )
 from syncproto.connection import EXCESS_REQUESTS_FACTOR
@@ -209,6 +212,47 @@ def test_heads_that_cross_a_cancel_are_harmless() -> None:
     # What the server had begun to send when the cancel came may still go out before the error.
     assert list(one.receive_data(other.send(head(1, 3)) + other.send(ENDED))) == []
     assert (one.subscription, other.subscription) == (None, None)
+
+
+def test_heads_that_do_not_end_after_a_cancel_are_misbehaviour() -> None:
+    """Nothing else counts them, for nobody sees them."""
+    one, other = subscribed_pair()
+    one.send(Cancel(1))
+    heads = b"".join(encode(head(1, number)).data for number in range(UNASKED_BURST))
+    assert list(one.receive_data(heads)) == []
+    one_too_many = other.send(head(1, UNASKED_BURST))
+    with pytest.raises(TooManyUnasked):
+        list(one.receive_data(one_too_many))
+
+
+def test_heads_that_cross_a_cancel_are_counted_for_each_subscription() -> None:
+    one, other = subscribed_pair()
+    for _ in range(3):
+        subscription = one.subscription
+        assert subscription is not None
+        cancel = one.send(Cancel(subscription))
+        heads = [other.send(head(subscription, number)) for number in range(UNASKED_BURST // 2)]
+        assert list(one.receive_data(b"".join(heads))) == []
+        list(other.receive_data(cancel))
+        list(one.receive_data(other.send(replace(ENDED, request_id=subscription))))
+        list(other.receive_data(one.send(Subscribe(one.next_request_id()))))
+
+
+def test_no_message_is_decoded_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So whoever reads can bound the work of a step, however much has come at once."""
+    one, other = subscribed_pair()
+    decoded = 0
+
+    def counting(data: memoryview) -> Message:
+        nonlocal decoded
+        decoded += 1
+        return decode(data)
+
+    monkeypatch.setattr("syncproto.framing.decode", counting)
+    messages = one.receive_data(b"".join(other.send(head(1, number)) for number in range(5_000)))
+    for number in range(1, 100):
+        assert next(messages) is not None
+        assert decoded == number
 
 
 def test_a_cancel_that_crosses_the_end_of_a_subscription_is_left_out() -> None:

@@ -1,0 +1,264 @@
+"""Who waits for a place of a full server, for how long, and that those who come back fastest gain nothing."""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from server import ServerLimits
+from server.places import Places
+from server.services import Counters
+from server.waiting_line import LOOK_SECONDS, WaitingLine
+from syncproto import Error, ErrorCode, GetHead, Head, Hello, Subscribe
+from tests.support.fake_database import FakeDatabase
+from tests.support.protocol_client import Client
+from tests.support.town import Town, a_town
+
+SMALL = ServerLimits(
+    max_connections=2, max_connections_per_network=1, max_waiting=4, max_waiting_per_network=2
+)
+
+
+@pytest.fixture
+def database() -> FakeDatabase:
+    return FakeDatabase({b"key": b"value"})
+
+
+async def asks_all_the_time(client: Client) -> None:
+    """Hold a place and be busy, until told to leave."""
+    while isinstance(await client.ask(GetHead(client.connection.next_request_id())), Head):  # noqa: ASYNC110 - that is all it does.
+        await trio.sleep(0.5)
+
+
+async def subscribes(client: Client) -> None:
+    """Hold a place as a client that follows, until told to leave."""
+    await client.send(Subscribe(77))
+    while (message := await client.receive()) is not None and not isinstance(message, Error):
+        pass
+
+
+async def keep_coming(
+    town: Town, network: str, patience_seconds: float, use: Callable[[Client], Awaitable[None]]
+) -> None:
+    """Connect again 0.2 seconds after each end; hang up where nothing is heard for some time."""
+    while True:
+        client, heard = await town.client(network), None
+        with trio.move_on_after(patience_seconds):
+            heard = await client.receive()
+        if isinstance(heard, Hello):
+            with suppress(trio.BrokenResourceError):
+                await client.send(client.connection.hello)
+                await use(client)
+        await client.stream.aclose()
+        await trio.sleep(0.2)
+
+
+async def come_with_patience(town: Town, network: str, random: Random) -> float:
+    """Connect as an honest client does, with growing pauses up to 5 seconds; return how long it took."""
+    began, pause = trio.current_time(), 0.5
+    while isinstance(await (client := await town.client(network)).receive(), Error):
+        await client.stream.aclose()
+        await trio.sleep(pause * (1 + random.random()))
+        pause = min(2 * pause, 2.5)
+    await client.send(client.connection.hello)
+    assert isinstance(await client.ask(GetHead(1)), Head), "it has its turn"
+    await client.stream.aclose()
+    return trio.current_time() - began
+
+
+@pytest.mark.parametrize(
+    ("patience_seconds", "use"),
+    [(60, asks_all_the_time), (0.2, asks_all_the_time), (60, subscribes)],
+    ids=["they wait", "they hang up", "they subscribe"],
+)
+@pytest.mark.parametrize("seed", range(2))
+async def test_an_honest_client_gets_in_behind_the_address_of_64_greedy_ones(
+    database: FakeDatabase,
+    seed: int,
+    patience_seconds: float,
+    use: Callable[[Client], Awaitable[None]],
+    autojump_clock: MockClock,
+) -> None:
+    """Those that came back 0.2 seconds after a refusal took every place that became free, for ever."""
+    limits, random = ServerLimits(), Random(seed)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for _ in range(64):
+            nursery.start_soon(keep_coming, town, "nat", patience_seconds, use)
+        await trio.sleep(limits.turn_seconds * (1 + random.random()))
+        for _ in range(4):
+            assert await come_with_patience(town, "nat", random) <= limits.wait_seconds + limits.turn_seconds
+            await trio.sleep(limits.turn_seconds * random.random())
+        nursery.cancel_scope.cancel()
+
+
+async def test_subscribers_take_turns_with_their_own_network_also_below_its_limit(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = ServerLimits(max_connections=4, max_connections_per_network=3)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for network, use in (("nat", subscribes), ("other", asks_all_the_time)):
+            for _ in range(2):
+                nursery.start_soon(use, await town.greeted(network))
+        began = trio.current_time()
+        assert isinstance(await (await town.client("nat")).receive(), Hello)
+        assert trio.current_time() - began <= limits.turn_seconds + 2 * LOOK_SECONDS
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_waits_for_a_place_and_is_refused_in_the_end(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = replace(SMALL, wait_seconds=SMALL.turn_seconds - 1)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        nursery.start_soon(asks_all_the_time, await town.greeted("nat"))
+        began = trio.current_time()
+        await town.refused("nat")
+        assert trio.current_time() - began == pytest.approx(limits.wait_seconds)
+        assert town.site.server.counters.connections_waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_place_that_is_left_goes_at_once_to_the_first_in_line_and_not_to_a_newcomer(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, replace(SMALL, max_waiting_per_network=3)) as town:
+        holder = await town.greeted("nat")
+        first, second = [await town.client("nat") for _ in range(2)]
+        began = trio.current_time()
+        await holder.stream.aclose()
+        newcomer = await town.client("nat")
+        assert isinstance(await first.receive(), Hello)
+        assert trio.current_time() == began
+        await first.stream.aclose()
+        assert isinstance(await second.receive(), Hello)
+        await second.stream.aclose()
+        assert isinstance(await newcomer.receive(), Hello)
+        assert trio.current_time() == began
+
+
+async def test_what_a_client_says_while_it_waits_is_heard(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, SMALL) as town:
+        holder = await town.greeted("nat")
+        client = await town.client("nat")
+        await client.send(client.connection.hello)
+        await trio.testing.wait_all_tasks_blocked()
+        await holder.stream.aclose()
+        assert isinstance(await client.receive(), Hello)
+        assert isinstance(await client.ask(GetHead(1)), Head)
+
+
+async def test_a_client_that_talks_on_while_it_waits_is_read_no_further(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """Its bytes wait in the network; an answer to them is the connection's to give, when it has a place."""
+    async with a_town(database, SMALL) as town:
+        holder = await town.greeted("nat")
+        client = await town.client("nat")
+        await client.stream.send_all(bytes(100_000))
+        await trio.testing.wait_all_tasks_blocked()
+        await holder.stream.aclose()
+        assert isinstance(await client.receive(), Hello)
+        assert (await client.receive_all())[-1].code is ErrorCode.BAD_REQUEST  # type: ignore[union-attr]
+
+
+async def test_who_hangs_up_leaves_the_line(database: FakeDatabase, autojump_clock: MockClock) -> None:
+    async with a_town(database, SMALL) as town:
+        await town.greeted("nat")
+        client = await town.client("nat")
+        assert town.site.server.counters.connections_waiting == 1
+        await client.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert town.site.server.counters.connections_waiting == 0
+
+
+async def test_many_who_wait_and_never_speak_keep_no_other_address_out_of_the_line(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, SMALL) as town, trio.open_nursery() as nursery:
+        holders = [await town.greeted(network) for network in ("one", "two")]
+        for holder in holders:
+            nursery.start_soon(asks_all_the_time, holder)
+        silent = [await town.client(network) for network in ("one", "one", "two", "two")]
+        began = trio.current_time()
+        for network in ("one", "two"):
+            await town.refused(network)
+        honest = await town.client("honest")
+        assert trio.current_time() == began
+        # The last of the longest line had to go, and nobody else.
+        assert isinstance(await silent[1].receive(), Error)
+        assert town.site.server.counters.connections_waiting == SMALL.max_waiting
+        # A network that holds no place comes before those that do, though they have waited longer.
+        assert isinstance(await honest.receive(), Hello)
+        assert trio.current_time() - began <= SMALL.turn_seconds + 2 * LOOK_SECONDS
+        nursery.cancel_scope.cancel()
+
+
+async def test_hundreds_who_wait_behind_two_addresses_do_not_delay_a_third(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = ServerLimits()
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for network in ("one", "two"):
+            for _ in range(limits.max_connections_per_network):
+                nursery.start_soon(asks_all_the_time, await town.greeted(network))
+            for _ in range(limits.max_waiting_per_network):
+                await town.client(network)
+        assert town.site.server.counters.connections_waiting == limits.max_waiting
+        began = trio.current_time()
+        for _ in range(5):
+            await town.greeted("honest")
+        assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
+
+
+async def test_those_who_wait_are_told_when_the_server_stops(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, SMALL) as town:
+        await town.greeted("nat")
+        client = await town.client("nat")
+        town.site.server.stop()
+        refusal = await client.receive()
+        assert isinstance(refusal, Error)
+        assert refusal.code is ErrorCode.SHUTTING_DOWN
+
+
+async def test_a_client_that_is_cancelled_as_it_gets_its_place_gives_it_back(
+    autojump_clock: MockClock,
+) -> None:
+    counters = Counters()
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters)
+    held = await line.take(trio.testing.memory_stream_pair()[0], "nat")
+    assert held is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.take, trio.testing.memory_stream_pair()[0], "nat")
+        await trio.testing.wait_all_tasks_blocked()
+        assert counters.connections_waiting == 1
+        line.leave(held)
+        nursery.cancel_scope.cancel()
+    assert counters.connections_waiting == 0
+    assert await line.take(trio.testing.memory_stream_pair()[0], "nat") is not None
+
+
+async def test_an_encrypted_stream_is_not_read_before_it_has_a_place(autojump_clock: MockClock) -> None:
+    """Its handshake would begin, and a cancellation in the middle of one breaks the stream."""
+    counters = Counters()
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters)
+    held = await line.take(trio.testing.memory_stream_pair()[0], "nat")
+    assert held is not None
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(bytes(10))
+    encrypted = trio.SSLStream(ours, ssl.create_default_context(), server_side=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.take, encrypted, "nat")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert await ours.receive_some() == bytes(10)
