@@ -246,12 +246,14 @@ class PeerRefused(PeerError):
 
     Attributes:
         code: From the protocol's closed list.
+        message: What it said.
         detail: The bytes needed, or the milliseconds to wait; None with other codes.
     """
 
     def __init__(self, code: ErrorCode, message: str, detail: int | None) -> None:
         super().__init__(f"{code.name.lower().replace('_', ' ')}: {message}")
         self.code = code
+        self.message = message
         self.detail = detail
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from manager.peers.address import Address
+from manager.peers.probe import ProbeFailure, ProbeResult
 from manager.scheduling.checkpoint import Checkpoint
 from merkledb import Revision
 from merklesync.commands.options import DEFAULT_PORT, PATH, PEER, json_option, parse_peer_address
@@ -26,7 +27,7 @@ from merklesync.console.output import (
 )
 from merklesync.errors import CommandError
 from merklesync.files.paths import is_there
-from merklesync.following.peers import ProbeFailure, ProbeResult, probe_all, require_probes
+from merklesync.following.peers import probe_all, require_probes
 from merklesync.following.status_text import describe_peer_relation, status_sentence
 from merklesync.following.store_status import StoreStatus, sync_status_of
 from syncproto import Hello
