@@ -92,6 +92,11 @@ class Conversation:
         self.peer_hello: Hello | None = None
 
     @property
+    def has_answered(self) -> bool:
+        """Whether anything came from the peer."""
+        return self._received_bytes > 0
+
+    @property
     def requests_in_flight(self) -> int:
         """How many requests somebody waits for."""
         raise NotImplementedError

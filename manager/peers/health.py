@@ -91,7 +91,8 @@ class PeerHealth:
         score: How much is asked of it at a time.
         backoff: How long to wait between two connections.
         usefulness: How much of what was asked for the last answers held, 0 to 1.
-        yields_until: Until when it leaves work to a peer whose answers hold much more; 0 for never.
+        yields_until: Until when it leaves work to a peer whose answers hold much more.
+        slow_until: Until when it leaves work to a peer that is much faster and has a request to spare.
         paused_until: Until when it is asked for nothing.
     """
 
@@ -100,6 +101,7 @@ class PeerHealth:
         self.backoff = Backoff(limits.backoff_seconds, limits.max_backoff_seconds, random)
         self.usefulness = 1.0
         self.yields_until = 0.0
+        self.slow_until = 0.0
         self.paused_until = 0.0
         self._limits = limits
         # Apart from the failures: a peer that is only slow remains one of which something is expected.
@@ -110,14 +112,17 @@ class PeerHealth:
         self._overloaded_since: float | None = None
         self._timeouts = 0
 
-    def answered(self, progress: float | None, now: float) -> None:
+    def answered(self, progress: float | None, seconds: float, now: float) -> None:
         """Count an answer that was of use.
 
         Args:
             progress: How much of what was asked for it held, 0 to 1; None where it says nothing of the peer.
+            seconds: How long it took.
             now: The time, in seconds.
         """
         if progress is not None:
+            # A faster peer that waits for work takes it within one of its own answers, which is less.
+            self.slow_until = now + min(seconds, self._limits.overdue_seconds)
             # A short answer counts at once, and is forgotten bit by bit.
             healed = self.usefulness + (progress - self.usefulness) * _HEALING
             self.usefulness = min(progress, healed)
@@ -139,6 +144,13 @@ class PeerHealth:
         """Count a request that others had to do, and let it rest."""
         self.score.failed()
         self.rest(now)
+
+    def outrun(self, seconds: float, now: float) -> None:
+        """Count that another peer did the work that this one had for so many seconds."""
+        self.score.failed()
+        # Below that time it may be an honest peer that is only slower, so it is there again soon.
+        rests_long = seconds >= self._limits.overdue_seconds
+        self.pause((self._slowness if rests_long else self._shortness).failed(), now)
 
     def timed_out(self) -> bool:
         """Count a request that was not answered in time; return whether these are too many in a row."""

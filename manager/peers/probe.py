@@ -21,7 +21,6 @@ from syncproto import (
     ErrorCode,
     Hello,
     RemoteProtocolError,
-    TruncatedStream,
 )
 
 # Long enough for a server far away to accept and greet, short enough to wait for.
@@ -48,7 +47,7 @@ class ProbeFailure(NamedTuple):
         address: Where it was expected.
         reason: What went wrong.
         retry_seconds: After which an overloaded peer wants to be tried again; None of all others.
-        has_answered: Whether anything answered there: a refusal, or what is not merklesync.
+        has_answered: Whether anything came from there: a refusal, or what is not merklesync.
     """
 
     address: Address
@@ -104,6 +103,7 @@ async def probe(address: Address, roots: Sequence[bytes] = ()) -> ProbeResult | 
     began = trio.current_time()
     met: ProbeResult | None = None
     failure: PeerError | None = None
+    has_answered = False
     with trio.move_on_after(PROBE_TIMEOUT_SECONDS):
         try:
             stream = await trio.open_tcp_stream(*address)
@@ -118,11 +118,11 @@ async def probe(address: Address, roots: Sequence[bytes] = ()) -> ProbeResult | 
                 assert client.peer_hello is not None
                 met = ProbeResult(address, client.peer_hello, trio.current_time() - began, {})
                 await _ask(client, roots, met.retains)
-            failure = client.failure
+            failure, has_answered = client.failure, client.has_answered
             await client.leave()
             nursery.cancel_scope.cancel()
     # A peer that greeted and then fell silent was met all the same.
-    return met or _probe_failure(address, failure)
+    return met or _probe_failure(address, failure, has_answered=has_answered)
 
 
 async def _ask(client: PeerClient, roots: Sequence[bytes], retains: dict[bytes, bool]) -> None:
@@ -143,17 +143,17 @@ async def _ask(client: PeerClient, roots: Sequence[bytes], retains: dict[bytes, 
             retains[root] = True
 
 
-def _probe_failure(address: Address, failure: PeerError | None) -> ProbeFailure:
-    """Return what it means that a peer did not greet; None: the time was over."""
+def _probe_failure(address: Address, failure: PeerError | None, *, has_answered: bool) -> ProbeFailure:
+    """Return what it means that a connection ended before a greeting; None: it did not, the time was over."""
     if failure is None:
         return ProbeFailure(address, f"it said nothing within {PROBE_TIMEOUT_SECONDS:.0f} seconds")
-    if isinstance(failure, PeerRefused):
-        retry_seconds = (failure.detail or 0) / 1000 if failure.is_overload else None
-        what = "is overloaded" if failure.is_overload else "refused"
-        return ProbeFailure(address, f"it {what}: {failure.message}", retry_seconds, has_answered=True)
-    cause = failure.__cause__
-    if isinstance(cause, TruncatedStream) and not cause.buffered_bytes:
-        return ProbeFailure(address, "it closed the connection without a word: try again later")
-    if isinstance(cause, RemoteProtocolError):
-        return ProbeFailure(address, f"it does not speak merklesync: {cause}", has_answered=True)
-    return ProbeFailure(address, str(failure))
+    reason, cause, retry_seconds = str(failure), failure.__cause__, None
+    if isinstance(failure, PeerRefused) and failure.is_overload:
+        reason, retry_seconds = f"it is overloaded: {failure.message}", (failure.detail or 0) / 1000
+    elif isinstance(failure, PeerRefused):
+        reason = f"it refused: {failure.message}"
+    elif isinstance(cause, RemoteProtocolError) and has_answered:
+        reason = f"it does not speak merklesync: {cause}"
+    elif isinstance(cause, RemoteProtocolError):
+        reason = "it closed the connection without a word: try again later"
+    return ProbeFailure(address, reason, retry_seconds, has_answered)
