@@ -145,6 +145,7 @@ class PeerSession:
         self.known.unusable = None
         self.known.forget_denial()
         self.known.state = PeerState.CONNECTING
+        self._changed()
 
     async def _connect_and_work(self) -> PeerError | None:
         """Use a connection as long as it lasts; return why it ended, None when nothing is left to do."""
@@ -323,9 +324,7 @@ class ConnectionWork:
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             if assignment.is_outrun and assignment.scope.cancelled_caught:
-                now = trio.current_time()
-                client.throughput.finish_work(now - began)
-                known.health.outrun(now - began, now)
+                self._note_outrun(began)
 
     def _ready_at(self, index: int) -> float:
         """Return when a worker may take work, as far as is known now, in trio's seconds."""
@@ -375,11 +374,20 @@ class ConnectionWork:
         known, now = self._known, trio.current_time()
         known.keys += keys
         known.health.answered(progress, now - began, now)
-        self._client.throughput.finish_work(now - began)
+        is_full = progress is None or progress >= FULL_PROGRESS
+        self._client.throughput.finish_work(now - began, is_full=is_full)
         self._sync.scheduler.stats.expectation.deliver(known, keys)
         known.reason = ""
         known.unusable = known.lacking = None
         self._sync.scheduler.wake()
+
+    def _note_outrun(self, began: float) -> None:
+        """Note that another peer was faster."""
+        throughput, now = self._client.throughput, trio.current_time()
+        usual = throughput.work_seconds
+        self._known.health.outrun(now - began, usual, now)
+        if usual is None or now - began > usual:
+            throughput.finish_work(now - began)
 
     def _request_failed(self, error: PeerError) -> None:
         """Let the peer rest, or end the connection, whichever the error calls for."""

@@ -8,30 +8,30 @@ the same server does not come back as a crowd.  Pure: the caller waits, and inje
 a failure says of a peer is for ``peer_session`` to judge.
 """
 
+from dataclasses import dataclass
 from math import ceil
 from random import Random
 from typing import Final
 
 from manager.limits import Limits
+from manager.peers.throughput import HEDGING
 
 
+@dataclass(slots=True)
 class Backoff:
     """The delays between attempts at one thing.
 
-    Args:
+    Attributes:
         base_seconds: The upper bound of the first delay.
         max_seconds: The upper bound of every delay.
         random: Where the jitter comes from.
-
-    Attributes:
         failures: How many attempts failed since the last success.
     """
 
-    def __init__(self, base_seconds: float, max_seconds: float, random: Random) -> None:
-        self._base = base_seconds
-        self._max = max_seconds
-        self._random = random
-        self.failures = 0
+    base_seconds: float
+    max_seconds: float
+    random: Random
+    failures: int = 0
 
     def succeeded(self) -> None:
         """Forget the failures: the next delay is short again."""
@@ -40,13 +40,13 @@ class Backoff:
     def failed(self) -> float:
         """Count a failure, and return how long to wait before the next attempt, in seconds."""
         # Doubling stops early, for 2.0 ** 1024 would overflow after a very long outage.
-        bound = min(self._max, self._base * 2.0 ** min(self.failures, 32))
+        bound = min(self.max_seconds, self.base_seconds * 2.0 ** min(self.failures, 32))
         self.failures += 1
         return self.jittered(bound)
 
     def jittered(self, bound_seconds: float) -> float:
         """Return a delay between half of ``bound_seconds`` and all of it."""
-        return bound_seconds * (0.5 + 0.5 * self._random.random())
+        return bound_seconds * (0.5 + 0.5 * self.random.random())
 
 
 # An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
@@ -145,12 +145,23 @@ class PeerHealth:
         self.score.failed()
         self.rest(now)
 
-    def outrun(self, seconds: float, now: float) -> None:
-        """Count that another peer did the work that this one had for so many seconds."""
-        self.score.failed()
-        # Below that time it may be an honest peer that is only slower, so it is there again soon.
-        rests_long = seconds >= self._limits.overdue_seconds
-        self.pause((self._slowness if rests_long else self._shortness).failed(), now)
+    def outrun(self, seconds: float, usual_seconds: float | None, now: float) -> None:
+        """Count that another peer did the work that this one had.
+
+        Args:
+            seconds: For how long it had it.
+            usual_seconds: What it takes for its work; None where it has done none yet.
+            now: The time.
+        """
+        if seconds >= self._limits.overdue_seconds:
+            self.slow(now)
+        elif usual_seconds is None or seconds > HEDGING * usual_seconds:
+            # It may be an honest peer that is slow for once, so it is there again soon.
+            self.score.failed()
+            self.pause(self._shortness.failed(), now)
+        else:
+            # It did what it always does, and the other one may have brought only a part.
+            self.slow_until = now + min(usual_seconds, self._limits.overdue_seconds)
 
     def timed_out(self) -> bool:
         """Count a request that was not answered in time; return whether these are too many in a row."""

@@ -75,6 +75,7 @@ class KnownPeer:
         self.head: SeenHead | None = None
         self.disbelieved_until = 0.0
         self._max_seconds = limits.max_backoff_seconds
+        self._requests_per_peer = limits.requests_per_peer
         self._pivots = pivots
         self._wake = wake
         self._changed = changed
@@ -114,13 +115,15 @@ class KnownPeer:
     @property
     def why_no_help(self) -> PeerError | None:
         """Why nothing is expected of it on the way to the present pivot; None while something is."""
-        return self.unusable or (self.lacking if self.lacks_pivot else None)
+        if self.unusable is not None or self.lacking is None:
+            return self.unusable
+        return self.lacking if self.lacks_pivot else None
 
     def enter(self, state: PeerState) -> None:
         """Note what it is doing, unless it is dropped."""
-        if not self.is_banned:
+        if self.state not in (state, PeerState.BANNED):
             self.state = state
-        self._changed()
+            self._changed()
 
     def note_lacking(self, lacking: RootUnavailable) -> None:
         """Ask for nothing at a root that it does not have; that it is no pivot any more is no news."""
@@ -157,7 +160,9 @@ class KnownPeer:
         seconds, their_seconds = client.throughput.work_seconds, theirs.throughput.work_seconds
         if seconds is None or their_seconds is None or their_seconds <= seconds:
             return False
-        is_free = client.requests_in_flight < health.score.requests_in_flight(client.useful_requests)
+        # No more than the usual requests count: beyond them it may have to wait for memory.
+        usual = min(client.useful_requests, self._requests_per_peer)
+        is_free = client.requests_in_flight < health.score.requests_in_flight(usual)
         gain, their_gain = health.usefulness * their_seconds, other.health.usefulness * seconds
         return is_free and gain >= MUCH_MORE * their_gain
 

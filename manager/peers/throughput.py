@@ -36,7 +36,7 @@ _WORK_SECONDS: Final = 0.01
 _UNKNOWN: Final = float("inf")
 # Another peer keeps its work for so many times what it takes here: answers that take twice the usual time are
 # rare among peers that are equally fast, so little is fetched twice.
-_HEDGING: Final = 2
+HEDGING: Final = 2
 # And never for less than this, which nobody notices and a busy machine may take.
 MIN_HEDGE_SECONDS: Final = 0.1
 # What it keeps it for while nothing is known here.  An answer of ``FIRST_BYTES`` takes less from most peers;
@@ -77,14 +77,22 @@ class ThroughputEstimator:
         self.work_seconds: float | None = None
         self.hedge_seconds = min(FIRST_HEDGE_SECONDS, limits.overdue_seconds)
 
-    def finish_work(self, seconds: float) -> None:
-        """Note how long a piece of work took, or for how long at least, where it was called off."""
+    def finish_work(self, seconds: float, *, is_full: bool = True) -> None:
+        """Note how long a piece of work took, or for how long at least, where it was called off.
+
+        Args:
+            seconds: From the taking to the verified result.
+            is_full: Whether the answer held enough of what was asked for.  With answers that hold next to
+                nothing, work of others would be taken from them for little.
+        """
         if self.work_seconds is None:
             self.work_seconds = seconds
         else:
             self.work_seconds += (seconds - self.work_seconds) * _RENEWAL
-        patience = max(_HEDGING * self.work_seconds, MIN_HEDGE_SECONDS)
+        patience = max(HEDGING * self.work_seconds, MIN_HEDGE_SECONDS)
         self.hedge_seconds = min(patience, self._limits.overdue_seconds)
+        if not is_full:
+            self.hedge_seconds = self._limits.overdue_seconds
 
     def receive(self, byte_count: int, now: float) -> None:
         """Note that bytes came."""
