@@ -9,7 +9,8 @@ the key space is at any time in exactly one place:
     verified   it waits for the writer                           plan()   ->  being applied
     applying   a transaction puts it on disk                     settle() ->  backlog, at its new root
 
-What is out is with one peer, and with more once it is overdue and they have nothing else to do.  The first
+What is out is with one peer, and with more once it is overdue, for others that have nothing else to do: each
+of them waits for twice as long as its own work takes, see ``throughput``.  The first
 verified answer is accepted and the others are called off: what has left ``out`` is never accepted again.
 
 Work knows the root that its content is at.  When the pivot changes, nothing that is known is lost: what is
