@@ -9,6 +9,7 @@ Invariants:
 - The first failure is final: every request, waiting or new, raises it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -57,7 +58,7 @@ MESSAGES_PER_STEP: Final = 32
 LAST_WORD_SECONDS: Final = 0.5
 
 
-class Conversation:
+class Conversation(ABC):
     """One connection, from our hello to the goodbye; what it is for is a subclass's.
 
     Args:
@@ -97,9 +98,9 @@ class Conversation:
         return self._received_bytes > 0
 
     @property
+    @abstractmethod
     def requests_in_flight(self) -> int:
         """How many requests somebody waits for."""
-        raise NotImplementedError
 
     async def run(self) -> None:
         """Say hello, then move bytes until the connection fails, or for ever.

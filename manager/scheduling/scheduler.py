@@ -221,7 +221,7 @@ class Scheduler:
         if others:
             oldest = min(others, key=attrgetter("taken"))
             # Where several have it and none brings it, it is more likely that none will.
-            overdue_at = oldest.taken + throughput.hedge_seconds / max(1, len(oldest.assignments))
+            overdue_at = oldest.taken + throughput.hedge_seconds / len(oldest.assignments)
             if overdue_at <= now:
                 return self._hand_out(oldest, peer, now)
         return min(overdue_at, self._backlog.next_suspicion_end(now))

@@ -66,7 +66,8 @@ def status(store_or_address: Path, *, addresses: tuple[Address, ...], as_json: b
     no peer reachable         none answers; STORE stays as it is
     no target                 no peer has anything to show
 
-    Of a server that does not answer the exit code is 4, of one that is overloaded 1.
+    Of a server that does not answer the exit code is 4, of one that is overloaded or refuses, and of what is
+    no server of ours, 1.
 
     JSON of a store: store, root (null while a first sync is unfinished), revision, keys, hasher,
     branch_factor, written_locally, revisions (how many are retained), oldest_revision, sync (null, or target,

@@ -74,7 +74,7 @@ def sync(
 
     A peer that is overloaded is tried again when it says, for five minutes. Ends with exit code 3 when the
     last peer left sent a proof that does not hold, 4 when none could be reached, and 1 when those that could
-    are overloaded.
+    are overloaded, or cannot help.
 
     JSON: root, revision, keys, hasher, branch_factor; synced_keys, synced_changes, proof_bytes (interrupted
     runs included), fetched_keys (pairs and changes), seconds, keys_per_second (of this run); peers: for each
