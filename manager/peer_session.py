@@ -150,15 +150,10 @@ class PeerSession:
     async def _connect_and_work(self) -> PeerError | None:
         """Use a connection as long as it lasts; return why it ended, None when nothing is left to do."""
         known, sync = self.known, self._sync
-        timeout = sync.limits.connect_timeout_seconds
-        known.has_answered = False
-        try:
-            with trio.fail_after(timeout):
-                stream = await self._peer.open_stream()
-        except trio.TooSlowError:
-            return ConnectionLost(f"no connection within {timeout:.0f} seconds")
-        except Exception as error:  # noqa: BLE001 - a transport may be anybody's, and raise anything
-            return ConnectionLost(f"no connection: {reason_of(error)}")
+        stream = await self._connect()
+        if isinstance(stream, ConnectionLost):
+            known.has_answered = False
+            return stream
         client = PeerClient(stream, sync.hello, sync.database.scheme, sync.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
@@ -170,10 +165,22 @@ class PeerSession:
             failure = client.failure
             await client.leave()
             nursery.cancel_scope.cancel()
+        # Only now, for until then the failure before counts, with what came on that connection.
         known.has_answered = client.has_answered
         if failure is None and not sync.scheduler.is_closed:
             return ConnectionLost("it is shutting down")
         return failure
+
+    async def _connect(self) -> trio.abc.Stream | ConnectionLost:
+        """Return an open stream, or why there is none."""
+        timeout = self._sync.limits.connect_timeout_seconds
+        try:
+            with trio.fail_after(timeout):
+                return await self._peer.open_stream()
+        except trio.TooSlowError:
+            return ConnectionLost(f"no connection within {timeout:.0f} seconds")
+        except Exception as error:  # noqa: BLE001 - a transport may be anybody's, and raise anything
+            return ConnectionLost(f"no connection: {reason_of(error)}")
 
     async def _wake_workers(self, client: PeerClient) -> None:
         """Let the workers that wait for work see that the connection takes no more requests."""

@@ -317,6 +317,34 @@ async def test_a_peer_that_answers_with_nothing_of_use_was_reached(
     assert_was_reached(caught.value)
 
 
+async def test_a_peer_that_answered_was_reached_also_while_it_is_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(max_backoff_seconds=1.0, connect_timeout_seconds=60.0, max_connect_failures=1)
+    is_tried_again = trio.Event()
+    with new_database(some_pairs(200)) as source, new_database() as database:
+        server = ScriptedServer(source, fake_servers.hang_up)
+
+        async def open_stream() -> trio.abc.Stream:
+            if server.connections < limits.max_failures:
+                return await server.open_stream()
+            is_tried_again.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def refuse() -> trio.abc.Stream:
+            await is_tried_again.wait()
+            raise ConnectionRefusedError("connection refused")
+
+        async with trio.open_nursery() as nursery:
+            server.peer(nursery)
+            peers = [Peer("there", open_stream), Peer("nobody", refuse)]
+            with pytest.raises(NoPeersLeft) as caught:
+                await sync_from(peers, source.root, database, limits)
+            nursery.cancel_scope.cancel()
+    assert_was_reached(caught.value)
+
+
 def assert_was_reached(error: NoPeersLeft) -> None:
     """Fail where an error says that a peer which answered could not be reached."""
     assert not isinstance(error, PeerUnreachable)
