@@ -1,6 +1,6 @@
 """The manager of syncs: makes a database the verified copy of a root, from peers that it does not trust.
 
-Start reading with ``manager``, which ties the parts together; then ``pivot``, ``scheduler``,
+Start reading with ``manager``, which ties the parts together; then ``targets``, ``pivot``, ``scheduler``,
 ``peer_session``, ``fetcher`` and ``sync_writer``.
 """
 

@@ -9,7 +9,7 @@
     ├── ConcurrentWrite          something else wrote; the manager then looks again, on its own
     ├── InvalidProgress          the stored progress cannot be read; the manager then starts anew, on its own
     └── NoPeersLeft              no peer is left that can help; ``failures`` names each with its reason
-        ├── PeerUnreachable      none could be reached, or none stayed
+        ├── PeerUnreachable      none could be reached: nothing came from any of them
         ├── PeersOverloaded      who could be reached has said for long that it is overloaded
         ├── TargetGone           peers were reached, and each has pruned the target or never had it
         ├── PairTooLarge         a pair needs a larger proof than may be fetched, or than any peer sends
@@ -82,10 +82,12 @@ class PeerFailure(NamedTuple):
     Attributes:
         peer: The name of the peer, as the caller gave it.
         error: What it did last.
+        has_answered: Whether anything came from it on the last connection that was tried.
     """
 
     peer: str
     error: "PeerError"
+    has_answered: bool = False
 
     def __str__(self) -> str:
         return f"{self.peer}: {self.error}"
@@ -156,7 +158,7 @@ class NoPeersLeft(SyncError):
 
 
 class PeerUnreachable(NoPeersLeft):
-    """None of the peers could be reached, or none stayed long enough to help."""
+    """None of the peers could be reached: nothing came from any of them when it was tried last."""
 
     sentence = "no peer could be reached: check the addresses and that a server runs there, then try again"
 
@@ -246,12 +248,14 @@ class PeerRefused(PeerError):
 
     Attributes:
         code: From the protocol's closed list.
+        message: What it said.
         detail: The bytes needed, or the milliseconds to wait; None with other codes.
     """
 
     def __init__(self, code: ErrorCode, message: str, detail: int | None) -> None:
         super().__init__(f"{code.name.lower().replace('_', ' ')}: {message}")
         self.code = code
+        self.message = message
         self.detail = detail
 
     @property
@@ -350,18 +354,19 @@ class ProofRejected(PeerError):
 
 def no_peers_left(failures: tuple[PeerFailure, ...]) -> NoPeersLeft:
     """Return the error for a sync in which nothing is expected of any peer: the kind that says most."""
-    for name, error in failures:
+    for name, error, _ in failures:
         if isinstance(error, ProofRejected):
             return VerificationFailed(failures, name, error.reason)
-    for _, error in failures:
+    for _, error, _ in failures:
         if isinstance(error, ValueTooLargeForPeer):
             return PairTooLarge(failures, error.needed_bytes, error.max_bytes)
-    if any(isinstance(error, RootUnavailable) for _, error in failures):
+    if any(isinstance(error, RootUnavailable) for _, error, _ in failures):
         return TargetGone(failures)
-    lost = [isinstance(error, ConnectionLost | RequestTimeout) for _, error in failures]
+    # Of a peer that greeted and then fell silent it is wrong that it could not be reached.
+    lost = [isinstance(error, ConnectionLost) and not has_answered for _, error, has_answered in failures]
     if all(lost):
         return PeerUnreachable(failures)
-    overloaded = [isinstance(error, PeerRefused) and error.is_overload for _, error in failures]
+    overloaded = [isinstance(error, PeerRefused) and error.is_overload for _, error, _ in failures]
     if all(map(any, zip(lost, overloaded, strict=True))):
         return PeersOverloaded(failures)
     return NoPeersLeft(failures)

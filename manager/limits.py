@@ -50,8 +50,9 @@ class Limits:
         ping_seconds: Between signs of life on a connection on which nothing is asked; servers wait for two
             minutes.
         request_timeout_seconds: For an answer, without the time that its bytes take.
-        overdue_seconds: Who has nothing else to do asks for what somebody else was asked for so long ago.  An
-            honest answer takes less, so little is fetched twice; a silent peer delays the others by no more.
+        overdue_seconds: A peer that has nothing else to do asks for what another one was asked for so long
+            ago, or sooner, where it needs much less itself (see ``throughput``).  An honest answer takes
+            less, so little is fetched twice; a silent peer delays the others by no more.
         min_bytes_per_second: The slowest peer that is of use: what it has sent of an answer extends the time.
         pivot_seconds: How long a root is fetched although there is a newer target.  What is fetched within it
             shares a root and is brought forward together; and all of it has to be brought forward before

@@ -6,8 +6,9 @@
 
 The target comes from someone the caller trusts, and may change at any moment; everything else is checked
 against it.  This module ties the parts together, decides when the sync is over, and says which typed error
-ends it; how work is divided stands in ``scheduler``, ``backlog`` and ``subdivide``, which target is fetched
-in ``pivot``, what becomes of a peer's failure in ``peer_session``.
+ends it.  Which root it goes to stands in ``targets``, and which one it fetches on the way there in ``pivot``;
+how work is divided in ``scheduler``, ``backlog`` and ``subdivide``; what becomes of a peer's failure in
+``peer_session``.
 
 Invariants:
 
@@ -17,10 +18,10 @@ Invariants:
 - ``run`` returns only when the database shows the newest target.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from random import Random
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import trio
 
@@ -30,8 +31,9 @@ from manager.limits import Limits
 from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peer_at
 from manager.peers.health import Backoff
+from manager.peers.known_peer import KnownPeer
 from manager.scheduling.checkpoint import ROOT_BYTES
-from manager.scheduling.pivot import Target, newest_announced
+from manager.scheduling.pivot import Target
 from manager.scheduling.resume import (
     MAX_KNOWN_REVISIONS,
     ResumePoint,
@@ -44,25 +46,12 @@ from manager.scheduling.scheduler import Scheduler
 from manager.scheduling.work import Suspicion
 from manager.status.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
 from manager.status.status import StatusFacts, SyncStatus, status_of
+from manager.targets import TargetChooser
 from manager.transfer.fetcher import Sync
 from manager.transfer.sync_writer import NO_ROOM, SyncWriter
 from merkledb import MAX_NAMED_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
 
 _logger = getLogger(__name__)
-
-
-class _Announced(NamedTuple):
-    """A head that peers announced.
-
-    Attributes:
-        target: Root and number.
-        is_believed: Whether a peer that is believed did so.
-        announcers: All of that kind that did.
-    """
-
-    target: Target
-    is_believed: bool
-    announcers: tuple[PeerSession, ...]
 
 
 class Manager:
@@ -101,19 +90,14 @@ class Manager:
         self.database = database
         self.peers = tuple(map(peer_at, peers))
         self.limits = limits or Limits()
-        self._target: Target | None = None
-        self._target_is_announced = False
-        # Who announced the target, and the pivot.
-        self._announcers: dict[bytes, tuple[PeerSession, ...]] = {}
-        # Whether whoever announced the target is believed; a target that was named always is.
-        self._target_is_believed = True
+        self._targets = TargetChooser(self.limits, trusts_heads=trust_peers, changed=self._publish)
         self._replace = replace
         self._trust_peers = trust_peers
         self._random = random or Random()  # noqa: S311 - jitter is no secret.
         self._executor = executor or SerialExecutor()
         self._scheduler: Scheduler | None = None
         self._sessions: list[PeerSession] = []
-        self._reached_revision = 0
+        self._peers: list[KnownPeer] = []
         # What is or was here under which number of the source, the older ones first.
         self._known: dict[int, bytes] = {}
         # Why nothing can be written; empty while it can.
@@ -131,7 +115,7 @@ class Manager:
     @property
     def target(self) -> bytes | None:
         """The newest target; None while nobody has named one."""
-        return None if self._target is None else self._target.root
+        return None if self._targets.target is None else self._targets.target.root
 
     @property
     def is_at_target(self) -> bool:
@@ -159,36 +143,16 @@ class Manager:
             raise RevisionTooHigh(revision, MAX_NAMED_REVISION)
         if len(root) != ROOT_BYTES:
             raise ValueError(f"a root has {ROOT_BYTES} bytes, the target has {len(root)}")
-        self._aim(Target(root, revision))
-
-    def _follow_head(self, announced: _Announced) -> None:
-        """Go to a head that a peer announced."""
-        pivot = self._scheduler.pivots.pivot if self._scheduler is not None else None
-        # They may announce something else by the time that this turns out to be nowhere.
-        kept = {} if pivot is None else {pivot.root: self._announcers.get(pivot.root, ())}
-        self._announcers = kept | {announced.target.root: announced.announcers}
-        self._aim(announced.target, is_announced=True, is_believed=announced.is_believed)
-
-    def _aim(self, target: Target, *, is_announced: bool = False, is_believed: bool = True) -> None:
-        """Go to a target that the caller has named, or a peer announced."""
-        was_believed, self._target_is_believed = self._target_is_believed, is_believed
-        self._target, self._target_is_announced = target, is_announced
-        if self._scheduler is not None:
-            self._scheduler.aim(target, trio.current_time())
-            pivots = self._scheduler.pivots
-            if not was_believed and not pivots.is_newest and not pivots.is_proven:
-                # Nothing was fetched of what took its place only because there was nothing better to do.
-                self._scheduler.abandon_pivot(trio.current_time())
-            self._publish()
+        self._targets.name(Target(root, revision))
 
     # What is to be seen.
 
     @property
     def progress(self) -> Progress:
         """How far the sync is now."""
-        peers = tuple(session.progress for session in self._sessions) or self._idle_peers()
+        peers = tuple(peer.progress for peer in self._peers) or self._idle_peers()
         if self._scheduler is None:
-            status = SyncStatus.NO_TARGET if self._target is None else SyncStatus.CATCHING_UP
+            status = SyncStatus.NO_TARGET if self._targets.target is None else SyncStatus.CATCHING_UP
             if self._no_room:
                 status = SyncStatus.NO_ROOM
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
@@ -222,10 +186,10 @@ class Manager:
         head = scheduler.local.head
         return StatusFacts(
             head=head.root if head is not None else None,
-            revision=self._reached_revision,
+            revision=self._targets.reached_revision,
             is_first=head is None or head.number == 0,
-            has_target=self._target is not None,
-            is_at_target=scheduler.is_done or self._is_only_tried(scheduler),
+            has_target=self._targets.target is not None,
+            is_at_target=scheduler.is_done or self._targets.is_only_tried(),
             copies_in_full=scheduler.copies_in_full,
             peers=[peer.facts for peer in peers],
             follows_heads=self._trust_peers,
@@ -233,14 +197,9 @@ class Manager:
             has_no_room=bool(self._no_room),
         )
 
-    def _is_only_tried(self, scheduler: Scheduler) -> bool:
-        """Whether the target is a head that could not be had before, while what is here is whole."""
-        has_head = not self._target_is_believed and scheduler.local.is_at_rest
-        return has_head and self._reached_revision > 0 and not scheduler.pivots.is_proven
-
     def _known_revisions(self) -> Mapping[int, bytes]:
         """Return the roots that were here by the numbers of the source; none where these are our own."""
-        target = self._target
+        target = self._targets.target
         has_numbers = self._trust_peers or (target is not None and target.revision is not None)
         return self._known if has_numbers else {}
 
@@ -274,10 +233,10 @@ class Manager:
         if head is not None:
             assert self._scheduler is not None
             revision = self._scheduler.pivots.revision_of(head.root)
-            self._reached_revision = head.number if revision is None else revision
-            self._know({self._reached_revision: head.root})
-            for session in self._sessions:
-                session.announced.believe(head.root)
+            self._targets.reached_revision = head.number if revision is None else revision
+            self._know({self._targets.reached_revision: head.root})
+            for peer in self._peers:
+                peer.believe(head.root)
             for stream in self._reached_streams:
                 stream.put(Reached(head.root, head.number, head.keys))
         self._publish()
@@ -338,11 +297,13 @@ class Manager:
         """Look at the database, and open the books."""
         start, known = await self._prepare_somehow()
         self._know(known)
-        self._target = self._target or start.target
-        self._reached_revision = self._revision_of(start)
-        self._scheduler = scheduler = Scheduler(start, self._target, self.limits, trio.current_time())
+        self._targets.target = self._targets.target or start.target
+        self._targets.reached_revision = self._revision_of(start)
+        self._scheduler = scheduler = Scheduler(start, self._targets.target, self.limits, trio.current_time())
         self._sync = self._make_sync(scheduler)
         self._sessions = [PeerSession(peer, self._sync, self._peer_changed) for peer in self.peers]
+        self._peers = [session.known for session in self._sessions]
+        self._targets.begin(scheduler, self._peers)
         self._publish()
         return scheduler
 
@@ -412,7 +373,7 @@ class Manager:
                     nursery.start_soon(session.run)
                 nursery.start_soon(self._write)
                 if self._trust_peers:
-                    nursery.start_soon(self._watch_heads, scheduler)
+                    nursery.start_soon(self._targets.watch_heads, self._is_fetching_large_value)
                 while self._follows or not scheduler.is_done:
                     await scheduler.wait_until(float("inf"))
                 scheduler.close()
@@ -434,112 +395,37 @@ class Manager:
 
     # Peers.
 
-    def _is_outdone(self, peer: Hashable, usefulness: float) -> bool:
-        """Whether another peer can be asked now whose answers hold much more of what was asked for."""
-        return any(session is not peer and session.is_better_than(usefulness) for session in self._sessions)
+    def _is_fetching_large_value(self) -> bool:
+        return self._sync.writer.large_values.is_at_work
+
+    def _is_outdone(self, peer: KnownPeer) -> bool:
+        """Whether another peer can be asked now that gives much more."""
+        return any(other is not peer and other.outdoes(peer) for other in self._peers)
 
     def _report_invalid_proof(self, suspicion: Suspicion) -> None:
         """Drop the peer whose suspected proof was a lie."""
         for session in self._sessions:
-            if session == suspicion.peer:
+            if session.known is suspicion.peer:
                 session.ban(suspicion.failure)
 
     def _head_heard(self) -> None:
         """Look whether what peers announce is a new target."""
-        self._consider_heads()
+        self._targets.consider_heads()
         self._peer_changed()
-
-    def _consider_heads(self) -> None:
-        """Go to the best of the announced heads, if it is better than the target.
-
-        Whoever announced a head that could not be had is believed less than every other peer, whatever the
-        number: its heads are followed only where nothing else is left to be done.
-        """
-        assert self._scheduler is not None
-        best, target = self._best_announced(), self._target
-        if best is None or target == best.target:
-            return
-        # A target of which nothing can be had gives way to whatever there is above what is here.
-        is_lost = not self._target_is_believed and not self._scheduler.pivots.is_proven
-        if target is not None and not is_lost:
-            may_lead = best.is_believed or self._scheduler.is_done
-            if not may_lead or (best.target.revision or 0) <= max(
-                self._reached_revision, target.revision or 0
-            ):
-                return
-        self._follow_head(best)
-
-    def _best_announced(self) -> _Announced | None:
-        """Return the announced head with the highest revision above what is here, if peers are trusted.
-
-        One that is not believed only where there is no other.
-        """
-        for is_believed in (True, False) if self._trust_peers else ():
-            sessions = [each for each in self._sessions if each.announced.is_believed is is_believed]
-            heads = [session.offered for session in sessions]
-            newest = newest_announced([head for head in heads if head is not None], self._reached_revision)
-            if newest is not None:
-                announcers = [each for each in sessions if each.announced.shows(newest.root)]
-                return _Announced(newest, is_believed, tuple(announcers))
-        return None
-
-    async def _watch_heads(self, scheduler: Scheduler) -> None:
-        """Follow another head where nobody shows anything of the present one, and try it again later."""
-        while not scheduler.is_closed:
-            now = trio.current_time()
-            quiet_at = scheduler.pivots.quiet_since + self.limits.unproven_seconds
-            if not scheduler.is_done and quiet_at <= now and not self._sync.writer.large_values.is_at_work:
-                self._doubt_pivot()
-            self._consider_heads()
-            times = [quiet_at, *(session.announced.disbelieved_until for session in self._sessions)]
-            await scheduler.wait_until(min((time for time in times if time > now), default=float("inf")))
-
-    def _doubt_pivot(self) -> None:
-        """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
-        assert self._scheduler is not None
-        scheduler, now = self._scheduler, trio.current_time()
-        pivot, head = scheduler.pivots.pivot, scheduler.local.head
-        scheduler.pivots.forget_proof(now)
-        if pivot is None:
-            return
-        self._disbelieve(pivot.root)
-        best = self._best_announced()
-        if best is not None and best.target.root != pivot.root:
-            self._follow_head(best)
-        elif not (head is not None and self._is_confirmed(head) and self._stay_at(head)):
-            scheduler.give_up_pivot(now)
-
-    def _disbelieve(self, root: bytes) -> None:
-        """Note that a root that was announced cannot be had, whatever its announcers say by now."""
-        for session in self._sessions:
-            if session.announced.shows(root) or session in self._announcers.get(root, ()):
-                session.announced.disbelieve(root)
-        target = self._target
-        if target is not None:
-            announcers = self._announcers.get(target.root, ())
-            self._target_is_believed = target.root != root and (
-                not announcers or any(session.announced.is_believed for session in announcers)
-            )
-
-    def _is_confirmed(self, head: Revision) -> bool:
-        """Whether a peer that is believed shows what is here."""
-        believed = [session.announced for session in self._sessions if session.announced.is_believed]
-        return any(announced.shows(head.root) for announced in believed)
 
     def _peer_changed(self) -> None:
         """Look whether anything can still be expected of any peer, on the way to the pivot."""
         assert self._scheduler is not None
         scheduler = self._scheduler
-        if not scheduler.is_done and all(self._unusable(session) for session in self._sessions):
+        if not scheduler.is_done and all(map(self._unusable, self._peers)):
             self._give_up(scheduler)
         self._publish()
 
-    def _unusable(self, session: PeerSession) -> PeerError | None:
+    def _unusable(self, peer: KnownPeer) -> PeerError | None:
         """Return why nothing is expected of a peer; None while something is."""
-        head = session.announced.head
-        if self._target is None and head is not None and head.root is None:
+        if self._targets.target is None and peer.head is not None and peer.head.root is None:
             return PeerNotReady()
-        return session.unusable
+        return peer.why_no_help
 
     def _give_up(self, scheduler: Scheduler) -> None:
         """Go on to another target, or wait for better times, or end the sync, whatever is possible."""
@@ -548,49 +434,24 @@ class Manager:
             # Where nobody is left to ask, nobody will call this again.
             self._peer_changed()
             return
-        if (
-            self._trust_peers
-            and self._target is not None
-            and self._go_elsewhere(scheduler, self._target.root)
-        ):
+        if self._targets.go_elsewhere(may_wait=self._follows):
             return
-        if self._follows and not all(session.is_banned for session in self._sessions):
+        if self._follows and not all(peer.is_banned for peer in self._peers):
             return
-        failures = [(session.peer.name, self._unusable(session)) for session in self._sessions]
-        self._fail(no_peers_left(tuple(PeerFailure(name, error) for name, error in failures if error)))
-
-    def _go_elsewhere(self, scheduler: Scheduler, lost: bytes) -> bool:
-        """Go to the best head that may be had, or stay at what is here; return whether that could be done."""
-        self._disbelieve(lost)
-        best, head = self._best_announced(), scheduler.local.head
-        if best is not None and best.target.root != lost:
-            self._follow_head(best)
-            return True
-        # What is here is the newest that there is, but only a peer can say so, and a run that ends says that
-        # it has reached the newest.
-        if head is None or not (self._follows or self._is_confirmed(head)):
-            return False
-        return self._stay_at(head)
-
-    def _stay_at(self, head: Revision) -> bool:
-        """Make what is here the target, in place of an announced head of which nothing is here.
-
-        Returns:
-            Whether it could be done.
-        """
-        assert self._scheduler is not None
-        if not (self._target_is_announced and self._scheduler.local.is_at_rest and head.number):
-            return False
-        self._aim(Target(head.root, self._reached_revision))
-        return True
+        failures = [(peer, self._unusable(peer)) for peer in self._peers]
+        self._fail(
+            no_peers_left(
+                tuple(PeerFailure(peer.name, error, peer.has_answered) for peer, error in failures if error)
+            )
+        )
 
     # In threads, for they touch the database.
 
     def _prepare(self) -> tuple[ResumePoint, Mapping[int, bytes]]:
         """Return where the sync begins, and which roots are known by their numbers."""
         start = load_resume_point(self.database)
-        if self._target is not None:
-            require_replaceable(self.database, self._target, replace=self._replace)
+        if self._targets.target is not None:
+            require_replaceable(self.database, self._targets.target, replace=self._replace)
             if start.local.is_at_rest and self.database.progress is not None:
                 self.database.set_progress(None)
         return start, {} if start.local.is_local else known_revisions(self.database)

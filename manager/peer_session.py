@@ -28,13 +28,16 @@ What becomes of a failure depends on what it says of the peer:
     asked for                                       long as another peer sends much more, that one gets the
                                                     work, and this one a try now and then
 
+    true answers, far slower than another's         nothing bad: it does its part, but work that a much faster
+                                                    peer waits for goes to that one
+
 In every case the work goes back to the scheduler.  A peer of which nothing is expected is still tried as
 long as the sync lasts: it may come back.
 """
 
 from collections.abc import Callable
+from functools import partial
 from logging import getLogger
-from typing import Final
 
 import trio
 
@@ -57,12 +60,12 @@ from manager.errors import (
     reason_of,
 )
 from manager.peers.address import Peer
-from manager.peers.announced_head import AnnouncedHead
 from manager.peers.client import PeerClient
-from manager.peers.health import FULL_PROGRESS, Backoff, PeerHealth
+from manager.peers.health import FULL_PROGRESS, Backoff
+from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment
 from manager.scheduling.work import Suspicion
-from manager.status.progress import PeerProgress, PeerState, SeenHead
+from manager.status.progress import PeerState, SeenHead
 from manager.transfer.fetcher import Sync, fetch
 from manager.transfer.sync_writer import NO_ROOM
 from merkledb import MAX_FOREIGN_REVISION, MerkleDBError
@@ -70,13 +73,9 @@ from syncproto import ErrorCode, Head, Hello
 
 _logger = getLogger(__name__)
 
-# A peer leaves work to another whose answers hold so many times as much of what was asked for.  Below that,
-# both have their turns, and the sync takes less than twice as long as with the better one alone.
-_MUCH_MORE: Final = 4
-
 
 class PeerSession:
-    """What the manager knows of one peer, and the tasks that work with it.
+    """The life of one peer in a sync: one connection after the other, and the pauses between them.
 
     Args:
         peer: Who it is.
@@ -84,252 +83,281 @@ class PeerSession:
         changed: Called when the state of the peer changed.
 
     Attributes:
-        peer: Who it is.
-        announced: What it says that its head is, and whether that is followed.
+        known: What is known of the peer.
     """
 
     def __init__(self, peer: Peer, sync: Sync, changed: Callable[[], None]) -> None:
-        limits = sync.limits
-        self.peer = peer
-        self.announced = AnnouncedHead(
-            Backoff(limits.backoff_seconds, limits.max_backoff_seconds, sync.random), sync.scheduler.wake
+        limits, scheduler = sync.limits, sync.scheduler
+        self.known = KnownPeer(
+            peer.name, limits, sync.random, scheduler.pivots, wake=scheduler.wake, changed=changed
         )
+        self._peer = peer
         self._sync = sync
         self._changed = changed
-        self._state = PeerState.CONNECTING
-        self._health = PeerHealth(limits, sync.random)
         # How long a peer that was dropped stays so, where it is ever forgiven.
         self._ban_backoff = Backoff(limits.ban_seconds, limits.max_ban_seconds, sync.random)
-        self._client: PeerClient | None = None
         self._scope = trio.CancelScope()
-        self._was_greeted = False
-        self._unusable: PeerError | None = None
-        self._lacking: RootUnavailable | None = None
-        self._lacking_until = 0.0
-        self._workers = 0
+        # Whether it ever answered with a hello, or a refusal: the address is right then.
+        self._was_met = False
         self._late_claims = 0
-        self._keys = 0
-        self._reason = ""
-
-    @property
-    def progress(self) -> PeerProgress:
-        """The peer's part in the sync, as it is now."""
-        head = self.announced.head or SeenHead(None, 0, 0, is_followed=False)
-        return PeerProgress(
-            name=self.peer.name,
-            state=self.state,
-            score=self._health.score.value,
-            keys=self._keys,
-            requests=0 if self._client is None else self._client.requests_in_flight,
-            reason=self._reason,
-            root=head.root,
-            revision=head.revision,
-            is_followed=head.is_followed,
-            lacks_head=self.announced.head is not None and not self.announced.is_believed,
-        )
-
-    @property
-    def state(self) -> PeerState:
-        """What it is doing."""
-        is_lacking = self._state is PeerState.CONNECTED and self._lacks_pivot()
-        return PeerState.LACKING if is_lacking else self._state
-
-    @property
-    def unusable(self) -> PeerError | None:
-        """Why nothing is expected of the peer on the way to the present pivot; None while something is."""
-        return self._unusable or (self._lacking if self._lacks_pivot() else None)
-
-    @property
-    def offered(self) -> SeenHead | None:
-        """Its head, if it may be had: None for a while after one that could not, or where it is of no use."""
-        is_offered = self._unusable is None and self.announced.disbelieved_until <= trio.current_time()
-        return self.announced.head if is_offered else None
-
-    @property
-    def is_banned(self) -> bool:
-        """Whether it is not tried any more."""
-        return self._state is PeerState.BANNED
-
-    def _lacks_pivot(self) -> bool:
-        pivot = self._sync.scheduler.pivots.pivot
-        return self._lacking is not None and pivot is not None and self._lacking.root == pivot.root
 
     async def run(self) -> None:
-        """Work with the peer until the scheduler is closed or the peer is dropped."""
+        """Work with the peer until the scheduler is closed or the peer is dropped.
+
+        Cancelled, it leaves no connection, and the work that the peer had is given back.
+        """
         with trio.CancelScope() as self._scope:
             while not self._sync.scheduler.is_closed:
-                if self.is_banned:
+                if self.known.is_banned:
                     if not self._sync.unbans:
                         return
                     await trio.sleep(self._ban_backoff.failed())
                     self._unban()
-                self._enter(PeerState.CONNECTING)
+                self.known.enter(PeerState.CONNECTING)
                 failure = await self._connect_and_work()
                 if failure is None:
                     return
-                if not self.is_banned:
+                if not self.known.is_banned:
                     await trio.sleep(self._note(failure))
 
     def leave(self) -> None:
         """Stop waiting for the peer; where there is a connection, its workers end with the scheduler."""
-        if self._client is None:
+        if self.known.client is None:
             self._scope.cancel()
 
     def ban(self, failure: PeerError) -> None:
         """Have nothing more to do with the peer for the rest of the sync, or for a long time."""
-        if self.is_banned:
+        known = self.known
+        if known.is_banned:
             return
-        _logger.warning("dropped peer %s: %s", self.peer.name, failure)
-        self._health.score.failed()
-        self._sync.scheduler.stats.expectation.forget(self)
-        self._reason = str(failure)
-        self._unusable = failure
-        self._state = PeerState.BANNED
-        if self._client is not None:
-            self._client.fail(failure)
+        _logger.warning("dropped peer %s: %s", known.name, failure)
+        known.health.score.failed()
+        self._sync.scheduler.stats.expectation.forget(known)
+        known.reason = str(failure)
+        known.unusable = failure
+        known.state = PeerState.BANNED
+        if known.client is not None:
+            known.client.fail(failure)
         self._changed()
 
     def _unban(self) -> None:
         """Try a dropped peer again: what came from it may have been damaged on its way."""
-        self._unusable = None
-        self.announced.forget_denial()
-        self._state = PeerState.CONNECTING
-
-    def _enter(self, state: PeerState) -> None:
-        if not self.is_banned:
-            self._state = state
+        self.known.unusable = None
+        self.known.forget_denial()
+        self.known.state = PeerState.CONNECTING
         self._changed()
-
-    # One connection.
 
     async def _connect_and_work(self) -> PeerError | None:
         """Use a connection as long as it lasts; return why it ended, None when nothing is left to do."""
-        timeout = self._sync.limits.connect_timeout_seconds
-        try:
-            with trio.fail_after(timeout):
-                stream = await self.peer.open_stream()
-        except trio.TooSlowError:
-            return ConnectionLost(f"no connection within {timeout:.0f} seconds")
-        except Exception as error:  # noqa: BLE001 - a transport may be anybody's, and raise anything
-            return ConnectionLost(f"no connection: {reason_of(error)}")
-        client = PeerClient(stream, self._sync.hello, self._sync.database.scheme, self._sync.limits)
+        known, sync = self.known, self._sync
+        stream = await self._connect()
+        if isinstance(stream, ConnectionLost):
+            known.has_answered = False
+            return stream
+        client = PeerClient(stream, sync.hello, sync.database.scheme, sync.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             nursery.start_soon(self._wake_workers, client)
             # It may have been accused while it was connected to.
-            if await client.greeted() and not self.is_banned:
-                await self._work(client)
+            if await client.greeted() and not known.is_banned:
+                self._was_met = True
+                await ConnectionWork(known, client, sync, self.ban).run()
             failure = client.failure
             await client.leave()
             nursery.cancel_scope.cancel()
-        if failure is None and not self._sync.scheduler.is_closed:
+        # Only now, for until then the failure before counts, with what came on that connection.
+        known.has_answered = client.has_answered
+        if failure is None and not sync.scheduler.is_closed:
             return ConnectionLost("it is shutting down")
         return failure
+
+    async def _connect(self) -> trio.abc.Stream | ConnectionLost:
+        """Return an open stream, or why there is none."""
+        timeout = self._sync.limits.connect_timeout_seconds
+        try:
+            with trio.fail_after(timeout):
+                return await self._peer.open_stream()
+        except trio.TooSlowError:
+            return ConnectionLost(f"no connection within {timeout:.0f} seconds")
+        except Exception as error:  # noqa: BLE001 - a transport may be anybody's, and raise anything
+            return ConnectionLost(f"no connection: {reason_of(error)}")
 
     async def _wake_workers(self, client: PeerClient) -> None:
         """Let the workers that wait for work see that the connection takes no more requests."""
         await client.closing.wait()
         self._sync.scheduler.wake()
 
-    async def _work(self, client: PeerClient) -> None:
-        assert client.peer_hello is not None
-        self._client, self._was_greeted = client, True
-        if isinstance(self._unusable, ConnectionLost | PeerRefused):
-            # It is there again, or has a place again, whatever it will be good for.
-            self._unusable = None
+    def _note(self, failure: PeerError) -> float:
+        """Draw the conclusion; return how long to wait, in seconds, if the peer is not dropped."""
+        if self._is_final(failure):
+            self.ban(failure)
+            return 0.0
+        self.known.reason = str(failure)
+        state = PeerState.WAITING
+        if isinstance(failure, PeerRefused):
+            # A refusal before any greeting is an answer all the same: the address is right.
+            self._was_met = True
+        if isinstance(failure, PeerRefused) and failure.is_overload:
+            state, delay = PeerState.OVERLOADED, self.known.overload_seconds(failure)
+        else:
+            delay = self._count_failure(failure)
+        _logger.info("peer %s: %s; trying again in %.1f seconds", self.known.name, failure, delay)
+        self.known.enter(state)
+        return delay
+
+    def _is_final(self, failure: PeerError) -> bool:
+        if isinstance(failure, PeerRefused):
+            return failure.code in (ErrorCode.BAD_REQUEST, ErrorCode.SCHEME_MISMATCH)
+        if isinstance(failure, PeerMisbehaved):
+            return not self._was_met
+        if isinstance(failure, SizeClaimBroken) and failure.is_late:
+            # Once, the network may be to blame.
+            self._late_claims += 1
+            return self._late_claims > 1
+        return isinstance(failure, ProofRejected | SchemeDiffers | ValueTooLargeForPeer | SizeClaimBroken)
+
+    def _count_failure(self, failure: PeerError) -> float:
+        """Count a failure in a row; return the delay that it calls for."""
+        limits, health = self._sync.limits, self.known.health
+        health.score.failed()
+        delay = health.backoff.failed()
+        if health.backoff.failures >= (limits.max_failures if self._was_met else limits.max_connect_failures):
+            self.known.unusable = failure
+            self._changed()
+        return delay
+
+
+class ConnectionWork:
+    """The tasks that work on one connection: they hear what the peer's head is, and fetch.
+
+    Args:
+        known: What is known of the peer.
+        client: The connection; the peer has greeted.
+        sync: What they work for.
+        ban: Called with why the peer is to be dropped.
+    """
+
+    def __init__(
+        self, known: KnownPeer, client: PeerClient, sync: Sync, ban: Callable[[PeerError], None]
+    ) -> None:
+        self._known = known
+        self._client = client
+        self._sync = sync
+        self._ban = ban
         self._workers = 0
-        self._enter(PeerState.CONNECTED)
+
+    async def run(self) -> None:
+        """Work until the connection takes no more requests, or the scheduler is closed.
+
+        Cancelled, the workers give back what they had.
+        """
+        known, client = self._known, self._client
+        assert client.peer_hello is not None
+        known.client, known.has_answered = client, True
+        if isinstance(known.unusable, ConnectionLost | PeerRefused):
+            # It is there again, or has a place again, whatever it will be good for.
+            known.unusable = None
+        known.state = PeerState.CONNECTED
         self._hear(client.peer_hello)
         try:
             async with trio.open_nursery() as nursery:
                 if self._sync.subscribes:
-                    nursery.start_soon(self._subscribe, client)
+                    nursery.start_soon(self._subscribe)
                 async with trio.open_nursery() as working:
-                    self._start_workers(client, working)
+                    self._start_workers(working)
                 nursery.cancel_scope.cancel()
         finally:
-            self._client = self.announced.head = None
+            known.client = known.head = None
 
-    async def _subscribe(self, client: PeerClient) -> None:
+    # Its head.
+
+    async def _subscribe(self) -> None:
         try:
-            await client.subscribe(self._hear_head)
+            await self._client.subscribe(self._hear_head)
         except PeerError as failure:
-            client.fail(failure)
+            self._client.fail(failure)
 
     def _hear_head(self, head: Head) -> None:
         """Note a head; where nothing is asked for, this is how a peer shows that it works."""
+        known = self._known
         if self._sync.scheduler.is_fetched:
-            self._health.backoff.succeeded()
-            self._health.recover_from_overload()
-            self._unusable = None
-            self._reason = ""
+            known.health.backoff.succeeded()
+            known.health.recover_from_overload()
+            known.unusable = None
+            known.reason = ""
         self._hear(head)
 
     def _hear(self, head: Hello | Head) -> None:
         """Note what the peer says that its head is."""
         if self._sync.trusts_heads and head.revision > MAX_FOREIGN_REVISION:
             # Followed, it would make every honest head an older one.
-            self.ban(HeadImplausible(head.revision, MAX_FOREIGN_REVISION))
+            self._ban(HeadImplausible(head.revision, MAX_FOREIGN_REVISION))
             return
         is_followed = isinstance(head, Head)
-        self.announced.hear(SeenHead(head.root, head.revision, head.keys, is_followed=is_followed))
-        if self._lacking is not None and self._lacking.root == head.root:
-            self._lacking = None
-            self._sync.scheduler.wake()
+        self._known.hear(SeenHead(head.root, head.revision, head.keys, is_followed=is_followed))
         self._expect()
         self._sync.heard()
 
     def _expect(self) -> None:
         """Tell how many pairs there are in all, where the peer says so of the pivot."""
-        pivot, head = self._sync.scheduler.pivots.pivot, self.announced.head
+        pivot, head = self._sync.scheduler.pivots.pivot, self._known.head
         if head is not None and pivot is not None and head.root == pivot.root:
-            self._sync.scheduler.stats.expectation.hear(self, head.keys)
+            self._sync.scheduler.stats.expectation.hear(self._known, head.keys)
 
-    def _start_workers(self, client: PeerClient, working: trio.Nursery) -> None:
+    # Fetching.
+
+    def _start_workers(self, working: trio.Nursery) -> None:
         """Have as many workers as the link has use for; should it become slower, the last ones wait."""
-        useful = client.useful_requests
+        useful = self._client.useful_requests
         for index in range(self._workers, useful):
-            working.start_soon(self._worker, client, index, working)
+            working.start_soon(self._worker, index, working)
         self._workers = max(self._workers, useful)
 
-    async def _worker(self, client: PeerClient, index: int, working: trio.Nursery) -> None:
+    async def _worker(self, index: int, working: trio.Nursery) -> None:
         """Keep a request in flight as long as there is work, the connection lasts and the score allows it."""
-
-        def ready_at() -> float:
-            # The first worker may always ask: a peer that only failed is still tried, one request at a time.
-            if index and index >= health.score.requests_in_flight(client.useful_requests):
-                return float("inf")
-            if index >= self._sync.limits.requests_per_peer and self._sync.is_crowded:
-                return float("inf")
-            is_outdone = health.yields_until > 0.0 and self._sync.is_outdone(self, health.usefulness)
-            yields_until = health.yields_until if is_outdone else 0.0
-            return max(health.paused_until, yields_until, self._lacking_until if self._lacks_pivot() else 0.0)
-
-        scheduler, health = self._sync.scheduler, self._health
+        scheduler, known, client = self._sync.scheduler, self._known, self._client
+        ready_at = partial(self._ready_at, index)
         while (
-            assignment := await scheduler.take(self, ready_at, client.closing.is_set, client.throughput)
+            assignment := await scheduler.take(known, ready_at, client.closing.is_set, client.throughput)
         ) is not None:
             self._expect()
+            began = trio.current_time()
             with assignment.scope:
-                await self._do(client, assignment)
-            self._start_workers(client, working)
-            if health.usefulness < FULL_PROGRESS:
+                await self._do(assignment, began)
+            self._start_workers(working)
+            if known.health.usefulness < FULL_PROGRESS:
                 # Who waits for work gets what is left of this: it is woken by the first checkpoint, and takes
                 # the work before the second.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             if assignment.is_outrun and assignment.scope.cancelled_caught:
-                health.slow(trio.current_time())
+                self._note_outrun(began)
 
-    async def _do(self, client: PeerClient, assignment: Assignment) -> None:
+    def _ready_at(self, index: int) -> float:
+        """Return when a worker may take work, as far as is known now, in trio's seconds."""
+        known, health, sync = self._known, self._known.health, self._sync
+        # The first worker may always ask: a peer that only failed is still tried, one request at a time.
+        if index and index >= health.score.requests_in_flight(self._client.useful_requests):
+            return float("inf")
+        if index >= sync.limits.requests_per_peer and sync.is_crowded:
+            return float("inf")
+        ready_at = health.paused_until
+        if known.lacking is not None and known.lacks_pivot:
+            ready_at = max(ready_at, known.lacking_until)
+        yields_until = max(health.yields_until, health.slow_until)
+        if yields_until > max(ready_at, trio.current_time()) and sync.is_outdone(known):
+            return yields_until
+        return ready_at
+
+    async def _do(self, assignment: Assignment, began: float) -> None:
         """Fetch what an assignment is for; whatever happens, what was not done is given back."""
         suspicion: Suspicion | None = None
         failure: PeerError | None = None
         try:
-            delivery = await fetch(client, assignment, self._sync)
+            delivery = await fetch(self._client, assignment, self._sync)
         except ProofSuspected as error:
             failure = error
-            suspicion = Suspicion(self, error.failure, error.end, trio.current_time())
+            suspicion = Suspicion(self._known, error.failure, error.end, trio.current_time())
         except PeerError as error:
             failure = error
         except ConcurrentWrite:
@@ -340,107 +368,51 @@ class PeerSession:
             if not (self._sync.unbans and isinstance(error, NO_ROOM)):
                 self._sync.fail(error)
             # The peer is not to blame, and what the machine lacks now it may have later.
-            self._health.rest(trio.current_time())
+            self._known.health.rest(trio.current_time())
         else:
-            self._request_succeeded(*delivery)
+            self._request_succeeded(*delivery, began)
         finally:
             # What the failure says of the peer comes first: given back, the work may go to it again at once.
             if failure is not None:
-                self._request_failed(client, failure)
+                self._request_failed(failure)
             self._sync.scheduler.give_back(assignment, suspicion)
 
-    def _request_succeeded(self, keys: int, progress: float | None) -> None:
-        self._keys += keys
-        self._health.answered(progress, trio.current_time())
-        self._sync.scheduler.stats.expectation.deliver(self, keys)
-        self._reason = ""
-        self._unusable = self._lacking = None
+    def _request_succeeded(self, keys: int, progress: float | None, began: float) -> None:
+        known, now = self._known, trio.current_time()
+        known.keys += keys
+        known.health.answered(progress, now - began, now)
+        is_full = progress is None or progress >= FULL_PROGRESS
+        self._client.throughput.finish_work(now - began, is_full=is_full)
+        self._sync.scheduler.stats.expectation.deliver(known, keys)
+        known.reason = ""
+        known.unusable = known.lacking = None
         self._sync.scheduler.wake()
 
-    def is_better_than(self, usefulness: float) -> bool:
-        """Whether this peer may be asked now, and its answers hold much more than those of another."""
-        is_ready = self._client is not None and not self._client.closing.is_set() and not self._lacks_pivot()
-        is_free = self._health.paused_until <= trio.current_time()
-        return is_ready and is_free and self._health.usefulness >= _MUCH_MORE * usefulness
+    def _note_outrun(self, began: float) -> None:
+        """Note that another peer was faster."""
+        throughput, now = self._client.throughput, trio.current_time()
+        usual = throughput.work_seconds
+        self._known.health.outrun(now - began, usual, now)
+        if usual is None or now - began > usual:
+            throughput.finish_work(now - began)
 
-    def _request_failed(self, client: PeerClient, error: PeerError) -> None:
+    def _request_failed(self, error: PeerError) -> None:
         """Let the peer rest, or end the connection, whichever the error calls for."""
+        known, client, now = self._known, self._client, trio.current_time()
         if isinstance(error, RootUnavailable):
-            self._note_lacking(error)
+            known.note_lacking(error)
             return
-        self._reason = str(error)
+        known.reason = str(error)
         if isinstance(error, RequestTimeout):
-            if self._health.timed_out():
+            if known.health.timed_out():
                 client.fail(error)
-            self._health.slow(trio.current_time())
+            known.health.slow(now)
         elif isinstance(error, Preempted | ProofSuspected):
-            self._health.slow(trio.current_time())
+            known.health.slow(now)
         elif isinstance(error, PeerRefused) and error.is_overload:
             # An error for all of the connection is counted when it ends.
             if not client.closing.is_set():
-                self._health.pause(self._overload_seconds(error), trio.current_time())
+                known.health.pause(known.overload_seconds(error), now)
         elif not (isinstance(error, PeerRefused | ConnectionLost) and client.closing.is_set()):
             # A connection that is closing ends on its own, when the other answers have come.
             client.fail(error)
-
-    def _note_lacking(self, lacking: RootUnavailable) -> None:
-        """Ask for nothing at a root that the peer does not have; that it is no pivot any more is no news."""
-        self._lacking = lacking
-        self._lacking_until = trio.current_time() + self._health.backoff.jittered(
-            self._sync.limits.max_backoff_seconds
-        )
-        if self.announced.shows(lacking.root):
-            self.announced.disbelieve(lacking.root)
-        if self._lacks_pivot():
-            self._reason = str(lacking)
-            self._changed()
-
-    def _overload_seconds(self, overload: PeerRefused) -> float:
-        """Return how long an overloaded peer gets rest; expect nothing of it when it has been so for long."""
-        if self._health.overloaded(trio.current_time()):
-            self._unusable = overload
-            self._changed()
-        return self._health.overload_seconds((overload.detail or 0) / 1000)
-
-    # Between connections.
-
-    def _note(self, failure: PeerError) -> float:
-        """Draw the conclusion; return how long to wait, in seconds, if the peer is not dropped."""
-        if self._is_final(failure):
-            self.ban(failure)
-            return 0.0
-        self._reason = str(failure)
-        state = PeerState.WAITING
-        if isinstance(failure, PeerRefused):
-            # A refusal before any greeting is an answer all the same: the address is right.
-            self._was_greeted = True
-        if isinstance(failure, PeerRefused) and failure.is_overload:
-            state, delay = PeerState.OVERLOADED, self._overload_seconds(failure)
-        else:
-            delay = self._count_failure(failure)
-        _logger.info("peer %s: %s; trying again in %.1f seconds", self.peer.name, failure, delay)
-        self._enter(state)
-        return delay
-
-    def _is_final(self, failure: PeerError) -> bool:
-        if isinstance(failure, PeerRefused):
-            return failure.code in (ErrorCode.BAD_REQUEST, ErrorCode.SCHEME_MISMATCH)
-        if isinstance(failure, PeerMisbehaved):
-            return not self._was_greeted
-        if isinstance(failure, SizeClaimBroken) and failure.is_late:
-            # Once, the network may be to blame.
-            self._late_claims += 1
-            return self._late_claims > 1
-        return isinstance(failure, ProofRejected | SchemeDiffers | ValueTooLargeForPeer | SizeClaimBroken)
-
-    def _count_failure(self, failure: PeerError) -> float:
-        """Count a failure in a row; return the delay that it calls for."""
-        limits = self._sync.limits
-        self._health.score.failed()
-        delay = self._health.backoff.failed()
-        if self._health.backoff.failures >= (
-            limits.max_failures if self._was_greeted else limits.max_connect_failures
-        ):
-            self._unusable = failure
-            self._changed()
-        return delay

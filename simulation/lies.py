@@ -44,8 +44,18 @@ _TRICKLE_BYTES: Final = 20
 _TRICKLE_SECONDS: Final = 3.0
 
 
+# How long after the request an answer comes just before a peer would be left waiting for it no more.
+_LATE_SECONDS: Final = 1.9
+
+
 class Trickle(bytes):
     """A frame that is sent slowly."""
+
+    __slots__ = ()
+
+
+class Late(bytes):
+    """A frame that is sent so long after its request."""
 
     __slots__ = ()
 
@@ -145,6 +155,12 @@ def _trickle(liar: Liar, message: Message, request: Proving) -> Told:
     return [Trickle(_framed(message))]
 
 
+def _late(liar: Liar, message: Message, request: Proving) -> Told:
+    """Send the truth, just in time."""
+    del liar, request
+    return [Late(_framed(message))]
+
+
 def _half(liar: Liar, message: Message, request: Proving) -> Told:
     """Send the beginning of a frame, and what follows in its place."""
     del request
@@ -212,6 +228,7 @@ ANSWERS: Final[dict[str, Callable[..., Told | None]]] = {
     "silence": _silence,
     "the answer twice": _twice,
     "a trickle": _trickle,
+    "an answer just in time": _late,
     "half a frame": _half,
     "the wrong kind": _wrong_kind,
     "the wrong request": _wrong_id,
@@ -323,6 +340,12 @@ def _hears_small_limits(liar: Liar, request: Proving) -> Told:
     return [_with(request, max_keys=max(1, request.max_keys // 4))]
 
 
+def _hears_a_good_quarter(liar: Liar, request: Proving) -> Told:
+    """Prove just as much as counts for a full answer."""
+    del liar
+    return [_with(request, max_keys=request.max_keys // 4 + 1)]
+
+
 def _hears_one_pair(liar: Liar, request: Proving) -> Told:
     """Prove one pair or change at a time, which is true."""
     del liar
@@ -342,12 +365,15 @@ REQUESTS: Final[dict[str, Callable[..., Told | None]]] = {
     "another range": _hears_other_range,
     "a range instead of changes": _hears_no_changes,
     "less than was asked for": _hears_small_limits,
+    "a good quarter": _hears_a_good_quarter,
     "a single pair": _hears_one_pair,
     "nothing but the start": _hears_nothing_but_the_start,
 }
 # Lies that only a look at the proof finds out.
 # What is true, and next to no progress.
 DRIPS: Final = ("a single pair", "nothing but the start", "changes that change nothing")
+# What is true, and as little and as late as is not found to be too little or too late by itself.
+DAWDLES: Final = ("a good quarter", "an answer just in time")
 FORGERIES: Final = (*TAMPERINGS, *REQUESTS)
 ALL: Final = (*ANSWERS, *INTRODUCTIONS, *REQUESTS)
 
@@ -367,6 +393,7 @@ class LyingStream(trio.abc.HalfCloseableStream):
         self._liar = liar
         self._heard = bytearray()
         self._requests: dict[int, Proving] = {}
+        self._heard_at: dict[int, float] = {}
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send a frame of the server's, or what is said in its place."""
@@ -374,6 +401,10 @@ class LyingStream(trio.abc.HalfCloseableStream):
             await self._send_one(frame)
 
     async def _send_one(self, frame: bytes) -> None:
+        if isinstance(frame, Late):
+            answer = decode(memoryview(frame)[_LENGTH_BYTES:])
+            heard_at = self._heard_at.pop(getattr(answer, "request_id", 0), 0.0)
+            await trio.sleep_until(heard_at + _LATE_SECONDS)
         if not isinstance(frame, Trickle):
             await self._stream.send_all(frame)
             return
@@ -419,6 +450,7 @@ class LyingStream(trio.abc.HalfCloseableStream):
         if not isinstance(message, GetRange | GetChanges):
             return [frame]
         self._requests[message.request_id] = message
+        self._heard_at[message.request_id] = trio.current_time()
         told = self._liar.lie(REQUESTS, message)
         return [frame] if told is None else told
 

@@ -8,30 +8,30 @@ the same server does not come back as a crowd.  Pure: the caller waits, and inje
 a failure says of a peer is for ``peer_session`` to judge.
 """
 
+from dataclasses import dataclass
 from math import ceil
 from random import Random
 from typing import Final
 
 from manager.limits import Limits
+from manager.peers.throughput import HEDGING
 
 
+@dataclass(slots=True)
 class Backoff:
     """The delays between attempts at one thing.
 
-    Args:
+    Attributes:
         base_seconds: The upper bound of the first delay.
         max_seconds: The upper bound of every delay.
         random: Where the jitter comes from.
-
-    Attributes:
         failures: How many attempts failed since the last success.
     """
 
-    def __init__(self, base_seconds: float, max_seconds: float, random: Random) -> None:
-        self._base = base_seconds
-        self._max = max_seconds
-        self._random = random
-        self.failures = 0
+    base_seconds: float
+    max_seconds: float
+    random: Random
+    failures: int = 0
 
     def succeeded(self) -> None:
         """Forget the failures: the next delay is short again."""
@@ -40,13 +40,13 @@ class Backoff:
     def failed(self) -> float:
         """Count a failure, and return how long to wait before the next attempt, in seconds."""
         # Doubling stops early, for 2.0 ** 1024 would overflow after a very long outage.
-        bound = min(self._max, self._base * 2.0 ** min(self.failures, 32))
+        bound = min(self.max_seconds, self.base_seconds * 2.0 ** min(self.failures, 32))
         self.failures += 1
         return self.jittered(bound)
 
     def jittered(self, bound_seconds: float) -> float:
         """Return a delay between half of ``bound_seconds`` and all of it."""
-        return bound_seconds * (0.5 + 0.5 * self._random.random())
+        return bound_seconds * (0.5 + 0.5 * self.random.random())
 
 
 # An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
@@ -91,7 +91,8 @@ class PeerHealth:
         score: How much is asked of it at a time.
         backoff: How long to wait between two connections.
         usefulness: How much of what was asked for the last answers held, 0 to 1.
-        yields_until: Until when it leaves work to a peer whose answers hold much more; 0 for never.
+        yields_until: Until when it leaves work to a peer whose answers hold much more.
+        slow_until: Until when it leaves work to a peer that is much faster and has a request to spare.
         paused_until: Until when it is asked for nothing.
     """
 
@@ -100,6 +101,7 @@ class PeerHealth:
         self.backoff = Backoff(limits.backoff_seconds, limits.max_backoff_seconds, random)
         self.usefulness = 1.0
         self.yields_until = 0.0
+        self.slow_until = 0.0
         self.paused_until = 0.0
         self._limits = limits
         # Apart from the failures: a peer that is only slow remains one of which something is expected.
@@ -110,14 +112,17 @@ class PeerHealth:
         self._overloaded_since: float | None = None
         self._timeouts = 0
 
-    def answered(self, progress: float | None, now: float) -> None:
+    def answered(self, progress: float | None, seconds: float, now: float) -> None:
         """Count an answer that was of use.
 
         Args:
             progress: How much of what was asked for it held, 0 to 1; None where it says nothing of the peer.
+            seconds: How long it took.
             now: The time, in seconds.
         """
         if progress is not None:
+            # A faster peer that waits for work takes it within one of its own answers, which is less.
+            self.slow_until = now + min(seconds, self._limits.overdue_seconds)
             # A short answer counts at once, and is forgotten bit by bit.
             healed = self.usefulness + (progress - self.usefulness) * _HEALING
             self.usefulness = min(progress, healed)
@@ -139,6 +144,24 @@ class PeerHealth:
         """Count a request that others had to do, and let it rest."""
         self.score.failed()
         self.rest(now)
+
+    def outrun(self, seconds: float, usual_seconds: float | None, now: float) -> None:
+        """Count that another peer did the work that this one had.
+
+        Args:
+            seconds: For how long it had it.
+            usual_seconds: What it takes for its work; None where it has done none yet.
+            now: The time.
+        """
+        if seconds >= self._limits.overdue_seconds:
+            self.slow(now)
+        elif usual_seconds is None or seconds > HEDGING * usual_seconds:
+            # It may be an honest peer that is slow for once, so it is there again soon.
+            self.score.failed()
+            self.pause(self._shortness.failed(), now)
+        else:
+            # It did what it always does, and the other one may have brought only a part.
+            self.slow_until = now + min(usual_seconds, self._limits.overdue_seconds)
 
     def timed_out(self) -> bool:
         """Count a request that was not answered in time; return whether these are too many in a row."""

@@ -11,6 +11,10 @@ long way stays empty most of the time::
 Both are measured from outside, whatever the reason: a server that is slow is asked for less, too.  What a
 peer does to these measurements moves what is asked between the limits, and nothing else.
 
+How long a piece of work takes from end to end, waiting and verification included, is measured too.  It says
+when work that another peer has is asked for here as well: when that peer has had it for longer than it takes
+here, a request that is *hedged* (Dean and Barroso, "The Tail at Scale", 2013).
+
 Pure: the time is an argument, in seconds of any clock that does not run backwards.
 """
 
@@ -30,6 +34,16 @@ SHORT_ROUND_TRIP_SECONDS: Final = 0.02
 # What a full proof takes to be verified and written, about; answers need not come faster.
 _WORK_SECONDS: Final = 0.01
 _UNKNOWN: Final = float("inf")
+# Another peer keeps its work for so many times what it takes here: answers that take twice the usual time are
+# rare among peers that are equally fast, so little is fetched twice.
+HEDGING: Final = 2
+# And never for less than this, which nobody notices and a busy machine may take.
+MIN_HEDGE_SECONDS: Final = 0.1
+# What it keeps it for while nothing is known here.  An answer of ``FIRST_BYTES`` takes less from most peers;
+# from the others, that much is fetched twice, once.
+FIRST_HEDGE_SECONDS: Final = 0.25
+# How much of what is new counts.
+_RENEWAL: Final = 0.3
 
 
 class ThroughputEstimator:
@@ -43,6 +57,9 @@ class ThroughputEstimator:
             ``answer_seconds``.
         requests: How many requests keep the way full, from ``requests_per_peer`` to
             ``max_requests_per_peer``.
+        work_seconds: How long pieces of work took lately, from the taking to the verified result; None before
+            the first.
+        hedge_seconds: For how long another peer keeps work before it is asked for here as well.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -57,6 +74,25 @@ class ThroughputEstimator:
         self._last_whole_at = float("-inf")
         self.max_bytes = min(FIRST_BYTES, limits.max_bytes)
         self.requests = limits.requests_per_peer
+        self.work_seconds: float | None = None
+        self.hedge_seconds = min(FIRST_HEDGE_SECONDS, limits.overdue_seconds)
+
+    def finish_work(self, seconds: float, *, is_full: bool = True) -> None:
+        """Note how long a piece of work took, or for how long at least, where it was called off.
+
+        Args:
+            seconds: From the taking to the verified result.
+            is_full: Whether the answer held enough of what was asked for.  With answers that hold next to
+                nothing, work of others would be taken from them for little.
+        """
+        if self.work_seconds is None:
+            self.work_seconds = seconds
+        else:
+            self.work_seconds += (seconds - self.work_seconds) * _RENEWAL
+        patience = max(HEDGING * self.work_seconds, MIN_HEDGE_SECONDS)
+        self.hedge_seconds = min(patience, self._limits.overdue_seconds)
+        if not is_full:
+            self.hedge_seconds = self._limits.overdue_seconds
 
     def receive(self, byte_count: int, now: float) -> None:
         """Note that bytes came."""

@@ -9,7 +9,8 @@ the key space is at any time in exactly one place:
     verified   it waits for the writer                           plan()   ->  being applied
     applying   a transaction puts it on disk                     settle() ->  backlog, at its new root
 
-What is out is with one peer, and with more once it is overdue and they have nothing else to do.  The first
+What is out is with one peer, and with more once it is overdue, for others that have nothing else to do: each
+of them waits for twice as long as its own work takes, see ``throughput``.  The first
 verified answer is accepted and the others are called off: what has left ``out`` is never accepted again.
 
 Work knows the root that its content is at.  When the pivot changes, nothing that is known is lost: what is
@@ -190,35 +191,37 @@ class Scheduler:
             peer: Who is to be asked.
             ready_at: When the worker may take work, in trio's seconds; asked again after each ``wake``.
             leaving: Whether it will never take work again.
-            throughput: The way to the peer, which says how much it will be asked for.
+            throughput: The way to the peer, which says how much it will be asked for, and when it is given
+                what others have.
         """
         while not self.is_closed and not leaving():
             now = trio.current_time()
             self.follow_time(now)
             wake_at = ready_at()
             if wake_at <= now:
-                chance = self._send(peer, now, throughput.max_bytes)
+                chance = self._send(peer, now, throughput)
                 if isinstance(chance, Assignment):
                     return chance
                 wake_at = chance
             await self.wait_until(min(wake_at, self.pivots.gives_way_at))
         return None
 
-    def _send(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | float:
+    def _send(self, peer: Hashable, now: float, throughput: ThroughputEstimator) -> Assignment | float:
         """Return what ``peer`` shall do now, or when there may be something though nothing else happens."""
         if self.pivots.pivot is None or self.wants_roll_back:
             # Both end with a call that wakes everybody.
             return float("inf")
-        work = self._backlog.take(peer, now, max_bytes)
+        work = self._backlog.take(peer, now, throughput.max_bytes)
         if work is not None:
             self._out.append(InFlight(work))
             return self._hand_out(self._out[-1], peer, now)
-        # What others have worked on for too long is given to this peer as well, the oldest first.
+        # What others have had for longer than this peer takes, it is given as well, the oldest first.
         others = [out for out in self._out if all(assignment.peer != peer for assignment in out.assignments)]
         overdue_at = float("inf")
         if others:
             oldest = min(others, key=attrgetter("taken"))
-            overdue_at = oldest.taken + self._limits.overdue_seconds
+            # Where several have it and none brings it, it is more likely that none will.
+            overdue_at = oldest.taken + throughput.hedge_seconds / len(oldest.assignments)
             if overdue_at <= now:
                 return self._hand_out(oldest, peer, now)
         return min(overdue_at, self._backlog.next_suspicion_end(now))

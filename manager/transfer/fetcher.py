@@ -15,7 +15,7 @@ is verified against the local content and the old root.  If it does not hold, or
 is blamed, and the range is copied in full, which is right in either case.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from manager.errors import (
 from manager.executor import SerialExecutor
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.peers.client import PeerClient
+from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment, VerificationResult, progress_of
 from manager.scheduling.scheduler import Scheduler
 from manager.scheduling.work import Suspicion, Work
@@ -73,7 +74,7 @@ class Sync:
         trusts_heads: Whether what peers announce becomes the target.
         subscribes: Whether peers are asked for their heads.
         unbans: Whether a peer that was dropped is tried again after a long time.
-        is_outdone: Whether a peer shall leave work to others, given it and how well it does.
+        is_outdone: Whether a peer shall leave work to another that gives much more.
         report_invalid_proof: Called with a suspicion that was a lie.
         heard: Called when a peer has said what its head is.
         fail: Called with an error that ends the sync.
@@ -89,7 +90,7 @@ class Sync:
     trusts_heads: bool
     subscribes: bool
     unbans: bool
-    is_outdone: Callable[[Hashable, float], bool]
+    is_outdone: Callable[[KnownPeer], bool]
     report_invalid_proof: Callable[[Suspicion], None]
     heard: Callable[[], None]
     fail: Callable[[SyncError | MerkleDBError], None]

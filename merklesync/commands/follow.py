@@ -20,12 +20,11 @@ from merklesync.commands.options import (
     store_argument,
 )
 from merklesync.commands.stores import is_store, open_for_syncing
-from merklesync.commands.sync import replace_hint, scheme_of_new_store
+from merklesync.commands.sync import meet_peers, replace_hint, scheme_of_new_store
 from merklesync.console.output import print_note
 from merklesync.console.signals import run
 from merklesync.following.events import EventPrinter
 from merklesync.following.follower import Follower
-from merklesync.following.peers import PATIENCE_SECONDS, require_probes
 from merklesync.following.root_hook import RootHook
 
 
@@ -108,7 +107,7 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     if (roots is None) != trust_peer:
         raise click.UsageError("give either --roots FILE or --trust-peer", click.get_current_context())
     if not is_store(store):
-        met = require_probes(addresses, PATIENCE_SECONDS)
+        met = meet_peers(addresses, scheme_option, trust_peer=trust_peer, needs_root=False)
         scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
     printer = EventPrinter(as_json)
     with open_for_syncing(store, scheme_option, retention) as database, replace_hint(database):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from manager.peers.address import Address
+from manager.peers.probe import ProbeFailure, ProbeResult
 from manager.scheduling.checkpoint import Checkpoint
 from merkledb import Revision
 from merklesync.commands.options import DEFAULT_PORT, PATH, PEER, json_option, parse_peer_address
@@ -26,7 +27,7 @@ from merklesync.console.output import (
 )
 from merklesync.errors import CommandError
 from merklesync.files.paths import is_there
-from merklesync.following.peers import ProbeFailure, ProbeResult, probe_all, require_probes
+from merklesync.following.peers import probe_all, require_probes
 from merklesync.following.status_text import describe_peer_relation, status_sentence
 from merklesync.following.store_status import StoreStatus, sync_status_of
 from syncproto import Hello
@@ -65,7 +66,8 @@ def status(store_or_address: Path, *, addresses: tuple[Address, ...], as_json: b
     no peer reachable         none answers; STORE stays as it is
     no target                 no peer has anything to show
 
-    Of a server that does not answer the exit code is 4, of one that is overloaded 1.
+    Of a server that does not answer the exit code is 4, of one that is overloaded or refuses, and of what is
+    no server of ours, 1.
 
     JSON of a store: store, root (null while a first sync is unfinished), revision, keys, hasher,
     branch_factor, written_locally, revisions (how many are retained), oldest_revision, sync (null, or target,

@@ -15,6 +15,7 @@ import trio
 
 from manager import LocalContent, Manager, PeerState, Progress
 from manager.peers.address import Address
+from manager.peers.probe import ProbeResult
 from manager.scheduling.pivot import Target
 from merkledb import Database
 from merklesync.commands.options import (
@@ -32,7 +33,7 @@ from merklesync.console.bar import ProgressBar, progress_bar, wants_bar
 from merklesync.console.output import format_key_count, format_seconds, print_facts, print_json
 from merklesync.console.signals import run, wait_for_stop_signals
 from merklesync.errors import CommandError, ExitCode
-from merklesync.following.peers import PATIENCE_SECONDS, ProbeResult, require_probes
+from merklesync.following.peers import GRACE_SECONDS, PATIENCE_SECONDS, require_probes
 from merklesync.text import truncate
 
 # The bar itself needs the rest of a line.
@@ -73,7 +74,7 @@ def sync(
 
     A peer that is overloaded is tried again when it says, for five minutes. Ends with exit code 3 when the
     last peer left sent a proof that does not hold, 4 when none could be reached, and 1 when those that could
-    are overloaded.
+    are overloaded, or cannot help.
 
     JSON: root, revision, keys, hasher, branch_factor; synced_keys, synced_changes, proof_bytes (interrupted
     runs included), fetched_keys (pairs and changes), seconds, keys_per_second (of this run); peers: for each
@@ -83,8 +84,10 @@ def sync(
         raise click.UsageError("give either --root HEX or --trust-peer", click.get_current_context())
     target = None if root is None else Target(root)
     if trust_peer or not is_store(store):
-        met = require_probes(addresses, PATIENCE_SECONDS)
-        if not is_store(store):
+        is_new = not is_store(store)
+        wanted = scheme_option if is_new else None
+        met = meet_peers(addresses, wanted, trust_peer=trust_peer, needs_root=trust_peer)
+        if is_new:
             scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
         target = target or _target_of_first_peer(met)
     assert target is not None
@@ -105,6 +108,35 @@ def sync(
         print_json({**described, **_progress_as_json(progress)})
     else:
         print_facts({**progress_facts(progress), "keys": f"{described['keys']:,}", "root": described["root"]})
+
+
+def meet_peers(
+    addresses: tuple[Address, ...],
+    scheme_option: SchemeOption | None,
+    *,
+    trust_peer: bool,
+    needs_root: bool,
+) -> list[ProbeResult]:
+    """Return the peers that greeted, at least one; one that will do is not kept waiting for silent ones.
+
+    Args:
+        addresses: Of the peers.
+        scheme_option: What the command line says of a new store; None where the store has its scheme.
+        trust_peer: Whether what nobody has named is the first peer's to say, so that others get some time.
+        needs_root: Whether a peer will do only with a complete root.
+
+    Raises:
+        CommandError: None greeted.
+    """
+
+    def is_usable(peer: ProbeResult) -> bool:
+        if needs_root and (peer.hello.root is None or peer.is_implausible):
+            return False
+        default = peer.scheme if trust_peer else None
+        return scheme_option is None or scheme_option.with_defaults(default) == peer.scheme
+
+    grace_seconds = GRACE_SECONDS if trust_peer else 0.0
+    return require_probes(addresses, PATIENCE_SECONDS, is_usable, grace_seconds)
 
 
 def scheme_of_new_store(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from manager import SyncStatus
+from manager.peers.probe import ProbeFailure, ProbeResult
 from merkledb import EMPTY_ROOT
-from merklesync.following.peers import ProbeFailure, ProbeResult
 from merklesync.following.store_status import StoreStatus
 
 STATUS_SENTENCES: Final[Mapping[SyncStatus, str]] = {

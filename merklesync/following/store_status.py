@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from manager import InvalidProgress, PeerStatusFacts, StatusFacts, SyncStatus, status_of
+from manager.peers.probe import ProbeFailure, ProbeResult
 from manager.scheduling.checkpoint import Checkpoint, decode_checkpoint
 from manager.scheduling.pivot import Target
 from merkledb import Database, Revision, Scheme
-from merklesync.following.peers import ProbeFailure, ProbeResult
 
 
 class StoreStatus(NamedTuple):

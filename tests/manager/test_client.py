@@ -20,7 +20,8 @@ from manager import (
     RootUnavailable,
 )
 from manager.peers.address import peer_at
-from manager.peers.client import MAX_FORGOTTEN_ROOTS, MESSAGES_PER_STEP, OUTBOX_FRAMES, PeerClient
+from manager.peers.client import MAX_FORGOTTEN_ROOTS, PeerClient
+from manager.peers.conversation import MESSAGES_PER_STEP, OUTBOX_FRAMES
 from merkledb import Scheme
 from server import ServerLimits
 from syncproto import (

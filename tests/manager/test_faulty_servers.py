@@ -178,8 +178,9 @@ async def test_a_liar_who_begins_late_costs_nothing_that_was_applied(autojump_cl
 async def test_a_peer_that_never_answers_is_given_up_in_bounded_time(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(50)) as source, new_database() as database:
         silent = ScriptedServer(source, fake_servers.never, "silent")
-        with pytest.raises(PeerUnreachable, match="silent: no answer within 20 seconds") as caught:
+        with pytest.raises(NoPeersLeft, match="silent: no answer within 20 seconds") as caught:
             await sync_from([silent], source.root, database)
+    assert_was_reached(caught.value)
     assert isinstance(caught.value.failures[0].error, RequestTimeout)
     assert trio.current_time() < 15 * 60
     assert silent.connections <= Limits().max_failures
@@ -280,9 +281,74 @@ async def test_a_connection_that_always_breaks_is_given_up(
 ) -> None:
     with new_database(some_pairs(200)) as source, new_database() as database:
         server = ScriptedServer(source, script)
-        with pytest.raises(PeerUnreachable, match=message):
+        with pytest.raises(NoPeersLeft, match=message) as caught:
             await sync_from([server], source.root, database)
+    assert_was_reached(caught.value)
     assert server.connections == Limits().max_failures
+
+
+async def test_a_peer_that_was_there_and_is_no_more_cannot_be_reached(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(200)) as source, new_database() as database:
+        server = ScriptedServer(source, fake_servers.hang_up)
+
+        async def open_once() -> trio.abc.Stream:
+            if server.connections:
+                raise ConnectionRefusedError("connection refused")
+            return await server.open_stream()
+
+        async with trio.open_nursery() as nursery:
+            server.peer(nursery)
+            with pytest.raises(PeerUnreachable, match="connection refused") as caught:
+                await sync_from([Peer("gone", open_once)], source.root, database)
+            nursery.cancel_scope.cancel()
+    assert server.connections == 1
+    assert not caught.value.failures[0].has_answered
+
+
+@pytest.mark.parametrize("answer", [Error(0, ErrorCode.INTERNAL, "the server failed"), b"\0\0\0\1x"])
+async def test_a_peer_that_answers_with_nothing_of_use_was_reached(
+    answer: Error | bytes, autojump_clock: MockClock
+) -> None:
+    said = answer if isinstance(answer, bytes) else encode(answer).data
+    with new_database(some_pairs(20)) as source, new_database() as database:
+        peers: list[FakeServer | Peer] = [Greeter(source, lambda _: said), unreachable()]
+        with pytest.raises(NoPeersLeft) as caught:
+            await sync_from(peers, source.root, database)
+    assert_was_reached(caught.value)
+
+
+async def test_a_peer_that_answered_was_reached_also_while_it_is_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(max_backoff_seconds=1.0, connect_timeout_seconds=60.0, max_connect_failures=1)
+    is_tried_again = trio.Event()
+    with new_database(some_pairs(200)) as source, new_database() as database:
+        server = ScriptedServer(source, fake_servers.hang_up)
+
+        async def open_stream() -> trio.abc.Stream:
+            if server.connections < limits.max_failures:
+                return await server.open_stream()
+            is_tried_again.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def refuse() -> trio.abc.Stream:
+            await is_tried_again.wait()
+            raise ConnectionRefusedError("connection refused")
+
+        async with trio.open_nursery() as nursery:
+            server.peer(nursery)
+            peers = [Peer("there", open_stream), Peer("nobody", refuse)]
+            with pytest.raises(NoPeersLeft) as caught:
+                await sync_from(peers, source.root, database, limits)
+            nursery.cancel_scope.cancel()
+    assert_was_reached(caught.value)
+
+
+def assert_was_reached(error: NoPeersLeft) -> None:
+    """Fail where an error says that a peer which answered could not be reached."""
+    assert not isinstance(error, PeerUnreachable)
+    assert error.failures[0].has_answered
 
 
 async def test_a_goodbye_lets_answers_come_that_were_asked_for_before(autojump_clock: MockClock) -> None:

@@ -880,7 +880,7 @@ async def test_a_root_that_a_peer_lacked_is_believed_when_it_comes_back(autojump
         first = source.root
         async with follow(copy, [server], trust_peers=True) as following:
             await trio.sleep(60)
-            following.manager._sessions[0].announced.disbelieve(first)
+            following.manager._sessions[0].known.disbelieve(first)
             for changes in ({b"extra": b"1"}, {b"extra": None}):
                 source.database.commit(changes)
                 await server.announce()

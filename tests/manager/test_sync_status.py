@@ -204,7 +204,8 @@ LIE = ProofRejected(Reason.WRONG_ROOT, "")
 @pytest.mark.parametrize(
     ("errors", "kind"),
     [
-        ([LOST, RequestTimeout(20.0)], PeerUnreachable),
+        ([LOST, LOST], PeerUnreachable),
+        ([LOST, RequestTimeout(20.0)], NoPeersLeft),
         ([LOST, LACKING], TargetGone),
         ([LACKING, ValueTooLargeForPeer(9, 5)], PairTooLarge),
         ([LACKING, LIE, LOST], VerificationFailed),

@@ -10,11 +10,11 @@ from trio.testing import MockClock
 import merkledb
 from manager import HeadImplausible, Manager, NoPeersLeft, PeerState, SyncStatus
 from manager.peers.address import Address
+from manager.peers.probe import ProbeResult
 from merkledb import MAX_FOREIGN_REVISION, MAX_NAMED_REVISION, MAX_REVISION, Database
 from merkledb.history.revisions import put_revision, read_revision
 from merklesync.commands.sync import _target_of_first_peer
 from merklesync.errors import CommandError, ExitCode
-from merklesync.following.peers import ProbeResult
 from merklesync.following.root_source import parse_target
 from merklesync.following.status_text import describe_peer_relation
 from merklesync.following.store_status import StoreStatus, sync_status_of

@@ -10,10 +10,10 @@ import trio.testing
 from manager import SyncStatus
 from manager.keyspace.range_map import RangeMap
 from manager.peers.address import Address
+from manager.peers.probe import ProbeFailure, ProbeResult, probe
 from manager.scheduling.checkpoint import Checkpoint
 from manager.scheduling.pivot import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
-from merklesync.following.peers import ProbeFailure, ProbeResult, probe
 from merklesync.following.status_text import STATUS_SENTENCES, describe_peer_relation
 from merklesync.following.store_status import StoreStatus, sync_status_of
 from server import open_listeners, serve

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from manager.manager import Manager
-from manager.peers.announced_head import AnnouncedHead
+from manager.peers.known_peer import KnownPeer
 from manager.scheduling import resume
 from manager.scheduling.assignment import VerificationResult
 from manager.scheduling.checkpoint import Checkpoint
@@ -210,7 +210,7 @@ def keep_the_old_number(patch: pytest.MonkeyPatch) -> None:
 
 def believe_every_head(patch: pytest.MonkeyPatch) -> None:
     """Whoever announced a head that nobody has is believed as before."""
-    patch.setattr(AnnouncedHead, "disbelieve", lambda self, root: None)
+    patch.setattr(KnownPeer, "disbelieve", lambda self, root: None)
 
 
 def end_for_a_full_disk(patch: pytest.MonkeyPatch) -> None:
@@ -245,6 +245,8 @@ BUGS: dict[Plant, tuple[type[Violation], ...]] = {
 # such a seed pass by its bug; then the search only takes longer.
 FIRST_SEEDS: dict[Plant, int] = {
     accept_deeper_stubs: 6,
+    # At seed 0 the manager finds that its books are wrong before the simulation finds a pair missing.
+    skip_an_apply: 3,
     forget_a_range: 2,
     believe_a_crashed_sync: 15,
     miss_targets: 11,
