@@ -61,8 +61,9 @@ from manager.peers.announced_head import AnnouncedHead
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS, Backoff, PeerHealth
 from manager.scheduling.assignment import Assignment
-from manager.scheduling.work import Suspicion
-from manager.status.progress import PeerProgress, PeerState, SeenHead
+from manager.scheduling.backlog import Suspicion
+from manager.scheduling.pivot import SeenHead
+from manager.status.progress import PeerProgress, PeerState
 from manager.transfer.fetcher import Sync, fetch
 from manager.transfer.sync_writer import NO_ROOM
 from merkledb import MAX_FOREIGN_REVISION, MerkleDBError
@@ -229,7 +230,7 @@ class PeerSession:
     async def _wake_workers(self, client: PeerClient) -> None:
         """Let the workers that wait for work see that the connection takes no more requests."""
         await client.closing.wait()
-        self._sync.scheduler.wake()
+        self._sync.scheduler.wake_workers()
 
     async def _work(self, client: PeerClient) -> None:
         assert client.peer_hello is not None
@@ -258,7 +259,7 @@ class PeerSession:
 
     def _hear_head(self, head: Head) -> None:
         """Note a head; where nothing is asked for, this is how a peer shows that it works."""
-        if self._sync.scheduler.is_fetched:
+        if self._sync.scheduler.work.is_fetched:
             self._health.backoff.succeeded()
             self._health.recover_from_overload()
             self._unusable = None

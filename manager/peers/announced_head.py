@@ -10,7 +10,7 @@ from collections.abc import Callable
 import trio
 
 from manager.peers.health import Backoff
-from manager.status.progress import SeenHead
+from manager.scheduling.pivot import SeenHead
 
 
 class AnnouncedHead:
