@@ -242,6 +242,43 @@ async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_cl
         assert accept(scheduler, new, source) is not None
 
 
+async def test_who_waits_looks_again_where_there_is_work_or_to_leave_and_else_does_not(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    with new_database(some_pairs(10)) as source:
+        scheduler, looks, leaves = fresh_ledger(source), list[float](), trio.Event()
+        taken = list[Assignment | None]()
+
+        def look() -> float:
+            looks.append(trio.current_time())
+            return 0.0
+
+        async def wait() -> None:
+            throughput = ThroughputEstimator(Limits())
+            taken.append(await scheduler.take("waiting", look, leaves.is_set, throughput))
+
+        assert accept(scheduler, await take(scheduler, "first"), source) is not None
+        assert scheduler.work.is_fetched
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(looks) == 1
+        scheduler.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(looks) == 1, "there is nothing to be had"
+        scheduler.work.call_off()
+        scheduler.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        (assignment,) = taken
+        assert assignment is not None
+        assert accept(scheduler, assignment, source) is not None
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        leaves.set()
+        scheduler.wake_workers()
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == [assignment, None]
+
+
 # Goals that come back.
 
 
@@ -291,15 +328,18 @@ async def test_pieces_that_lead_away_from_a_goal_that_came_back_are_not_applied(
     with new_source(some_pairs(100)) as source:
         first = source.root
         source.change(10, random.Random(1))
-        scheduler = ledger_at(source, first if is_head else None)
+        scheduler, before = ledger_at(source, first if is_head else None), BUDGET.reserved_bytes
         pieces = [
             accept_changes(scheduler, assignment, source)
             for assignment in (await take(scheduler, "one"), await take(scheduler, "two"))
         ]
         assert scheduler.work.verified == pieces
+        assert scheduler.work.held_bytes(BUDGET) == BUDGET.reserved_bytes - before > 0
         scheduler.aim(Target(first), trio.current_time())
         scheduler.follow_time(trio.current_time() + 3600)
         assert scheduler.work.verified == ([] if is_head else pieces[1:])
+        # The memory of what is not applied is there for others at once.
+        assert scheduler.work.held_bytes(BUDGET) == BUDGET.reserved_bytes - before
 
 
 async def test_a_sync_does_not_end_at_a_head_that_a_transaction_under_way_leads_away_from(
