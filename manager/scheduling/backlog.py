@@ -98,7 +98,7 @@ class Backlog:
 
     def begin(self, pieces: Iterable[Work]) -> None:
         """Forget everything, and begin with other pieces, all as the sync finds them."""
-        pieces = list(pieces)
+        pieces = list(pieces)  # It may be an iterator, and is looked at twice.
         self._unsynced_roots = {None, *(work.root for work in pieces)}
         self._unsynced: list[Work] = []
         # By the pivot that was left, the oldest first.
@@ -107,6 +107,10 @@ class Backlog:
         self._done: list[Work] = []
         self._join_done_at = _DONE_PIECES
         self.put(pieces)
+
+    def reach(self, root: bytes) -> None:
+        """Note that the content of all that is here is at ``root``; a suspicion is refuted by that."""
+        self.begin([work._replace(root=root, suspicion=None) for work in self.pieces()])
 
     def __bool__(self) -> bool:
         """Whether anything is left to do."""

@@ -88,11 +88,6 @@ class WorkTracker:
         self.applying = []
         self.backlog.begin(pieces)
 
-    def reach(self, root: bytes) -> None:
-        """Note that the content is at ``root``, with all that waits."""
-        pieces = self.backlog.pieces()
-        self.backlog.begin(work._replace(root=root, suspicion=None) for work in pieces)
-
     # What peers do.
 
     def take(self, peer: Hashable, now: float, max_bytes: int) -> Assignment | float:
@@ -146,6 +141,7 @@ class WorkTracker:
         self._out.remove(out)
         _cancel(out)
         work, share = out.work, out.work.share
+        # Shares are handed on, never made: what the rest has not got was done, up to rounding.
         if result.rest:
             share = max(share - sum(piece.share for piece in result.rest), 0.0)
             self.backlog.put(result.rest)
@@ -324,6 +320,7 @@ class Scheduler:
             self.stats.begin()
         self.pivots.advance(now, was_reached=was_reached, more_patience=more_patience)
         assert self.pivots.pivot is not None
+        # What is called off goes back first, so that it is sorted for the new pivot with the rest.
         self._call_off_what_leads_away()
         self.work.backlog.set_pivot(self.pivots.pivot.root)
         self.wake()
@@ -416,6 +413,7 @@ class Scheduler:
         if pivot is None:
             return Step.COLLECT
         if local.root != pivot.root:
+            # After damage, or where a transaction did less than it was told, the map may say too much.
             return Step.BEGIN_ANEW if self.ranges.is_at(pivot.root) else Step.COLLECT
         if not local.is_at_rest:
             return Step.ROLL_BACK
@@ -461,7 +459,7 @@ class Scheduler:
             self.stats.finish()
             self.work.call_off()
         # Where it is an older pivot, what is out and verified is used all the same.
-        self.work.reach(local.root)
+        self.work.backlog.reach(local.root)
         if is_at_pivot and not self.pivots.is_newest:
             self._advance(now)
         else:
