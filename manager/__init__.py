@@ -36,8 +36,18 @@ from manager.executor import SerialExecutor
 from manager.limits import Limits
 from manager.manager import Manager
 from manager.peers.address import Peer, PeerAddress
-from manager.status.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
-from manager.status.status import PeerStatusFacts, StatusFacts, SyncStatus, status_of
+from manager.status.progress import (
+    PeerProgress,
+    PeerState,
+    PeerStatusFacts,
+    Progress,
+    ProgressStream,
+    Reached,
+    ReachedStream,
+    StatusFacts,
+    SyncStatus,
+    status_of,
+)
 
 __all__ = [
     "ConnectionLost",

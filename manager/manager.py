@@ -32,6 +32,7 @@ from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peer_at
 from manager.peers.health import Backoff
 from manager.peers.known_peer import KnownPeer
+from manager.scheduling.backlog import Suspicion
 from manager.scheduling.checkpoint import ROOT_BYTES
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import (
@@ -43,9 +44,17 @@ from manager.scheduling.resume import (
     require_replaceable,
 )
 from manager.scheduling.scheduler import Scheduler
-from manager.scheduling.work import Suspicion
-from manager.status.progress import PeerProgress, PeerState, Progress, ProgressStream, Reached, ReachedStream
-from manager.status.status import StatusFacts, SyncStatus, status_of
+from manager.status.progress import (
+    PeerProgress,
+    PeerState,
+    Progress,
+    ProgressStream,
+    Reached,
+    ReachedStream,
+    StatusFacts,
+    SyncStatus,
+    status_of,
+)
 from manager.targets import TargetChooser
 from manager.transfer.fetcher import Sync
 from manager.transfer.sync_writer import NO_ROOM, SyncWriter
@@ -158,11 +167,10 @@ class Manager:
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
             return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
         scheduler, now = self._scheduler, trio.current_time()
-        scheduler.measure()
+        copies_in_full = scheduler.measure()
         stats, head = scheduler.stats, scheduler.local.head
-        keys_per_second, bytes_per_second = stats.rates(now)
         return Progress(
-            status=status_of(self._facts(scheduler, peers)),
+            status=status_of(self._facts(scheduler, peers, copies_in_full=copies_in_full)),
             target=self.target,
             root=head.root if head is not None else None,
             revision=head.number if head is not None else 0,
@@ -171,9 +179,9 @@ class Manager:
             bytes=stats.bytes,
             expected_keys=stats.expected_keys,
             share=stats.share,
-            keys_per_second=keys_per_second,
-            bytes_per_second=bytes_per_second,
-            elapsed_seconds=stats.elapsed_seconds(now),
+            keys_per_second=stats.keys_rate.at(now),
+            bytes_per_second=stats.bytes_rate.at(now),
+            elapsed_seconds=now - stats.began,
             seconds_left=stats.seconds_left(now),
             peers=peers,
             reason=self._no_room,
@@ -182,7 +190,9 @@ class Manager:
     def _idle_peers(self) -> tuple[PeerProgress, ...]:
         return tuple(PeerProgress(peer.name, PeerState.CONNECTING, 1.0, 0, 0, "") for peer in self.peers)
 
-    def _facts(self, scheduler: Scheduler, peers: Sequence[PeerProgress]) -> StatusFacts:
+    def _facts(
+        self, scheduler: Scheduler, peers: Sequence[PeerProgress], *, copies_in_full: bool
+    ) -> StatusFacts:
         head = scheduler.local.head
         return StatusFacts(
             head=head.root if head is not None else None,
@@ -190,7 +200,7 @@ class Manager:
             is_first=head is None or head.number == 0,
             has_target=self._targets.target is not None,
             is_at_target=scheduler.is_done or self._targets.is_only_tried(),
-            copies_in_full=scheduler.copies_in_full,
+            copies_in_full=copies_in_full,
             peers=[peer.facts for peer in peers],
             follows_heads=self._trust_peers,
             known=self._known_revisions(),
@@ -365,7 +375,7 @@ class Manager:
 
     async def _work(self, scheduler: Scheduler) -> None:
         """Run the sessions and the writer until the newest target is reached; when following, for ever."""
-        scheduler.open()
+        scheduler.is_closed = False
         self._scope = trio.CancelScope()
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -375,7 +385,8 @@ class Manager:
                 if self._trust_peers:
                     nursery.start_soon(self._targets.watch_heads, self._is_fetching_large_value)
                 while self._follows or not scheduler.is_done:
-                    await scheduler.wait_until(float("inf"))
+                    scheduler.follow_time(trio.current_time())
+                    await scheduler.wait_until(scheduler.pivots.gives_way_at)
                 scheduler.close()
                 for session in self._sessions:
                     session.leave()

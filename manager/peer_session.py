@@ -64,8 +64,9 @@ from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS, Backoff
 from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment
-from manager.scheduling.work import Suspicion
-from manager.status.progress import PeerState, SeenHead
+from manager.scheduling.backlog import Suspicion
+from manager.scheduling.pivot import SeenHead
+from manager.status.progress import PeerState
 from manager.transfer.fetcher import Sync, fetch
 from manager.transfer.sync_writer import NO_ROOM
 from merkledb import MAX_FOREIGN_REVISION, MerkleDBError
@@ -185,7 +186,7 @@ class PeerSession:
     async def _wake_workers(self, client: PeerClient) -> None:
         """Let the workers that wait for work see that the connection takes no more requests."""
         await client.closing.wait()
-        self._sync.scheduler.wake()
+        self._sync.scheduler.wake_workers()
 
     def _note(self, failure: PeerError) -> float:
         """Draw the conclusion; return how long to wait, in seconds, if the peer is not dropped."""
@@ -280,7 +281,7 @@ class ConnectionWork:
     def _hear_head(self, head: Head) -> None:
         """Note a head; where nothing is asked for, this is how a peer shows that it works."""
         known = self._known
-        if self._sync.scheduler.is_fetched:
+        if self._sync.scheduler.work.is_fetched:
             known.health.backoff.succeeded()
             known.health.recover_from_overload()
             known.unusable = None

@@ -3,7 +3,7 @@
 Ranges are ``[start, end]``, both inclusive, ``end`` None up to the last key there can be.  Because no key
 is longer than the scheme allows, every key has a direct neighbour on both sides, and ranges can be cut
 anywhere without a gap or an overlap.  This module knows nothing of roots (see ``range_map``) nor of who
-works on a range (see ``work``).
+works on a range (see ``backlog``).
 
     before 0x61       0x60 ff ff ... ff    padded to the longest key
     after  0x61       0x61 00

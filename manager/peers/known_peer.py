@@ -17,8 +17,8 @@ from manager.errors import PeerError, PeerRefused, RootUnavailable
 from manager.limits import Limits
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS, Backoff, PeerHealth
-from manager.scheduling.pivot import PivotTracker
-from manager.status.progress import PeerProgress, PeerState, SeenHead
+from manager.scheduling.pivot import PivotTracker, SeenHead
+from manager.status.progress import PeerProgress, PeerState
 
 # A peer leaves work to another that gives so many times as much.  Below that, both have their turns, and the
 # sync takes less than twice as long as with the better one alone.

@@ -1,6 +1,6 @@
 """Which range is fetched next, by whom, and at which root.
 
-``scheduler`` keeps every key in exactly one place; ``backlog`` has what waits, ``assignment`` what peers
-were asked for and what came; ``pivot`` says which root is fetched; ``checkpoint`` and ``resume`` carry it
-over a crash.  Begin with ``scheduler``.
+``scheduler`` keeps every key in exactly one place, and says what the writer does next; ``backlog`` has what
+waits, ``assignment`` what peers were asked for and what came; ``pivot`` says which root is fetched;
+``checkpoint`` and ``resume`` carry it over a crash.  Begin with ``scheduler``.
 """

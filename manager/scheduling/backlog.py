@@ -8,19 +8,74 @@
 Unsynced and stale work are served by turns.  So unsynced work gets less however fast the target moves, and
 stale work, the oldest first, is brought to the pivot before peers prune the roots that it is at.
 
-Invariant: no two pieces overlap.  No I/O; the time is an argument.
+Unsynced and stale work lie on heaps, leftmost first.  Pieces are small where data is known to be and large
+where nothing is known yet.  Whoever takes work gets the leftmost piece together with the pieces that follow
+it directly, as long as they are expected to fit into one proof; of the piece that does not fit any more, so
+much of its width as should.  So proofs are full, and what is fetched at one time lies side by side, which is
+how the store fills its pages best.
+
+Invariants: no two pieces overlap; only pieces whose local content is at the same root are joined, for one
+change proof can bring forward no others.  No I/O; the time is an argument.
 """
 
-from collections.abc import Hashable, Iterable
-from typing import Final
+from collections.abc import Hashable, Iterable, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import chain
+from operator import attrgetter
+from typing import Final, NamedTuple
 
-from manager.scheduling.work import Work, WorkQueue, join_neighbours, start_of
-from manager.status.estimate import Density
+from manager.errors import ProofRejected
+from manager.keyspace.keyspace import key_after, key_before, key_within
 
 # A proof is planned to be this full, so that the natural variation of keys seldom cuts it off.
 _PLANNED_FILLING: Final = 0.85
+# How much of the past remains after each proof; about the last ten proofs count.
+_DENSITY_MEMORY: Final = 0.9
 # What is done is joined when there are so many pieces more than after the last time.
 _DONE_PIECES: Final = 64
+# A proof names at most some hundred pieces and work is depth first, so a heap stays far below this; only a
+# trie built to be deep everywhere reaches it, and then neighbours are joined.
+MAX_PIECES: Final = 4096
+# Room for less than this part of what is wanted is not worth another cut through the key space.
+_LEAST_ROOM: Final = 1 / 8
+
+
+class Suspicion(NamedTuple):
+    """A change proof that does not hold, where peer or local content may be to blame.
+
+    Attributes:
+        peer: Who sent it.
+        failure: What is wrong with the peer, if it is the peer.
+        end: The end of the proof; None up to the last key there can be.
+        since: When it came, in trio's seconds.
+    """
+
+    peer: Hashable
+    failure: ProofRejected
+    end: bytes | None
+    since: float
+
+
+class Work(NamedTuple):
+    """A piece of the key space to fetch.
+
+    Attributes:
+        start: The first key, inclusive.
+        end: The last key, inclusive; None up to the last key there can be.
+        share: The part of all the work that this piece is believed to be, 0 to 1.
+        root: The root that the local content of the piece is at; None when nothing is known of it.
+        suspicion: Why it may not be at that root; None without a reason.
+    """
+
+    start: bytes
+    end: bytes | None
+    share: float
+    root: bytes | None = None
+    suspicion: Suspicion | None = None
+
+
+# What pieces are sorted by.
+start_of: Final = attrgetter("start")
 
 
 class Backlog:
@@ -29,22 +84,33 @@ class Backlog:
     Args:
         max_key_bytes: The longest key of the scheme.
         suspicion_seconds: For so long, who has caused a suspicion leaves it to others to look into it.
+        pieces: What there is, as the sync finds it.
     """
 
-    def __init__(self, max_key_bytes: int, suspicion_seconds: float) -> None:
+    def __init__(self, max_key_bytes: int, suspicion_seconds: float, pieces: Iterable[Work]) -> None:
         self._max_key_bytes = max_key_bytes
         self._suspicion_seconds = suspicion_seconds
         self._pivot: bytes | None = None
-        self._unsynced_roots: set[bytes | None] = {None}
-        self._unsynced = WorkQueue(max_key_bytes)
-        # By the pivot that was left, the oldest first.
-        self._stale: dict[bytes, WorkQueue] = {}
-        self._suspected: list[Work] = []
-        self._done: list[Work] = []
-        self._join_done_at = _DONE_PIECES
         # By the root that content is at: how many changes a share of the tree holds; by None, how many pairs.
         self._densities: dict[bytes | None, Density] = {}
         self._took_stale = False
+        self.begin(pieces)
+
+    def begin(self, pieces: Iterable[Work]) -> None:
+        """Forget everything, and begin with other pieces, all as the sync finds them."""
+        pieces = list(pieces)  # It may be an iterator, and is looked at twice.
+        self._unsynced_roots = {None, *(work.root for work in pieces)}
+        self._unsynced: list[Work] = []
+        # By the pivot that was left, the oldest first.
+        self._stale: dict[bytes | None, list[Work]] = {}
+        self._suspected: list[Work] = []
+        self._done: list[Work] = []
+        self._join_done_at = _DONE_PIECES
+        self.put(pieces)
+
+    def reach(self, root: bytes) -> None:
+        """Note that the content of all that is here is at ``root``; a suspicion is refuted by that."""
+        self.begin([work._replace(root=root, suspicion=None) for work in self.pieces()])
 
     def __bool__(self) -> bool:
         """Whether anything is left to do."""
@@ -52,42 +118,22 @@ class Backlog:
 
     def pieces(self) -> list[Work]:
         """Return everything, ascending."""
-        stale = [work for queue in self._stale.values() for work in queue.pieces()]
-        return sorted(self._unsynced.pieces() + stale + self._suspected + self._done, key=start_of)
+        waiting = chain(self._unsynced, *self._stale.values(), self._suspected)
+        return sorted([*waiting, *self._done], key=start_of)
 
     def is_unsynced(self, work: Work) -> bool:
         """Whether work is as the sync found it."""
         return work.root in self._unsynced_roots
 
-    def next_suspicion_end(self, now: float) -> float:
-        """Return when the next piece of suspected work becomes work for everybody; infinity for never."""
-        if not self._suspected:
-            return float("inf")
-        ends = (
-            work.suspicion.since + self._suspicion_seconds
-            for work in self._suspected
-            if work.suspicion is not None
-        )
-        return min((end for end in ends if end > now), default=float("inf"))
-
-    # Filling.
-
-    def begin(self, pieces: Iterable[Work]) -> None:
-        """Forget everything, and begin with other pieces, all as the sync finds them."""
-        self.clear()
-        pieces = list(pieces)
-        self._unsynced_roots = {None, *(work.root for work in pieces)}
-        self.put(pieces)
-
     def set_pivot(self, pivot: bytes) -> None:
         """Sort everything again for another pivot."""
         self._pivot = pivot
-        moved = self._stale.pop(pivot).take_all() if pivot in self._stale else []
-        moved += self._unsynced.take_all()
-        moved += join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
-        self._done = []
+        # Stale work of other roots and suspected work stay what they are, whatever the pivot.
+        done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
+        moved = [*self._stale.pop(pivot, ()), *self._unsynced, *done]
+        self._unsynced, self._done = [], []
         self.put(moved)
-        kept = {None, *(work.root for work in moved), *self._stale}
+        kept = {*self._stale, *self._unsynced_roots, pivot}
         self._densities = {root: density for root, density in self._densities.items() if root in kept}
 
     def put(self, pieces: Iterable[Work]) -> None:
@@ -96,61 +142,164 @@ class Backlog:
             if work.suspicion is not None:
                 self._suspected.append(work)
             elif work.root is not None and work.root == self._pivot:
-                self._put_done(work)
-            elif work.root is None or self.is_unsynced(work):
-                self._unsynced.put([work])
+                self._done.append(work)
+                if len(self._done) >= self._join_done_at:
+                    self._done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
+                    self._join_done_at = len(self._done) + _DONE_PIECES
             else:
-                self._stale.setdefault(work.root, WorkQueue(self._max_key_bytes)).put([work])
+                is_unsynced = work.root in self._unsynced_roots
+                heap = self._unsynced if is_unsynced else self._stale.setdefault(work.root, [])
+                heappush(heap, work)
+                if len(heap) > MAX_PIECES:
+                    shorten(heap, self._max_key_bytes)
 
-    def _put_done(self, work: Work) -> None:
-        self._done.append(work)
-        if len(self._done) >= self._join_done_at:
-            self._done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
-            self._join_done_at = len(self._done) + _DONE_PIECES
-
-    def clear(self) -> None:
-        """Remove everything."""
-        self._unsynced.clear()
-        self._stale.clear()
-        self._suspected.clear()
-        self._done.clear()
-
-    # Taking.
-
-    def take(self, peer: Hashable, now: float, max_bytes: int) -> Work | None:
-        """Remove and return what ``peer`` shall do next; None when there is nothing for it.
+    def take(self, peer: Hashable, now: float, max_bytes: int) -> Work | float:
+        """Remove and return what ``peer`` shall do next, or return when suspected work becomes its too.
 
         Args:
             peer: Who will be asked.
             now: The time, in seconds.
             max_bytes: Of a proof that it will be asked for.
-        """
-        suspected = self._take_suspected(peer, now)
-        if suspected is not None:
-            return suspected
-        self._took_stale = bool(self._stale) and not (self._took_stale and self._unsynced)
-        if self._took_stale:
-            return self._take_stale(max_bytes)
-        return self._take_from(self._unsynced, max_bytes) if self._unsynced else None
 
-    def _take_suspected(self, peer: Hashable, now: float) -> Work | None:
+        Returns:
+            Work; or a time in seconds, infinity where no suspected work waits.
+        """
+        free_at = float("inf")
         for index, work in enumerate(self._suspected):
             assert work.suspicion is not None
-            if work.suspicion.peer != peer or now >= work.suspicion.since + self._suspicion_seconds:
+            until = work.suspicion.since + self._suspicion_seconds
+            if work.suspicion.peer != peer or until <= now:
                 return self._suspected.pop(index)
-        return None
-
-    def _take_stale(self, max_bytes: int) -> Work:
-        root, queue = next(iter(self._stale.items()))
-        work = self._take_from(queue, max_bytes)
-        if not queue:
-            del self._stale[root]
-        return work
-
-    def _take_from(self, queue: WorkQueue, max_bytes: int) -> Work:
-        density = self._densities.get(queue.first.root)
-        return queue.take(density.share_of(_PLANNED_FILLING, max_bytes) if density is not None else 0.0)
+            free_at = min(free_at, until)
+        self._took_stale = bool(self._stale) and not (self._took_stale and self._unsynced)
+        if not self._took_stale and not self._unsynced:
+            return free_at
+        pivot_left, heap = next(iter(self._stale.items())) if self._took_stale else (None, self._unsynced)
+        density = self._densities.get(heap[0].root)
+        max_share = density.share_of(_PLANNED_FILLING, max_bytes) if density is not None else 0.0
+        taken = take_leftmost(heap, max_share, self._max_key_bytes)
+        if self._took_stale and not heap:
+            del self._stale[pivot_left]
+        return taken
 
     def learn(self, root: bytes | None, filling: float, byte_count: int, share: float) -> None:
         """Note how full a proof was of a share of what is at ``root``, and how many bytes it had."""
         self._densities.setdefault(root, Density()).add(filling, byte_count, share)
+
+
+class Density:
+    """How much of a proof a share of the work fills, in the neighbourhood of the last proofs.
+
+    Such a share is one of the *tree* (see ``subdivide``), which for keys that are hashes is the share of the
+    content too, and for folders of files, which keep most of it in one corner, is not.
+    """
+
+    def __init__(self) -> None:
+        self._proofs = 0.0
+        self._bytes = 0.0
+        self._share = 0.0
+
+    def add(self, proofs: float, byte_count: int, share: float) -> None:
+        """Count verified content that did a share of all the work.
+
+        Args:
+            proofs: Which part of the number of pairs, or changes, that a proof may hold.
+            byte_count: The size of its proof.
+            share: What it did, 0 to 1.
+        """
+        self._proofs = self._proofs * _DENSITY_MEMORY + proofs
+        self._bytes = self._bytes * _DENSITY_MEMORY + byte_count
+        self._share = self._share * _DENSITY_MEMORY + share
+
+    def share_of(self, proofs: float, max_bytes: int) -> float:
+        """Return which share is expected to fill so much of a proof; 0 as long as nothing is known.
+
+        Args:
+            proofs: Which part, 0 to 1.
+            max_bytes: Of a whole proof.
+        """
+        fullness = max(self._proofs, self._bytes / max_bytes)
+        return self._share * proofs / fullness if fullness else 0.0
+
+
+# Pieces on a heap, and side by side.
+
+
+def take_leftmost(heap: list[Work], max_share: float, max_key_bytes: int) -> Work:
+    """Remove and return the leftmost piece of a heap, joined with what follows it directly.
+
+    Args:
+        heap: Not empty.
+        max_share: Up to which share is joined; the leftmost piece is taken whatever its share.
+        max_key_bytes: The longest key of the scheme; it tells which pieces are neighbours.
+    """
+    taken = heappop(heap)
+    while heap and (joined := join(taken, heap[0], max_key_bytes)) is not None:
+        if joined.share > max_share:
+            return _fill_up(taken, heap, max_share, max_key_bytes)
+        heappop(heap)
+        taken = joined
+    return taken
+
+
+def _fill_up(taken: Work, heap: list[Work], max_share: float, max_key_bytes: int) -> Work:
+    """Return what was taken with so much of the piece after it as there is room for."""
+    room, following = max_share - taken.share, heap[0]
+    parts = None
+    if room >= max_share * _LEAST_ROOM:
+        parts = cut(following, room / following.share, max_key_bytes)
+    if parts is None:
+        return taken
+    heapreplace(heap, parts[1])
+    return join(taken, parts[0], max_key_bytes) or taken
+
+
+def shorten(heap: list[Work], max_key_bytes: int) -> None:
+    """Leave the leftmost pieces of a heap as they are, and join the others where they are neighbours."""
+    heap[:] = join_neighbours(sorted(heap, key=start_of), max_key_bytes, apart=MAX_PIECES // 4)
+    heapify(heap)
+
+
+def cut(piece: Work, part: float, max_key_bytes: int) -> tuple[Work, Work] | None:
+    """Return a piece as two, or None where it cannot be cut so.
+
+    Within the slot of a branch, keys that are hashes lie evenly.  Where others do not, a proof is less full,
+    or is cut off; nothing else depends on it.
+
+    Args:
+        piece: Any.
+        part: Of its width and of its share that the first one gets, 0 to 1.
+        max_key_bytes: The longest key of the scheme.
+    """
+    border = key_within(piece.start, piece.end, part, max_key_bytes)
+    if border is None:
+        return None
+    first = piece._replace(end=key_before(border, max_key_bytes), share=piece.share * part)
+    return first, piece._replace(start=border, share=piece.share - first.share)
+
+
+def join(left: Work, right: Work, max_key_bytes: int) -> Work | None:
+    """Return both pieces as one; None when they are no neighbours, at different roots, or suspected."""
+    if left.end is None or key_after(left.end, max_key_bytes) != right.start:
+        return None
+    if left.root != right.root or left.suspicion is not None or right.suspicion is not None:
+        return None
+    return Work(left.start, right.end, left.share + right.share, left.root)
+
+
+def join_neighbours(pieces: Sequence[Work], max_key_bytes: int, *, apart: int = 0) -> list[Work]:
+    """Return ascending pieces with each one joined to its neighbour where that can be.
+
+    Args:
+        pieces: Ascending, without an overlap.
+        max_key_bytes: The longest key of the scheme.
+        apart: How many of the first pieces stay as they are.
+    """
+    joined = list(pieces[:apart])
+    for piece in pieces[apart:]:
+        pair = join(joined[-1], piece, max_key_bytes) if len(joined) > apart else None
+        if pair is None:
+            joined.append(piece)
+        else:
+            joined[-1] = pair
+    return joined

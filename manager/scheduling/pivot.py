@@ -21,8 +21,6 @@ Pure: the time is an argument.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from manager.status.progress import SeenHead
-
 # Pivots whose revisions are remembered: what is fetched at one is applied seconds later, and by then there
 # are a few newer ones.
 _REMEMBERED_PIVOTS: Final = 64
@@ -41,6 +39,22 @@ class Target(NamedTuple):
 
     root: bytes
     revision: int | None = None
+
+
+class SeenHead(NamedTuple):
+    """What a connected peer says that its head is.
+
+    Attributes:
+        root: The root; None when it has no complete one.
+        revision: Its number.
+        keys: How many pairs it has, which nothing proves.
+        is_followed: Whether it announces each new one, so that this is the present one.
+    """
+
+    root: bytes | None
+    revision: int
+    keys: int
+    is_followed: bool
 
 
 def newest_announced(heads: Sequence[SeenHead], above: int) -> Target | None:
@@ -66,6 +80,8 @@ class PivotTracker:
         is_newest: Whether the pivot is the newest target, so that nothing waits for it to give way.
         gives_way_at: When the pivot gives way to the newest target if it is not reached, in seconds; infinity
             while it is the newest.
+        is_proven: Whether a part of the pivot's own content was verified since it became the pivot.
+        quiet_since: Since when nothing was verified of any pivot, though there was one to be reached.
     """
 
     def __init__(self, patience_seconds: float) -> None:
@@ -73,12 +89,12 @@ class PivotTracker:
         self.pivot: Target | None = None
         self.is_newest = True
         self.gives_way_at = float("inf")
+        self.is_proven = False
+        self.quiet_since = 0.0
         self._base_seconds = patience_seconds
         self._patience_seconds = patience_seconds
         self._since = 0.0
         self._answers = 0
-        self._is_proven = False
-        self._quiet_since = 0.0
         self._revisions: dict[bytes, int | None] = {}
 
     def aim(self, target: Target) -> None:
@@ -88,61 +104,52 @@ class PivotTracker:
             self._set_pivot(target)
         self._set_deadline()
 
-    def advance(self, now: float, *, more_patience: bool = False) -> None:
+    def advance(self, now: float, *, was_reached: bool = False, more_patience: bool = False) -> None:
         """Make the newest target the pivot.
 
         Args:
             now: The time, in seconds.
+            was_reached: Whether the database is at the old pivot, so that there was nothing to verify of it.
             more_patience: Whether the new pivot gets twice the time that this one had, instead of the usual.
         """
         if self.target is not None:
             self._set_pivot(self.target)
+        if was_reached:
+            self.quiet_since = now
         self._since = now
         self._answers = 0
-        self._is_proven = False
+        self.is_proven = False
         self._patience_seconds = 2 * self._patience_seconds if more_patience else self._base_seconds
         self._set_deadline()
 
-    def count_answer(self) -> None:
-        """Note that something was fetched since the pivot became the pivot."""
+    def count_answer(self, root: bytes, now: float) -> None:
+        """Note that something was verified of a root that is or was the pivot."""
         self._answers += 1
-        self._set_deadline()
+        if self._answers == _MIN_ANSWERS:
+            self._set_deadline()
+        if self.pivot is not None and root == self.pivot.root:
+            self.is_proven = True
+            self.quiet_since = now
+
+    def forget_proof(self, now: float) -> None:
+        """Forget that a part of the pivot's content was verified, for no further one is."""
+        self.is_proven = False
+        self.quiet_since = now
 
     def _set_deadline(self) -> None:
         """Say when the pivot gives way, after anything changed that this depends on."""
         self.is_newest = self.target is None or (
             self.pivot is not None and self.pivot.root == self.target.root
         )
+        # What is fetched at a pivot of its own has to be brought along on its own later.  Where answers take
+        # long, a pivot is therefore left some of them; but not for ever, for there may never come any.
         stretching = 1 if self._answers >= _MIN_ANSWERS else _MAX_STRETCHING
         deadline = self._since + self._patience_seconds * stretching
         self.gives_way_at = float("inf") if self.is_newest else deadline
 
-    @property
-    def is_proven(self) -> bool:
-        """Whether a part of the pivot's own content was verified since it became the pivot."""
-        return self._is_proven
-
-    @property
-    def quiet_since(self) -> float:
-        """Since when nothing was verified of any pivot, though there was one to be reached."""
-        return self._quiet_since
-
-    def note_proven(self, now: float) -> None:
-        """Note that a part of the pivot's content was verified."""
-        self._is_proven = True
-        self._quiet_since = now
-
-    def forget_proof(self, now: float) -> None:
-        """Forget that a part of the pivot's content was verified, for no further one is."""
-        self._is_proven = False
-        self._quiet_since = now
-
-    def excuse(self, now: float) -> None:
-        """Count from now on for how long nothing is verified."""
-        self._quiet_since = now
-
     def _set_pivot(self, pivot: Target) -> None:
         self.pivot = pivot
+        # Put in again, so that the one that was the pivot last is forgotten last.
         self._revisions.pop(pivot.root, None)
         self._revisions[pivot.root] = pivot.revision
         if len(self._revisions) > _REMEMBERED_PIVOTS:

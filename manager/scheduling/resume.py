@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 from manager.errors import InvalidProgress, LocalContent
 from manager.keyspace.range_map import RangeMap
 from manager.limits import Limits
+from manager.scheduling.backlog import Work
 from manager.scheduling.checkpoint import Checkpoint, decode_checkpoint
 from manager.scheduling.pivot import Target
-from manager.scheduling.work import Work
 from merkledb import EMPTY_ROOT, CorruptDatabase, Database, Revision, Scheme
 from syncproto import MAX_CONTROL_BYTES, RANGE_OVERHEAD_BYTES, Hello
 

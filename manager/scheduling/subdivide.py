@@ -9,7 +9,7 @@ Each branch divides its own share evenly among its populated slots:
     done:   3/6 + 1/24          left:   2/24 below 3, then 1/6, 1/6
 
 That is exact on average for keys that are hashes.  For file paths it says how much of the *tree* is done,
-which is the honest answer while nobody says how many keys there are (see ``estimate``): shares never grow,
+which is the honest answer while nobody says how many keys there are (see ``Expectation``): shares never grow,
 they only are handed on, so the share done never falls.
 
 Pure: works on what a verification returned.
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from manager.keyspace.keyspace import key_after, key_before
-from manager.scheduling.work import Work
+from manager.scheduling.backlog import Work
 
 
 def subdivide(

@@ -35,14 +35,14 @@ from manager.errors import (
 )
 from manager.executor import SerialExecutor
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
+from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
 from manager.peers.known_peer import KnownPeer
-from manager.scheduling.assignment import Assignment, VerificationResult, progress_of
+from manager.scheduling.assignment import Assignment, VerificationResult
+from manager.scheduling.backlog import Suspicion, Work
 from manager.scheduling.scheduler import Scheduler
-from manager.scheduling.work import Suspicion, Work
-from manager.transfer.memory import ByteBudget
 from manager.transfer.sync_writer import SyncWriter
-from manager.transfer.verification import ProofRequest, has_no_changes, verify_answer, verify_range_answer
+from manager.transfer.verification import ProofRequest, has_no_changes, verify_answer
 from merkledb import Database, MerkleDBError, VerifiedChanges, VerifiedRange
 from syncproto import Changes, ErrorCode, Hello, Range
 
@@ -106,8 +106,8 @@ class Delivery(NamedTuple):
 
     Attributes:
         keys: How many pairs and changes came; 0 when another peer was faster.
-        progress: How much of what was asked for they are, 0 to 1, see ``pieces.progress_of``; None where
-            nothing came that says anything of the peer.
+        progress: How much of what was asked for they are, 0 to 1, see ``progress_of``; None where nothing
+            came that says anything of the peer.
     """
 
     keys: int
@@ -122,9 +122,6 @@ class _Fetched:
     """What one request brought; its memory stays reserved until it is accepted."""
 
     result: VerificationResult
-    proof_bytes: int
-    filling: float
-    progress: float
     reserved_bytes: int
     reserved_in: ByteBudget
 
@@ -172,7 +169,7 @@ async def fetch(client: PeerClient, assignment: Assignment, sync: Sync) -> Deliv
         ConcurrentWrite: Somebody else has written to the database.
         MerkleDBError: The database cannot be read.
     """
-    work, limits = assignment.work, sync.limits
+    work, limits = assignment.out.work, sync.limits
     old_root = None if work.root in client.forgotten_roots else work.root
     attempt = _Attempt(client, assignment, work, sync, old_root)
     if work.suspicion is not None and not await _examine(attempt, work.suspicion):
@@ -215,9 +212,10 @@ async def _request(
             assert pivot is not None
             attempt.root = pivot.root
         order = ProofRequest(work, old_root, attempt.root, max_keys, max_bytes)
+        start = work.start or None
         with turn:
             answer = await client.ask(
-                order.root, order.start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
+                order.root, start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
             )
         if old_root is not None and isinstance(answer, Range):
             client.forget_root(old_root)
@@ -225,18 +223,16 @@ async def _request(
     except BaseException:
         budget.release(reserved)
         raise
-    verified = result.verified
-    _note_empty(attempt, verified)
-    filling, progress = len(verified) / max_keys, progress_of(verified, max_keys, max_bytes)
-    return _Fetched(result, len(answer.proof), filling, progress, reserved, budget)
+    _note_empty(attempt, result.verified)
+    return _Fetched(result, reserved, budget)
 
 
 async def _verify(attempt: _Attempt, answer: Range | Changes, order: ProofRequest) -> VerificationResult:
     """Verify a proof: in the executor if it is large, or if the database is needed."""
     sync = attempt.sync
-    if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
-        return verify_range_answer(answer, order, sync.database.scheme)
     verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
+    if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
+        return verify()
     try:
         return await sync.executor.run(verify)
     except ProofSuspected as suspected:
@@ -261,14 +257,13 @@ def _note_empty(attempt: _Attempt, verified: VerifiedRange | VerifiedChanges) ->
 def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
     """Hand what came to the writer, and give back the memory that it does not need."""
     sync, budget = attempt.sync, fetched.reserved_in
-    piece = sync.scheduler.accept(attempt.assignment, fetched.result, fetched.proof_bytes, fetched.filling)
+    piece = sync.scheduler.accept(attempt.assignment, fetched.result, budget)
     if piece is None:
         # Another peer was faster.
         budget.release(fetched.reserved_bytes)
         return _NOTHING
     budget.release(fetched.reserved_bytes - piece.memory_bytes)
-    sync.writer.put(piece, budget)
-    return Delivery(piece.keys + piece.changes, fetched.progress)
+    return Delivery(piece.keys + piece.changes, fetched.result.progress)
 
 
 # Suspicions.
@@ -282,7 +277,7 @@ async def _examine(attempt: _Attempt, suspicion: Suspicion) -> bool:
         attempt.old_root = None
         return True
     attempt.dispelled = suspicion
-    sync.scheduler.clear_suspicion(attempt.assignment)
+    sync.scheduler.work.clear_suspicion(attempt.assignment)
     sync.report_invalid_proof(suspicion)
     pivot = sync.scheduler.pivots.pivot
     return pivot is None or pivot.root != work.root
@@ -351,9 +346,9 @@ async def _request_large_pair(attempt: _Attempt, needed_bytes: int) -> _Fetched:
         raise SizeClaimBroken(needed_bytes, f"sent {error}", is_late=True) from error
     # A range instead of changes is no answer to what the claim was about, and holds all the same.
     is_another_kind = attempt.old_root is not None and isinstance(fetched.result.verified, VerifiedRange)
-    if fetched.proof_bytes < needed_bytes // 2 and not is_another_kind:
+    if fetched.result.proof_bytes < needed_bytes // 2 and not is_another_kind:
         lane.budget.release(fetched.reserved_bytes)
-        raise SizeClaimBroken(needed_bytes, f"sent a proof of {fetched.proof_bytes}")
+        raise SizeClaimBroken(needed_bytes, f"sent a proof of {fetched.result.proof_bytes}")
     return fetched
 
 

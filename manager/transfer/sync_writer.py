@@ -17,7 +17,7 @@ where it differs, nothing is applied, and the sync begins again from what is the
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from logging import getLogger
@@ -29,8 +29,9 @@ import trio
 from manager.errors import ConcurrentWrite, LocalContent, MachineExhausted, WrongRoot
 from manager.executor import SerialExecutor
 from manager.limits import Limits
+from manager.memory import ByteBudget, LargeValueLane
 from manager.peers.health import Backoff
-from manager.scheduling.assignment import Piece, Verified
+from manager.scheduling.assignment import PlannedTransaction, Verified
 from manager.scheduling.resume import (
     LocalState,
     ResumePoint,
@@ -38,8 +39,7 @@ from manager.scheduling.resume import (
     local_state_of,
     require_replaceable,
 )
-from manager.scheduling.scheduler import Scheduler
-from manager.transfer.memory import ByteBudget, LargeValueLane
+from manager.scheduling.scheduler import Scheduler, Step
 from merkledb import Database, DatabaseFull, Revision, StaleChanges, TooManyReaders
 
 # What the machine lacks today and may have tomorrow: disk, quota or map; a reader's place; memory; threads.
@@ -91,28 +91,18 @@ class SyncWriter:
         self._applied = applied
         self._no_room = no_room
         self._pauses = Backoff(limits.backoff_seconds, limits.max_backoff_seconds, random)
-        # Each piece with the budget that its memory is reserved in.
-        self._pieces: list[tuple[Piece, ByteBudget]] = []
-        self._applying: list[tuple[Piece, ByteBudget]] = []
-        self._oldest = 0.0
         self._is_written_elsewhere = False
+        self._has_gone_stale = False
         self._began_anew = False
 
     @property
     def requested_bytes(self) -> int:
         """The part of ``budget`` that is reserved for answers, which are in flight or being verified."""
-        return self.budget.reserved_bytes - self._held_bytes(self.budget)
+        return self.budget.reserved_bytes - self._scheduler.work.held_bytes(self.budget)
 
     def tip_root_now(self) -> bytes:
         """Return the root that the last transaction left, where transactions run."""
         return self.tip_root
-
-    def put(self, piece: Piece, budget: ByteBudget) -> None:
-        """Hand over a verified range; its memory is reserved in ``budget`` until it is applied."""
-        if not self._pieces:
-            self._oldest = trio.current_time()
-        self._pieces.append((piece, budget))
-        self._scheduler.wake()
 
     def note_concurrent_write(self) -> None:
         """Look again at what the database holds, for somebody else has written to it."""
@@ -122,125 +112,87 @@ class SyncWriter:
     async def run(self) -> None:
         """Apply what comes until the scheduler is closed.
 
+        Cancelled, it lets the transaction under way finish; what waits is given up.
+
         Raises:
             LocalContent: Somebody has written to the database, which may not be replaced.
             WrongRoot: All was applied, twice, and the root is not the pivot.
             MerkleDBError: The database cannot be written; nothing of the failed transaction is in it.
         """
         while not self._scheduler.is_closed:
-            self._drop_unwanted()
-            step = self._next_step()
-            if step is None:
-                await self._scheduler.wait_until(self._deadline())
-                continue
             try:
-                await step()
+                await self._do_next_step()
             except NO_ROOM as error:
                 if self._no_room is None:
                     raise
-                await self._wait_for_room(error, self._no_room)
-            else:
-                self._note_room()
+                self._no_room(str(error))
+                await trio.sleep(self._pauses.failed())
 
-    def _next_step(self) -> Callable[[], Awaitable[None]] | None:
-        """Return what is to be written now; None while there is nothing."""
+    async def _do_next_step(self) -> None:
+        """Write what is to be written now; where there is nothing, wait until something changes."""
+        step, due_at = self._scheduler.next_step(), self._due_at()
+        # Where the books are not true of the database, every other step would build on that.
         if self._is_written_elsewhere:
-            return self._look_again
-        if self._scheduler.wants_roll_back:
-            return self._roll_back
-        if self._scheduler.is_untrue:
-            return self._begin_anew
-        if self._scheduler.wants_number:
-            return self._take_number
-        return self._apply if self._is_due() else None
-
-    async def _wait_for_room(self, error: Exception, tell: Callable[[str], None]) -> None:
-        """Say why nothing can be written, and wait before the next attempt."""
-        tell(str(error))
-        await trio.sleep(self._pauses.failed())
-
-    def _note_room(self) -> None:
-        """Note that there is room for what is written."""
+            await self._look_again()
+        elif self._has_gone_stale or step is Step.BEGIN_ANEW:
+            await self._begin_anew()
+        elif step is Step.ROLL_BACK:
+            await self._roll_back()
+        elif step is Step.RENUMBER:
+            await self._renumber()
+        elif due_at <= trio.current_time():
+            await self._apply()
+        else:
+            await self._scheduler.wait_until(due_at)
+            return
         if self._pauses.failures and self._no_room is not None:
             self._no_room("")
         self._pauses.succeeded()
 
-    def _drop_unwanted(self) -> None:
-        """Let go of pieces that lead away from the pivot by now."""
-        wanted = []
-        for piece, budget in self._pieces:
-            if self._scheduler.is_wanted(piece):
-                wanted.append((piece, budget))
-            else:
-                budget.release(piece.memory_bytes)
-        self._pieces = wanted
-
     # When.
 
-    def _is_due(self) -> bool:
-        if not self._pieces:
-            return False
-        return (
-            sum(piece.memory_bytes for piece, _ in self._pieces) >= self._limits.transaction_bytes
-            or self._is_withholding()
-            or self._scheduler.is_fetched
-            or trio.current_time() >= self._deadline()
-        )
+    def _due_at(self) -> float:
+        """Return when what is collected is to be applied, in trio's seconds, as far as can be foreseen."""
+        work = self._scheduler.work
+        if not work.verified:
+            return float("inf")
+        if (
+            # The cheapest question comes first.
+            work.is_fetched
+            or sum(piece.memory_bytes for piece in work.verified) >= self._limits.transaction_bytes
+            or self._is_withholding(self.budget)
+            or self._is_withholding(self.large_values.budget)
+        ):
+            return 0.0
+        return min(piece.since for piece in work.verified) + self._limits.transaction_seconds
 
-    def _is_withholding(self) -> bool:
+    def _is_withholding(self, budget: ByteBudget) -> bool:
         """Whether somebody waits for memory of which a good part is held here.
 
         What requests in flight hold, no transaction can free; they end, and then all of it is here.
         """
-        return any(
-            budget.is_starving and self._held_bytes(budget) * 4 >= budget.reserved_bytes
-            for budget in (self.budget, self.large_values.budget)
-        )
-
-    def _held_bytes(self, budget: ByteBudget) -> int:
-        pieces = self._pieces + self._applying
-        return sum(piece.memory_bytes for piece, reserved_in in pieces if reserved_in is budget)
-
-    def _deadline(self) -> float:
-        """Return when the oldest range has waited long enough."""
-        return self._oldest + self._limits.transaction_seconds if self._pieces else float("inf")
+        return budget.is_starving and self._scheduler.work.held_bytes(budget) * 4 >= budget.reserved_bytes
 
     # What.
 
-    def _next_pieces(self) -> list[tuple[Piece, ByteBudget]]:
-        """Return what the next transaction holds: all of the root that came first, by key."""
-        root = self._pieces[0][0].root
-        held = [row for row in self._pieces if row[0].root == root]
-        return sorted(held, key=lambda row: row[0].before.start)
-
     async def _apply(self) -> None:
-        held = self._applying = self._next_pieces()
-        pieces = [piece for piece, _ in held]
-        self._pieces = [row for row in self._pieces if row not in held]
-        before = self._scheduler.local
-        ranges, progress = self._scheduler.plan(pieces)
-        revision = self._scheduler.pivots.revision_of(pieces[0].root)
-        transaction = partial(self._transaction, pieces, progress, revision)
+        """Apply what is verified for one root."""
+        before, planned = self._scheduler.local, self._scheduler.plan()
         try:
-            local = await self._executor.run(transaction)
+            local = await self._executor.run(partial(self._transaction, planned))
         except ConcurrentWrite as error:
             _logger.warning("%s: %s", self._database.path, error)
-            await self._look_again()
+            self._is_written_elsewhere = True
         except StaleChanges as error:
             _logger.warning("%s: %s", self._database.path, error)
-            await self._begin_anew()
+            self._has_gone_stale = True
         except NO_ROOM:
             # The transaction was undone, so the pieces wait as before, and so does their memory.
-            self._pieces, held = held + self._pieces, []
             self._scheduler.postpone()
             raise
         else:
-            self._scheduler.settle(ranges, local, trio.current_time())
+            self._scheduler.settle(planned, local, trio.current_time())
             self._note(before, local)
-        finally:
-            self._applying = []
-            for piece, budget in held:
-                budget.release(piece.memory_bytes)
 
     def _note(self, before: LocalState, after: LocalState) -> None:
         """Tell what has become of the head."""
@@ -254,27 +206,25 @@ class SyncWriter:
         self._scheduler.reach(local, trio.current_time())
         self._applied(None)
 
-    async def _take_number(self) -> None:
+    async def _renumber(self) -> None:
         """Let the head have the number under which its root is the pivot."""
         pivot, before = self._scheduler.pivots.pivot, self._scheduler.local
         assert pivot is not None
         assert pivot.revision is not None
         try:
-            local = await self._executor.run(partial(self._renumber, pivot.revision))
+            local = await self._executor.run(partial(self._renumber_now, pivot.revision))
         except ConcurrentWrite as error:
             _logger.warning("%s: %s", self._database.path, error)
-            await self._look_again()
+            self._is_written_elsewhere = True
         else:
             self._scheduler.reach(local, trio.current_time())
             self._note(before, local)
 
     async def _look_again(self) -> None:
         """Begin again with what the database holds, for it is not what we left there."""
-        self._is_written_elsewhere = True
         start = await self._executor.run(self._resume_point)
-        self._is_written_elsewhere = False
+        self._is_written_elsewhere = self._has_gone_stale = False
         self._scheduler.begin_again(start)
-        self._drop_unwanted()
         self._applied(None)
 
     async def _begin_anew(self) -> None:
@@ -283,42 +233,44 @@ class SyncWriter:
         assert pivot is not None
         error = WrongRoot(pivot.root, self.tip_root)
         if self._began_anew:
+            # A second time, no further attempt is going to help.
             raise error
         _logger.warning("%s: %s", self._database.path, error)
         start = await self._executor.run(self._resume_point_anew)
-        self._began_anew = True
+        self._began_anew, self._has_gone_stale = True, False
         self._scheduler.begin_again(start)
-        self._drop_unwanted()
 
     # In a thread, for it touches the database.
 
-    def _transaction(self, pieces: list[Piece], progress: bytes | None, revision: int | None) -> LocalState:
+    def _transaction(self, planned: PlannedTransaction) -> LocalState:
         if self._database.tip_root != self.tip_root:
             raise ConcurrentWrite
         if self._database.written_locally and not self._replace:
             # A target that was named, or announced, after the sync had begun has not been asked this yet.
             raise LocalContent(self.tip_root)
-        verified = [piece.take() for piece in pieces]
+        verified = [piece.take() for piece in planned.pieces]
         try:
-            self.tip_root = self._database.apply(verified, progress=progress, revision=revision)
+            self.tip_root = self._database.apply(
+                verified, progress=planned.progress, revision=planned.revision
+            )
         except StaleChanges:
             if self._database.tip_root != self.tip_root:
                 raise ConcurrentWrite from None
             raise
         except (*NO_ROOM, MemoryError):
-            for piece, each in zip(pieces, verified, strict=True):
+            for piece, each in zip(planned.pieces, verified, strict=True):
                 piece.put_back(each)
             raise
         finally:
             _free(verified)
         local = local_state_of(self._database)
-        if local.is_at_rest and progress is not None:
+        if local.is_at_rest and planned.progress is not None:
             # What was applied stands.  At rest nobody reads the progress, and the next write replaces it.
             with suppress(DatabaseFull):
                 self._database.set_progress(None)
         return local
 
-    def _renumber(self, revision: int) -> LocalState:
+    def _renumber_now(self, revision: int) -> LocalState:
         if self._database.tip_root != self.tip_root:
             raise ConcurrentWrite
         if not self._database.written_locally:

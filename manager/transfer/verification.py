@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from manager.errors import ConcurrentWrite, ProofRejected, ProofSuspected
-from manager.scheduling.assignment import VerificationResult, result_of
-from manager.scheduling.work import Work
-from merkledb import ChangeProof, Database, InvalidProof, RangeProof, Reason, Scheme, verify_range
+from manager.peers.health import FULL_PROGRESS
+from manager.scheduling.assignment import VerificationResult, Verified
+from manager.scheduling.backlog import Work
+from manager.scheduling.subdivide import subdivide
+from merkledb import ChangeProof, Database, InvalidProof, RangeProof, Reason, VerifiedChanges, verify_range
 from syncproto import Changes, Range
 
 # What an honest change proof can be rejected for, when the local content is not at the old root.
@@ -37,11 +39,6 @@ class ProofRequest(NamedTuple):
     max_keys: int
     max_bytes: int
 
-    @property
-    def start(self) -> bytes | None:
-        """The first key wanted; None from the first."""
-        return self.work.start or None
-
 
 def verify_answer(
     answer: Range | Changes, order: ProofRequest, database: Database, tip_root: Callable[[], bytes]
@@ -51,7 +48,7 @@ def verify_answer(
     Args:
         answer: As it came.
         order: What was asked for.
-        database: What a change proof is verified against.
+        database: What a change proof is verified against; a range proof needs no more of it than its scheme.
         tip_root: Says which root the database is held to have.
 
     Raises:
@@ -60,39 +57,78 @@ def verify_answer(
         ConcurrentWrite: It does not hold, and somebody else has written to the database.
         MerkleDBError: The database cannot be read.
     """
-    if isinstance(answer, Range):
-        return verify_range_answer(answer, order, database.scheme)
-    _require_size(answer, order)
-    proof = _decode_changes(answer.proof)
+    work, proof_bytes = order.work, len(answer.proof)
+    if proof_bytes > order.max_bytes:
+        # Memory was reserved for no more.
+        raise ProofRejected(Reason.TOO_MANY_BYTES, f"{proof_bytes} of at most {order.max_bytes}")
+    start, changes = work.start or None, None
+    verified: Verified
     try:
-        verified = database.verify_changes(
-            proof, order.root, order.start, order.work.end, max_keys=order.max_keys
-        )
+        if isinstance(answer, Range):
+            verified = verify_range(
+                RangeProof.decode(answer.proof),
+                order.root,
+                start,
+                work.end,
+                scheme=database.scheme,
+                max_keys=order.max_keys,
+            )
+        else:
+            changes = ChangeProof.decode(answer.proof)
+            verified = database.verify_changes(changes, order.root, start, work.end, max_keys=order.max_keys)
     except InvalidProof as error:
-        if database.tip_root != tip_root():
-            raise ConcurrentWrite from error
         failure = ProofRejected(error.reason, error.detail)
-        if error.reason in _MAY_BE_OURS:
-            raise ProofSuspected(failure, proof.end) from error
+        if changes is not None and database.tip_root != tip_root():
+            # It was held against content that is not what it is believed to be, so it says nothing.
+            raise ConcurrentWrite from error
+        if changes is not None and error.reason in _MAY_BE_OURS:
+            raise ProofSuspected(failure, changes.end) from error
         raise failure from error
-    return result_of(order.work, verified)
+    return VerificationResult(
+        verified,
+        rest_of(work, verified),
+        verified.memory_bytes,
+        proof_bytes,
+        filling=len(verified) / order.max_keys,
+        progress=progress_of(verified, order.max_keys, order.max_bytes),
+    )
 
 
-def verify_range_answer(answer: Range, order: ProofRequest, scheme: Scheme) -> VerificationResult:
-    """Return what a range proof shows and what it leaves of the work.  Pure.
+def rest_of(work: Work, verified: Verified) -> list[Work]:
+    """Return what a verified range leaves of the work that it was asked for; pure."""
+    if verified.complete:
+        return []
+    scheme = verified.scheme
+    keys = verified.keys
+    if verified.end is not None and keys[-1:] != (verified.end,):
+        # A change proof may end after its last change.
+        keys = (*keys, verified.end)
+    rest = subdivide(
+        work,
+        keys,
+        verified.next_keys,
+        branch_factor=scheme.branch_factor,
+        max_key_bytes=scheme.max_key_bytes,
+    )
+    return [piece._replace(root=work.root) for piece in rest]
 
-    Raises:
-        ProofRejected: It does not hold.
+
+def progress_of(verified: Verified, max_keys: int, max_bytes: int) -> float:
+    """Return how much of what was asked for an answer holds, 0 to 1; 1 if it reaches the requested end.
+
+    Changes that change nothing do not count: whoever sends them could send any number.
     """
-    _require_size(answer, order)
-    try:
-        proof = RangeProof.decode(answer.proof)
-        verified = verify_range(
-            proof, order.root, order.start, order.work.end, scheme=scheme, max_keys=order.max_keys
-        )
-    except InvalidProof as error:
-        raise ProofRejected(error.reason, error.detail) from error
-    return result_of(order.work, verified)
+    if verified.complete:
+        return 1.0
+    count = len(verified)
+    if isinstance(verified, VerifiedChanges) and verified.effective < count:
+        return min(1.0, verified.effective / max_keys)
+    filling = count / max_keys
+    if filling < FULL_PROGRESS:
+        # Few pairs can be as many bytes as may be; where there are many, nobody need count.
+        size = sum(map(len, verified.keys)) + verified.value_bytes
+        filling = max(filling, size / max_bytes)
+    return min(1.0, filling)
 
 
 def has_no_changes(
@@ -100,20 +136,7 @@ def has_no_changes(
 ) -> bool:
     """Return whether a change proof shows that the local content of [start, end] is at ``root`` already."""
     try:
-        verified = database.verify_changes(_decode_changes(data), root, start, end, max_keys=1)
-    except (InvalidProof, ProofRejected):
+        verified = database.verify_changes(ChangeProof.decode(data), root, start, end, max_keys=1)
+    except InvalidProof:
         return False
     return verified.complete and not verified.keys
-
-
-def _require_size(answer: Range | Changes, order: ProofRequest) -> None:
-    """Raise unless an answer is as small as was asked for: memory was reserved for no more."""
-    if len(answer.proof) > order.max_bytes:
-        raise ProofRejected(Reason.TOO_MANY_BYTES, f"{len(answer.proof)} of at most {order.max_bytes}")
-
-
-def _decode_changes(data: bytes) -> ChangeProof:
-    try:
-        return ChangeProof.decode(data)
-    except InvalidProof as error:
-        raise ProofRejected(error.reason, error.detail) from error

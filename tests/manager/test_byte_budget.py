@@ -4,7 +4,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from manager.transfer.memory import ByteBudget
+from manager.memory import ByteBudget
 
 
 def budget_of(limit_bytes: int) -> ByteBudget:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.peers.health import Backoff, Score
-from manager.status.estimate import MAX_SECONDS_LEFT, Density, Expectation, Rate, seconds_left
+from manager.scheduling.backlog import Density
+from manager.status.stats import MAX_SECONDS_LEFT, Expectation, Rate, seconds_left
 
 
 def test_a_rate_is_unknown_before_anything_was_counted() -> None:

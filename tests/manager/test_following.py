@@ -25,7 +25,7 @@ from manager import (
     TargetGone,
     VerificationFailed,
 )
-from merkledb import EMPTY_ROOT, Database, DatabaseFull
+from merkledb import EMPTY_ROOT, Database, DatabaseFull, StaleChanges
 from syncproto import ErrorCode, Head
 from tests.support import fake_servers
 from tests.support.databases import new_database
@@ -650,6 +650,36 @@ async def test_following_outlasts_a_disk_that_is_full(moment: str, autojump_cloc
     if moment == "before a copy":
         assert requests >= 300 // 16, "what was fetched meanwhile waits"
         assert server.keys_sent == 300, "and is not fetched again"
+
+
+async def test_stale_changes_are_rolled_back_again_where_the_disk_was_full(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_source(some_pairs(200)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy)
+        source.change(100, random.Random(1))
+        apply, roll_back, attempts = copy.apply, copy.roll_back, list[int]()
+
+        def apply_what_is_not_stale(verified: Any, **others: Any) -> bytes:
+            if copy.catching_up and len(attempts) < 3:
+                raise StaleChanges(None)
+            return apply(verified, **others)
+
+        def roll_back_when_there_is_room() -> None:
+            attempts.append(1)
+            if len(attempts) < 3:
+                raise DatabaseFull(str(copy.path), "No space left on device")
+            roll_back()
+
+        monkeypatch.setattr(copy, "apply", apply_what_is_not_stale)
+        monkeypatch.setattr(copy, "roll_back", roll_back_when_there_is_room)
+        limits = Limits(max_keys=16, max_changes=16, transaction_bytes=1)
+        async with follow(copy, [FakeServer(source.database)], trust_peers=True, limits=limits) as following:
+            await trio.sleep(60)
+            assert len(attempts) == 3
+            assert following.status() is SyncStatus.IN_SYNC
+        assert copy.root == source.root
+        copy.check()
 
 
 async def test_a_run_ends_with_the_error_where_the_disk_is_full(autojump_clock: MockClock) -> None:

@@ -12,14 +12,15 @@ from trio.testing import MockClock
 from manager import Limits, Manager, NoPeersLeft, PeerState, Preempted, WrongRoot
 from manager.keyspace.keyspace import key_after
 from manager.keyspace.range_map import RangeMap
+from manager.memory import ByteBudget, LargeValueLane
 from manager.peers.throughput import FIRST_BYTES, FIRST_HEDGE_SECONDS, ThroughputEstimator
-from manager.scheduling.assignment import Assignment, Piece, result_of
+from manager.scheduling.assignment import Assignment, Piece, VerificationResult
 from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import LocalState, ResumePoint, all_at
-from manager.scheduling.scheduler import Scheduler
-from manager.transfer.memory import ByteBudget, LargeValueLane
+from manager.scheduling.scheduler import Scheduler, Step
 from manager.transfer.sync_writer import SyncWriter
+from manager.transfer.verification import rest_of
 from merkledb import EMPTY_ROOT, Database, Revision, StaleChanges, VerifiedRange, verify_range
 from syncproto import Error, ErrorCode
 from tests.support import fake_servers
@@ -29,6 +30,8 @@ from tests.support.moving_source import Source, Watching, new_source
 from tests.support.syncing import assert_same, some_pairs, sync_from, sync_in_part
 
 MIB = 1 << 20
+# Of what is accepted here; a real one grants it before it is asked for.
+BUDGET = ByteBudget(1 << 40, lambda: None)
 
 
 # Large pairs.
@@ -163,10 +166,20 @@ async def take(scheduler: Scheduler, peer: str) -> Assignment:
 
 def accept(scheduler: Scheduler, assignment: Assignment, source: Database) -> Piece | None:
     """Accept the first 16 pairs of some work."""
-    start, end = assignment.work.start or None, assignment.work.end
+    start, end = assignment.out.work.start or None, assignment.out.work.end
     proof = source.prove_range(start, end, max_keys=16)
     verified = verify_range(proof, source.root, start, end, scheme=source.scheme, max_keys=16)
-    return scheduler.accept(assignment, result_of(assignment.work, verified), 1000, 1.0)
+    return accept_verified(scheduler, assignment, verified)
+
+
+def accept_verified(scheduler: Scheduler, assignment: Assignment, verified: VerifiedRange) -> Piece | None:
+    rest, memory_bytes = rest_of(assignment.out.work, verified), verified.memory_bytes
+    BUDGET.release(-memory_bytes)
+    result = VerificationResult(verified, rest, memory_bytes, proof_bytes=1000, filling=1.0, progress=1.0)
+    piece = scheduler.accept(assignment, result, BUDGET)
+    if piece is None:
+        BUDGET.release(memory_bytes)
+    return piece
 
 
 async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: MockClock) -> None:
@@ -174,7 +187,7 @@ async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: Mo
         scheduler, began = fresh_ledger(source), trio.current_time()
         first = await take(scheduler, "first")
         second = await take(scheduler, "second")
-        assert second.work is first.work
+        assert second.out.work is first.out.work
         assert trio.current_time() == began + FIRST_HEDGE_SECONDS
         piece = accept(scheduler, second, source)
         assert piece is not None
@@ -183,16 +196,17 @@ async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: Mo
         assert accept(scheduler, first, source) is None
         scheduler.give_back(first)
         scheduler.give_back(second)
-        ranges, checkpoint = scheduler.plan([piece])
-        assert checkpoint is not None
-        scheduler.settle(ranges, scheduler.local, trio.current_time())
+        planned = scheduler.plan()
+        assert planned.pieces == [piece]
+        assert planned.progress is not None
+        scheduler.settle(planned, scheduler.local, trio.current_time())
         assert scheduler.stats.keys == 16
         # All the rest can be taken once, in pieces that do not overlap, and nothing else.
         with trio.move_on_after(1):
             pieces = []
             while True:
-                pieces.append((await take(scheduler, "first")).work)
-        assert sum(each.share for each in pieces) + piece.after.share == pytest.approx(1.0)
+                pieces.append((await take(scheduler, "first")).out.work)
+        assert sum(each.share for each in pieces) + piece.before.share == pytest.approx(1.0)
         assert pieces[0].start == key_after(piece.take().keys[-1], source.scheme.max_key_bytes)
         assert pieces[-1].end is None
 
@@ -207,14 +221,14 @@ async def test_work_goes_back_to_the_shelves_when_the_last_peer_gives_it_back(
         scheduler.give_back(first)
         began = trio.current_time()
         third = await take(scheduler, "third")
-        assert third.work == first.work
+        assert third.out.work == first.out.work
         assert trio.current_time() - began == FIRST_HEDGE_SECONDS, "it is still out"
         scheduler.give_back(third)
         scheduler.give_back(second)
         began = trio.current_time()
-        assert (await take(scheduler, "fourth")).work == first.work
+        assert (await take(scheduler, "fourth")).out.work == first.out.work
         assert trio.current_time() == began, "it was on the shelf"
-        assert not scheduler.is_fetched
+        assert not scheduler.work.is_fetched
 
 
 async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_clock: MockClock) -> None:
@@ -226,6 +240,43 @@ async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_cl
         assert accept(scheduler, old, source) is None, "who gave it back has no claim to it"
         scheduler.give_back(old)
         assert accept(scheduler, new, source) is not None
+
+
+async def test_who_waits_looks_again_where_there_is_work_or_to_leave_and_else_does_not(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    with new_database(some_pairs(10)) as source:
+        scheduler, looks, leaves = fresh_ledger(source), list[float](), trio.Event()
+        taken = list[Assignment | None]()
+
+        def look() -> float:
+            looks.append(trio.current_time())
+            return 0.0
+
+        async def wait() -> None:
+            throughput = ThroughputEstimator(Limits())
+            taken.append(await scheduler.take("waiting", look, leaves.is_set, throughput))
+
+        assert accept(scheduler, await take(scheduler, "first"), source) is not None
+        assert scheduler.work.is_fetched
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(looks) == 1
+        scheduler.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(looks) == 1, "there is nothing to be had"
+        scheduler.work.call_off()
+        scheduler.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        (assignment,) = taken
+        assert assignment is not None
+        assert accept(scheduler, assignment, source) is not None
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        leaves.set()
+        scheduler.wake_workers()
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == [assignment, None]
 
 
 # Goals that come back.
@@ -245,9 +296,9 @@ def ledger_at(source: Source, head: bytes | None = None) -> Scheduler:
 
 def accept_changes(scheduler: Scheduler, assignment: Assignment, source: Source) -> Piece | None:
     """Accept all of some work as a range at the newest root."""
-    start, end = assignment.work.start or None, assignment.work.end
+    start, end = assignment.out.work.start or None, assignment.out.work.end
     verified = verify_range(source.database.prove_range(start, end), source.root, start, end)
-    return scheduler.accept(assignment, result_of(assignment.work, verified), 1000, 1.0)
+    return accept_verified(scheduler, assignment, verified)
 
 
 @pytest.mark.parametrize("is_head", [True, False])
@@ -259,7 +310,7 @@ async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
         source.change(10, random.Random(1))
         scheduler = ledger_at(source, first if is_head else None)
         left, right = await take(scheduler, "one"), await take(scheduler, "two")
-        assert (left.work.root, right.work.root) == (first, None)
+        assert (left.out.work.root, right.out.work.root) == (first, None)
         scheduler.aim(Target(first), trio.current_time())
         scheduler.follow_time(trio.current_time() + 3600)
         assert left.scope.cancel_called
@@ -267,7 +318,7 @@ async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
         assert accept_changes(scheduler, left, source) is None
         # What is only unknown is brought to the old goal, and from there on; unless all of it is rolled back.
         assert right.scope.cancel_called == is_head
-        assert scheduler.wants_roll_back == is_head
+        assert (scheduler.next_step() is Step.ROLL_BACK) == is_head
 
 
 @pytest.mark.parametrize("is_head", [True, False])
@@ -277,16 +328,18 @@ async def test_pieces_that_lead_away_from_a_goal_that_came_back_are_not_applied(
     with new_source(some_pairs(100)) as source:
         first = source.root
         source.change(10, random.Random(1))
-        scheduler = ledger_at(source, first if is_head else None)
+        scheduler, before = ledger_at(source, first if is_head else None), BUDGET.reserved_bytes
         pieces = [
             accept_changes(scheduler, assignment, source)
             for assignment in (await take(scheduler, "one"), await take(scheduler, "two"))
         ]
-        assert all(piece is not None and scheduler.is_wanted(piece) for piece in pieces)
+        assert scheduler.work.verified == pieces
+        assert scheduler.work.held_bytes(BUDGET) == BUDGET.reserved_bytes - before > 0
         scheduler.aim(Target(first), trio.current_time())
         scheduler.follow_time(trio.current_time() + 3600)
-        wanted = [piece is not None and scheduler.is_wanted(piece) for piece in pieces]
-        assert wanted == [False, not is_head]
+        assert scheduler.work.verified == ([] if is_head else pieces[1:])
+        # The memory of what is not applied is there for others at once.
+        assert scheduler.work.held_bytes(BUDGET) == BUDGET.reserved_bytes - before
 
 
 async def test_a_sync_does_not_end_at_a_head_that_a_transaction_under_way_leads_away_from(

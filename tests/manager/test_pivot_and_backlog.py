@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager import ProofRejected
-from manager.keyspace.keyspace import key_after
-from manager.scheduling.backlog import Backlog
+from manager.keyspace.keyspace import key_after, key_before
+from manager.scheduling.backlog import MAX_PIECES, Backlog, Suspicion, Work
 from manager.scheduling.pivot import PivotTracker, Target
-from manager.scheduling.work import Suspicion, Work
 from merkledb import Reason
 
 A, B, C, D = (Target(letter * 32, number) for number, letter in enumerate((b"a", b"b", b"c", b"d")))
+# No pivot, so that its answers prove nothing of any.
+OLDER = b"o" * 32
 MAX_KEY_BYTES = 63
 MAX_BYTES = 1 << 20
 
@@ -24,7 +25,7 @@ def goals_at(target: Target, answers: int = 8) -> PivotTracker:
     pivots.aim(target)
     pivots.advance(0.0)
     for _ in range(answers):
-        pivots.count_answer()
+        pivots.count_answer(OLDER, 0.0)
     return pivots
 
 
@@ -54,7 +55,7 @@ def test_a_goal_that_has_got_few_answers_is_left_more_time_but_not_for_ever() ->
     pivots = goals_at(A, answers=7)
     pivots.aim(B)
     assert pivots.gives_way_at == 60.0
-    pivots.count_answer()
+    pivots.count_answer(OLDER, 0.0)
     assert pivots.gives_way_at == 5.0
 
 
@@ -66,7 +67,7 @@ def test_patience_doubles_while_it_is_told_to_and_is_the_usual_one_again_afterwa
         waits.append(pivots.gives_way_at)
         pivots.advance(0.0, more_patience=more)
         for _ in range(8):
-            pivots.count_answer()
+            pivots.count_answer(OLDER, 0.0)
     pivots.aim(A)
     assert [*waits, pivots.gives_way_at] == [5.0, 10.0, 20.0, 40.0, 5.0]
 
@@ -102,8 +103,7 @@ def test_the_numbers_of_goals_are_not_remembered_without_end() -> None:
 
 
 def shelves_with(*pieces: Work, pivot: Target = D) -> Backlog:
-    backlog = Backlog(MAX_KEY_BYTES, suspicion_seconds=2.0)
-    backlog.begin(pieces)
+    backlog = Backlog(MAX_KEY_BYTES, 2.0, pieces)
     backlog.set_pivot(pivot.root)
     return backlog
 
@@ -115,7 +115,7 @@ def piece(start: bytes, end: bytes | None, root: Target | None = None) -> Work:
 def taken(backlog: Backlog, now: float = 0.0, peer: str = "peer") -> list[bytes]:
     """Take everything, and return the starts."""
     starts = []
-    while (work := backlog.take(peer, now, MAX_BYTES)) is not None:
+    while isinstance(work := backlog.take(peer, now, MAX_BYTES), Work):
         starts.append(work.start)
     return starts
 
@@ -178,7 +178,7 @@ def test_how_much_is_taken_together_follows_what_is_at_the_same_root() -> None:
     backlog.learn(None, 1.0, 1, 0.001)
     backlog.learn(A.root, 1.0, 1, 0.5)
     work = backlog.take("peer", 0.0, MAX_BYTES)
-    assert work is not None
+    assert isinstance(work, Work)
     assert work.share == pytest.approx(0.4)
 
 
@@ -190,14 +190,24 @@ def test_doubted_work_is_for_others_first() -> None:
     suspected = piece(b"a", b"b", A)._replace(suspicion=doubt_of("liar"))
     backlog = shelves_with(piece(b"x", None))
     backlog.put([suspected])
-    assert backlog.next_suspicion_end(0.5) == 2.0
     assert backlog.take("liar", 1.9, MAX_BYTES) == piece(b"x", None)
-    assert backlog.take("liar", 1.9, MAX_BYTES) is None
+    assert backlog.take("liar", 1.9, MAX_BYTES) == 2.0
     assert backlog
     assert backlog.take("honest", 0.0, MAX_BYTES) == suspected
+    assert backlog.take("liar", 1.9, MAX_BYTES) == float("inf")
     backlog.put([suspected])
-    assert backlog.next_suspicion_end(2.0) == float("inf")
     assert backlog.take("liar", 2.0, MAX_BYTES) == suspected
+
+
+def test_more_pieces_than_there_may_be_are_joined_and_nothing_is_lost() -> None:
+    starts = [number.to_bytes(2) for number in range(2 * MAX_PIECES)]
+    ends = [*(key_before(start, 2) for start in starts[1:]), None]
+    backlog = Backlog(2, 2.0, map(Work, starts, ends, [1 / len(starts)] * len(starts)))
+    found = backlog.pieces()
+    assert len(found) <= MAX_PIECES
+    assert (found[0].start, found[-1].end) == (starts[0], None)
+    assert all(left.end == key_before(right.start, 2) for left, right in pairwise(found))
+    assert sum(work.share for work in found) == pytest.approx(1.0)
 
 
 ROOTS = st.sampled_from([None, A.root, B.root, C.root, D.root])
@@ -215,13 +225,12 @@ def test_whatever_the_goals_nothing_is_lost_and_nothing_is_there_twice(
         Work(start, end, 1 / len(roots), root)
         for start, end, root in zip(starts, [*ends, None], roots, strict=True)
     ]
-    backlog = Backlog(MAX_KEY_BYTES, 2.0)
-    backlog.begin(pieces)
+    backlog = Backlog(MAX_KEY_BYTES, 2.0, pieces)
     for pivot in pivots:
         backlog.set_pivot(pivot.root)
         for _ in range(data.draw(st.integers(0, 5))):
             work = backlog.take("peer", 0.0, MAX_BYTES)
-            if work is None:
+            if not isinstance(work, Work):
                 break
             assert work.root != pivot.root
             backlog.put([work._replace(root=pivot.root)])

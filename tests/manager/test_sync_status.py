@@ -24,8 +24,7 @@ from manager import (
     status_of,
 )
 from manager.errors import no_peers_left
-from manager.scheduling.pivot import Target, newest_announced
-from manager.status.progress import SeenHead
+from manager.scheduling.pivot import SeenHead, Target, newest_announced
 from merkledb import Reason
 from syncproto import ErrorCode
 

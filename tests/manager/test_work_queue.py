@@ -1,6 +1,7 @@
-"""The queue of work, and how the rest of a cut-off proof is split and weighed."""
+"""The heap of work, and how the rest of a cut-off proof is split and weighed."""
 
 import random
+from heapq import heapify
 from itertools import pairwise
 
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 
 import merkledb
 from manager.keyspace.keyspace import key_after, key_before
-from manager.scheduling.assignment import rest_of
+from manager.scheduling.backlog import MAX_PIECES, Work, join, shorten, take_leftmost
 from manager.scheduling.subdivide import passed_slots, shared_bits, subdivide
-from manager.scheduling.work import MAX_PIECES, Work, WorkQueue, join
+from manager.transfer.verification import rest_of
 from merkledb import Scheme, verify_range
 from tests.support.databases import new_database
 from tests.support.merkledb_strategies import contents, schemes
@@ -19,48 +20,52 @@ from tests.support.merkledb_strategies import contents, schemes
 MAX_KEY_BYTES = 255
 
 
-def queue_of(*pieces: Work) -> WorkQueue:
-    queue = WorkQueue(MAX_KEY_BYTES)
-    queue.put(pieces)
-    return queue
+def heap_of(*pieces: Work) -> list[Work]:
+    heap = list(pieces)
+    heapify(heap)
+    return heap
+
+
+def taken(heap: list[Work], max_share: float) -> Work:
+    return take_leftmost(heap, max_share, MAX_KEY_BYTES)
 
 
 def test_the_leftmost_piece_is_taken_first() -> None:
-    queue = queue_of(Work(b"m", b"n", 0.5), Work(b"a", b"b", 0.2), Work(b"x", None, 0.3))
-    assert [queue.take(0.0).start for _ in range(3)] == [b"a", b"m", b"x"]
+    heap = heap_of(Work(b"m", b"n", 0.5), Work(b"a", b"b", 0.2), Work(b"x", None, 0.3))
+    assert [taken(heap, 0.0).start for _ in range(3)] == [b"a", b"m", b"x"]
 
 
 def test_neighbours_are_joined_up_to_a_share() -> None:
-    queue = queue_of(Work(b"a", b"b", 0.1), Work(b"b\x00", b"c", 0.1), Work(b"c\x00", None, 0.1))
-    assert queue.take(0.2) == Work(b"a", b"c", 0.2)
-    assert queue.take(0.2) == Work(b"c\x00", None, 0.1)
+    heap = heap_of(Work(b"a", b"b", 0.1), Work(b"b\x00", b"c", 0.1), Work(b"c\x00", None, 0.1))
+    assert taken(heap, 0.2) == Work(b"a", b"c", 0.2)
+    assert taken(heap, 0.2) == Work(b"c\x00", None, 0.1)
 
 
 def test_a_piece_that_does_not_fit_whole_is_taken_in_part() -> None:
-    queue = queue_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
-    first, second = queue.take(0.3), queue.take(0.3)
+    heap = heap_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
+    first, second = taken(heap, 0.3), taken(heap, 0.3)
     assert (first.start, first.end) == (b"\x10", b"\x8f" + b"\xff" * 254)
     assert (second.start, second.end) == (b"\x90", None)
     assert (first.share, second.share) == pytest.approx((0.3, 0.2))
 
 
 def test_little_room_is_left_empty() -> None:
-    queue = queue_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
-    assert queue.take(0.11).share == 0.1
+    heap = heap_of(Work(b"\x10", b"\x1f" + b"\xff" * 254, 0.1), Work(b"\x20", None, 0.4))
+    assert taken(heap, 0.11).share == 0.1
 
 
 @given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=20), st.lists(st.floats(0.0, 1.0), max_size=60))
 def test_whatever_is_taken_together_nothing_is_lost(shares: list[float], wanted: list[float]) -> None:
     starts = [b"", *(bytes([10 * at]) for at in range(1, len(shares)))]
     ends = [*(key_before(start, MAX_KEY_BYTES) for start in starts[1:]), None]
-    queue = queue_of(*map(Work, starts, ends, shares))
-    whole = queue.take(0.0)
+    heap = heap_of(*map(Work, starts, ends, shares))
+    whole = taken(heap, 0.0)
     for max_share in wanted:
-        if queue:
-            joined = join(whole, queue.take(max_share), MAX_KEY_BYTES)
+        if heap:
+            joined = join(whole, taken(heap, max_share), MAX_KEY_BYTES)
             assert joined is not None, "it goes on directly behind what was taken before"
             whole = joined
-    for piece in queue.pieces():
+    for piece in sorted(heap):
         joined = join(whole, piece, MAX_KEY_BYTES)
         assert joined is not None
         whole = joined
@@ -69,26 +74,26 @@ def test_whatever_is_taken_together_nothing_is_lost(shares: list[float], wanted:
 
 
 def test_pieces_with_a_gap_between_are_not_joined() -> None:
-    queue = queue_of(Work(b"a", b"b", 0.1), Work(b"c", None, 0.1))
-    assert queue.take(1.0) == Work(b"a", b"b", 0.1)
+    heap = heap_of(Work(b"a", b"b", 0.1), Work(b"c", None, 0.1))
+    assert taken(heap, 1.0) == Work(b"a", b"b", 0.1)
 
 
 def test_the_leftmost_piece_is_taken_whatever_its_share() -> None:
-    assert queue_of(Work(b"", None, 1.0)).take(0.0) == Work(b"", None, 1.0)
+    assert taken(heap_of(Work(b"", None, 1.0)), 0.0) == Work(b"", None, 1.0)
 
 
-def test_an_empty_queue_has_nothing_to_take() -> None:
+def test_an_empty_heap_has_nothing_to_take() -> None:
     with pytest.raises(IndexError):
-        queue_of().take(1.0)
+        taken(heap_of(), 1.0)
 
 
-def test_a_queue_over_its_limit_joins_neighbours_and_loses_nothing() -> None:
+def test_a_heap_over_its_limit_joins_neighbours_and_loses_nothing() -> None:
     starts = [number.to_bytes(2) for number in range(MAX_PIECES + 1)]
     ends = [*(key_before(start, 2) for start in starts[1:]), None]
-    queue = WorkQueue(2)
-    queue.put(Work(start, end, 1 / 4096) for start, end in zip(starts, ends, strict=True))
-    assert len(queue) < MAX_PIECES
-    left = queue.pieces()
+    heap = [Work(start, end, 1 / 4096) for start, end in zip(starts, ends, strict=True)]
+    shorten(heap, 2)
+    assert len(heap) < MAX_PIECES
+    left = sorted(heap)
     assert left[0].start == starts[0]
     assert left[-1].end is None
     for first, second in pairwise(left):
