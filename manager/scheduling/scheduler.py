@@ -347,7 +347,7 @@ class Scheduler:
 
         Args:
             peer: Who is to be asked.
-            ready_at: When the worker may take work, in trio's seconds; asked again after each ``wake``.
+            ready_at: When the worker may take work, in trio's seconds; asked again when there may be work.
             leaving: Whether it will never take work again; asked again after ``wake_workers``.
             throughput: The way to the peer, which says how much it will be asked for, and when it is given
                 what others have.
