@@ -5,6 +5,7 @@ to; then ``pure_verify``, ``trie``, ``prover``, ``merge_stream``, ``applier``; `
 ``reader`` and ``change_verifier``; ``database`` is what users hold.
 """
 
+from merkledb.check import root_of
 from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database
 from merkledb.differences import Difference
 from merkledb.errors import (
@@ -56,7 +57,6 @@ from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.proofs.range_verifier import VerifiedRange, verify_range
-from merkledb.root_of import root_of
 from merkledb.snapshot import Snapshot
 from merkledb.view import View
 

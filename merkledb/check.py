@@ -6,11 +6,12 @@ it says what was there is only seen when an old state is proved.
 The values are folded in stretches, so memory stays small however large the store is.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from merkledb.errors import HistoryGone, UnknownRoot
-from merkledb.history.branch_delta import parse_branch_delta
+from merkledb.formats.branch_delta import parse_branch_delta
+from merkledb.formats.scheme import Scheme
 from merkledb.history.log import require_value_row
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
@@ -18,12 +19,30 @@ from merkledb.history.rows import HistoricalRows, Row, StoredRows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.interface import AnyFold
 from merkledb.kernel.pure_fold import Branches
-from merkledb.storage.store import key_of_row, row_key
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import StoreTransaction, key_of_row, row_key
 
 # A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
 _STRETCH_PAIRS: Final = 4096
 _STRETCH_BYTES: Final = 16 << 20
+
+
+def root_of(
+    pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], scheme: Scheme | None = None
+) -> bytes:
+    """Return the root of the trie that holds ``pairs``.
+
+    Args:
+        pairs: A mapping, or (key, value) pairs in any order; of a key that comes twice the last value
+            counts.  Keys may be longer here than a database can hold them.
+        scheme: Scheme() when not given.
+    """
+    scheme = scheme or Scheme()
+    content = dict(pairs)
+    keys = sorted(content)
+    values = [content[key] for key in keys]
+    fold = kernel().fold(scheme)
+    fold.feed(kernel().leaves(scheme, keys, values))
+    return fold.finish()[0]
 
 
 def check(transaction: StoreTransaction, on_pairs: Callable[[int], None]) -> None:

@@ -40,10 +40,10 @@ from merkledb.snapshot import Snapshot
 from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,
     Store,
+    StoreTransaction,
     Transaction,
     row_key,
 )
-from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.view import View

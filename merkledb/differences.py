@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from merkledb.history.log import value_of_row
 from merkledb.history.rows import StoredRows
 from merkledb.snapshot import Snapshot
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import StoreTransaction
 
 # A window of touched keys: as many rows, or about so many bytes.
 _WINDOW_ROWS: Final = 4096

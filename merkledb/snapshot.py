@@ -19,8 +19,7 @@ from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import Revision, find_revision, read_revision, read_tip
 from merkledb.history.rows import HistoricalRows, Rows, StoredRows
 from merkledb.readable import ReadableState
-from merkledb.storage.store import Store
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import Store, StoreTransaction
 from merkledb.trie.trie import StoredTrie, Trie, first_path, last_path
 
 

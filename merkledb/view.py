@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from merkledb.errors import StaleView
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+from merkledb.formats.branch_record import HEAVY, MAX_WEIGHT
 from merkledb.history.rows import Row, Rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, item_rows

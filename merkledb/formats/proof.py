@@ -33,8 +33,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import msgpack
 
 from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.paths import MAX_PATH_TOKENS, shared_depth
-from merkledb.formats.scheme import ID_BYTES
+from merkledb.formats.scheme import ID_BYTES, MAX_PATH_TOKENS, shared_depth
 
 # More pairs than this in one proof gain nothing, and a decoder allocates a list before it sees the pairs.
 MAX_PROOF_KEYS: Final = 65_536

@@ -6,10 +6,10 @@ since, each is put together from history; from the first child on that has not c
 
 from typing import TypeAlias
 
+from merkledb.formats.branch_delta import NodeLocation, shared_bytes
 from merkledb.formats.branch_record import TOKENS
-from merkledb.formats.location import NodeLocation, shared_bytes
-from merkledb.formats.paths import MAX_PATH_TOKENS
 from merkledb.formats.proof import Branch
+from merkledb.formats.scheme import MAX_PATH_TOKENS
 from merkledb.history.reader import ALL_SLOTS, HistoryReader
 from merkledb.history.rows import HistoricalRows
 from merkledb.kernel.boundary import outside_slots

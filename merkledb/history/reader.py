@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.formats.branch_record import CHILD_BYTES, TOKENS, encode_record
-from merkledb.formats.weights import HEAVY
-from merkledb.history.branch_delta import changed_children, parse_branch_delta, parse_locations
+from merkledb.formats.branch_delta import changed_children, parse_branch_delta, parse_locations
+from merkledb.formats.branch_record import CHILD_BYTES, HEAVY, TOKENS, encode_record
 from merkledb.history.revisions import SEQUENCE_BYTES
 from merkledb.kernel.boundary import ALL_TOKENS
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, seek_row
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, StoreTransaction, seek_row
 from merkledb.trie.node import ChildDeltas, Node
 from merkledb.trie.trie import StoredTrie
 

@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 from merkledb.formats.proof import encoded_bin_bytes
 from merkledb.history.log import ABSENT, PRESENT, require_value_row, value_of_row
 from merkledb.history.reader import HistoryReader
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, key_of_row, row_key, seek
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, StoreTransaction, key_of_row, row_key, seek
 
 # A window of the tables that is compared with history: as many rows as a proof has, or so many bytes.
 _WINDOW_ROWS: Final = 4096

@@ -26,10 +26,10 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, Reason
+from merkledb.formats.branch_record import HEAVY
 from merkledb.formats.proof import ChangeProof
 from merkledb.formats.scheme import Scheme, require_range
-from merkledb.formats.weights import HEAVY
-from merkledb.history.branch_delta import branch_delta_rows
+from merkledb.history.log import branch_delta_rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, item_rows, items_of, joined, sealed
 from merkledb.kernel.pure_verify import RequestedRange, check_form, inside_paths, next_keys, outside_items

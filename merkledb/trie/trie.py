@@ -8,21 +8,27 @@ at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from merkledb.errors import CorruptDatabase
-from merkledb.formats.branch_record import TOKENS, InvalidRecord, Record, parse_record
-from merkledb.formats.paths import MAX_PATH_TOKENS
+from merkledb.formats.branch_record import (
+    HEAVY,
+    MAX_WEIGHT,
+    TOKENS,
+    InvalidRecord,
+    Record,
+    parse_record,
+    weight_of,
+    weights_of,
+)
 from merkledb.formats.proof import Branch
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
+from merkledb.formats.scheme import MAX_PATH_TOKENS
 from merkledb.kernel.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, items_of
-from merkledb.storage.digests import REMEMBERED_BYTES
-from merkledb.storage.store import key_of_row, row_key
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import REMEMBERED_BYTES, StoreTransaction, key_of_row, row_key
 from merkledb.trie.node import Bucket, Found, Node, Pairs
 
 
@@ -87,9 +93,7 @@ class Trie(ABC):
             CorruptDatabase: The row is not a record.
         """
         try:
-            record = parse_record(node.record or b"")
-            if record.tokens and record.tokens[-1] >= self.scheme.branch_factor:
-                raise ValueError("a record has a token that is none")
+            record = parse_record(node.record or b"", self.scheme.branch_factor)
         except ValueError as error:
             raise self.invalid_record(node.path, error) from error
         if record.digest is not None and not self.scheme.codec.is_key(node.path):
@@ -337,13 +341,14 @@ class OpenTrie(Trie):
             raise self.corrupt("it has pairs, and no branch at all")
         return node
 
-    def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> list[Pairs]:
-        """Return the pairs of the buckets under slots, which weigh ``weights``.
+    def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> dict[bytes, Pairs]:
+        """Return the pairs of the buckets under slots, which weigh ``weights``, by slot.
 
         Raises:
             CorruptDatabase: There is no such bucket.
         """
-        codec, found, max_key_bytes = self.scheme.codec, [], self.scheme.max_key_bytes
+        codec, max_key_bytes = self.scheme.codec, self.scheme.max_key_bytes
+        found: dict[bytes, Pairs] = {}
         for slot, low, weight in zip(slots, map(codec.pack, slots), weights, strict=True):
             pairs = []
             left = weight
@@ -356,12 +361,12 @@ class OpenTrie(Trie):
             last = pairs[-1][0] if pairs else b""
             if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
                 raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
-            found.append(pairs)
+            found[slot] = pairs
         return found
 
     def bucket(self, slot: bytes, weight: int) -> Bucket:
         """Return the bucket under ``slot``, which weighs ``weight``."""
-        return Bucket(self.scheme, self.pairs([slot], [weight])[0])
+        return Bucket(self.scheme, self.pairs([slot], [weight])[slot])
 
     def child(self, node: Node, token: int, weight: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
@@ -387,7 +392,7 @@ class OpenTrie(Trie):
 
     def under(self, slot: bytes, weight: int) -> Found:
         """Return what hangs under a slot that is taken, and weighs ``weight``."""
-        return self.node_at(slot) if weight == HEAVY else self.pairs([slot], [weight])[0]
+        return self.node_at(slot) if weight == HEAVY else self.pairs([slot], [weight])[slot]
 
 
 class StoredTrie(OpenTrie):
@@ -401,52 +406,39 @@ class StoredTrie(OpenTrie):
 
     def node_under(self, slot: bytes) -> Node | None:
         """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
-        if self._branches.set_range(row_key(slot)):
+        if self._branches.set_range(slot if slot[:1] > b"\0" else b"\0" + slot):
             row, record = self._branches.item()
             path = row if row[0] else key_of_row(row)
             if path.startswith(slot):
-                self._require_path(path, slot)
+                if path != slot:
+                    self._require_path(path)
                 return Node(path, record)
         if not self._values.set_range(row_key(self._codec.pack(slot))):
             return None
         path = self._codec.path(key_of_row(self._values.key()))
         if not path.startswith(slot):
             return None
-        self._require_path(path, slot)
+        self._require_path(path)
         return Node(path, None)
 
-    def _require_path(self, path: bytes, slot: bytes) -> None:
-        """Raise CorruptDatabase when no node can be at the path that a row has, which lies below a slot."""
-        if path != slot and (len(path) > MAX_PATH_TOKENS or max(path) >= self._codec.branch_factor):
+    def _require_path(self, path: bytes) -> None:
+        """Raise CorruptDatabase when no node can be at the path that a row has."""
+        if len(path) > MAX_PATH_TOKENS or max(path, default=0) >= self._codec.branch_factor:
             raise self.corrupt(f"no node can be at path {path.hex()}")
-
-    def node_at(self, slot: bytes) -> Node:
-        """Return the topmost node at or below a slot that is taken, and holds no bucket."""
-        # The usual case, without a detour.
-        if slot[0] and self._branches.set_range(slot):
-            path, record = self._branches.item()
-            if path.startswith(slot):
-                self._require_path(path, slot)
-                return Node(path, record)
-        return super().node_at(slot)
 
     def nodes_at(self, slots: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
         """Return the paths and the records of the topmost nodes at or below slots that hold no buckets."""
-        seek, item = self._branches.set_range, self._branches.item
+        seek = self._branches.set_range
+        item: Callable[[], tuple[bytes, bytes | None]] = self._branches.item
         paths: list[bytes] = []
         records: list[bytes | None] = []
         for slot in slots:
-            if seek(slot if slot[0] else row_key(slot)):
-                row, record = item()
-                path = row if row[0] else key_of_row(row)
-                if path.startswith(slot):
-                    if path != slot:
-                        self._require_path(path, slot)
-                    paths.append(path)
-                    records.append(record)
-                    continue
-            paths.append(self.node_at(slot).path)
-            records.append(None)
+            # The usual case, a branch right at its slot, without a call.
+            path, record = item() if slot[0] and seek(slot) else (b"", None)
+            if path != slot:
+                path, record, _, _ = self.node_at(slot)
+            paths.append(path)
+            records.append(record)
         return paths, records
 
     def rows(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:

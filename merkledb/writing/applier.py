@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from merkledb.errors import StaleChanges
-from merkledb.history.branch_delta import branch_delta_rows
-from merkledb.history.log import HistoryWriter
+from merkledb.history.log import HistoryWriter, branch_delta_rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, joined
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.storage.store import (
+    StoreTransaction,
     Table,
     Transaction,
     delete_rows,
@@ -24,7 +24,6 @@ from merkledb.storage.store import (
     row_key,
     seek,
 )
-from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import ChangeColumns, ChangeStream
 from merkledb.trie.node import Node
 from merkledb.trie.trie import StoredTrie, is_inside
@@ -166,7 +165,7 @@ class Applier:
 
     def _put_branches(self, branches: Mapping[bytes, bytes]) -> None:
         paths = sorted(branches)
-        put_sorted(self._lmdb, self._store.branches, paths, [branches[path] for path in paths])
+        put_sorted(self._lmdb, self._store.branches, paths, list(map(branches.__getitem__, paths)))
 
     def _put_changes(self, changes: ChangeColumns) -> None:
         put_sorted(self._lmdb, self._store.values, changes.put_keys, changes.put_values)
@@ -187,7 +186,8 @@ class Applier:
         keys = sorted(new) if changes.deleted_keys else changes.put_keys
         read = [key for key in keys if key not in unread_keys and bucket_pairs.get(key) != new[key]]
         self._history.put_values(read, list(map(bucket_pairs.get, read)))
-        self._keep_unread(sorted(unread_keys), new, self._history)
+        if unread_keys:
+            self._keep_unread(sorted(unread_keys), new, self._history)
 
     def _keep_unread(
         self, keys: list[bytes], new: Mapping[bytes, bytes | None], history: HistoryWriter

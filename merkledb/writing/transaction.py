@@ -14,17 +14,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from merkledb.errors import RevisionTooHigh, SyncUnfinished
-from merkledb.formats.location import NodeLocation
+from merkledb.formats.branch_delta import NodeLocation
 from merkledb.formats.scheme import Scheme
-from merkledb.history.branch_delta import location_of
-from merkledb.history.log import HistoryWriter, prune_history, value_rows
+from merkledb.history.log import HistoryWriter, location_of, prune_history, value_rows
 from merkledb.history.revisions import (
     MAX_REVISION,
+    TIP,
     Revision,
     Tip,
     drop_revisions,
     put_revision,
-    put_tip,
     read_retention,
     read_revision,
     read_tip,
@@ -32,8 +31,7 @@ from merkledb.history.revisions import (
 )
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
-from merkledb.storage.store import Store, Transaction
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import Store, StoreTransaction, Transaction
 from merkledb.trie.merge_stream import ChangeColumns, sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.writing.applier import Applier
@@ -66,6 +64,7 @@ class WriteTransaction:
         self.transaction = StoreTransaction(self._store, self._context.__enter__(), self._scheme)
         try:
             self.tip = read_tip(self.transaction)
+            self._retention = read_retention(self.transaction)
         except BaseException as error:
             self._context.__exit__(type(error), error, error.__traceback__)
             raise
@@ -88,9 +87,9 @@ class WriteTransaction:
         """
         if self.tip.unfinished:
             raise SyncUnfinished(str(self._store.path))
-        retained = read_retention(self.transaction).revisions > 1
+        retained = self._retention.revisions > 1
         history = self._history(unfinished=False) if retained and keep_history else None
-        root = self._writer(history).commit(changes, self.tip.root)
+        root = Applier(self.transaction, history).commit(changes, self.tip.root)
         if root != self.tip.root:
             self._make_revision(root, 0, history, written_locally=True)
         return root
@@ -103,7 +102,7 @@ class WriteTransaction:
             number: The number of the revision, if this makes one; None for the next.
         """
         history = self._history(unfinished=True) if self.tip.newest else None
-        writer, root = self._writer(history), self.tip.root
+        writer, root = Applier(self.transaction, history), self.tip.root
         for each in ranges:
             root = writer.apply(each, root)
         head, _ = read_revision(self.transaction, self.tip.newest)
@@ -149,7 +148,7 @@ class WriteTransaction:
         )
         # What is overwritten is a mixture.  Of values history has what the head had; of a branch that only
         # now changes, for another lost its children, it has to learn it.
-        writer = self._writer(self._history(unfinished=True))
+        writer = Applier(self.transaction, self._history(unfinished=True))
         root = writer.commit(sorted_changes(rows, self._scheme), self.tip.root)
         head, _ = read_revision(self.transaction, self.tip.newest)
         if rest is None and root != head.root:
@@ -158,9 +157,6 @@ class WriteTransaction:
         is_rolled_back = root == head.root
         self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
         return None if is_rolled_back else rest
-
-    def _writer(self, history: HistoryWriter | None) -> Applier:
-        return Applier(self.transaction, history)
 
     def _history(self, *, unfinished: bool) -> HistoryWriter:
         return HistoryWriter(self.transaction, self.tip.newest + 1, unfinished=unfinished)
@@ -186,7 +182,7 @@ class WriteTransaction:
         put_revision(transaction, newest, revision, self._top())
         tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
         least = newest if history is None else self.tip.oldest
-        tip = drop_revisions(transaction, tip, least, read_retention(transaction), now)
+        tip = drop_revisions(transaction, tip, least, self._retention, now)
         prune_history(transaction, tip.oldest, 0 if history is None else history.rows)
         self._put_tip(tip)
 
@@ -199,4 +195,4 @@ class WriteTransaction:
 
     def _put_tip(self, tip: Tip) -> None:
         self.tip = tip
-        put_tip(self.transaction, tip)
+        self.transaction.lmdb.put(TIP, tip.encode(), db=self._store.meta)

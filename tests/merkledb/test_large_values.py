@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from merkledb import Database, LimitTooSmall, Scheme, Snapshot
-from merkledb.storage.digests import MAX_DIGESTS, Digests
-from merkledb.storage.store import Store, Transaction
+from merkledb.storage.store import MAX_DIGESTS, Digests, Store, Transaction
 from tests.support.databases import new_database
 
 LARGE = 1 << 20
