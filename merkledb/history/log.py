@@ -124,12 +124,14 @@ def branch_delta_rows(
     records, new_records = [before[path] for path in paths], [after.get(path) for path in paths]
     codec = trie.scheme.codec
     rows, indexes, slots = kernel().delta_rows(paths, records, new_records, before, visited, codec.token_bits)
+    locations = []
     for index, slot in zip(indexes, slots, strict=True):
         found = visited.get(slot)
         if found is None:
             tokens, _, _, weights = split_records([records[index]])[0]
             found = trie.under(slot, weights[tokens.index(slot[-1])])
-        location = location_of(found, slot, codec)
+        locations.append(location_of(found, slot, codec))
+    for index, slot, location in zip(indexes, slots, locations, strict=True):
         if location is not None:
             rows[index] += location.encode(slot[-1:])
     return rows

@@ -241,7 +241,8 @@ class Fold:
 
     def _run(self, items: Items, depths: list[int], closed: Branches) -> None:
         """Fold ``items``, of which each shares as many tokens with its successor as ``depths`` says."""
-        opened, tokens, close = self._opened, TOKENS, self._close
+        hash_function, pack, bit_lengths = self._hash, self._pack, self._bit_lengths
+        shrinks, opened, tokens, least_weight = self._shrinks, self._opened, TOKENS, self._least_weight
         depth, children, weights, outer = self._depth, self._children, self._weights, self._outer
         ids, own = _branch_openings(items, depths)
         for path, item_id, weight, shared in zip(items.paths, ids, items.weights, depths, strict=True):
@@ -253,8 +254,7 @@ class Fold:
                 opened[depth] = own[path]
             else:
                 if shared > depth:
-                    # The next item parts from this one further down than the open branch: a branch opens
-                    # there.
+                    # The next item parts from this one below the open branch: another opens there.
                     outer.append((depth, children, weights))
                     depth, children, weights = shared, [], bytearray()
                 # Either way the innermost open branch is now the one directly above the item.
@@ -263,7 +263,22 @@ class Fold:
             # The next item lies outside the open branch, so nothing more can come below it: it closes, and so
             # do those around it, up to the one that holds the next item too.
             while shared < depth:
-                node_id, total = close(path[:depth], children, weights, closed)
+                if shrinks or depth in opened:
+                    # Only here may the branch have a value, old children, or too few children left.
+                    record, node_id = _settle(children, weights, opened.pop(depth, _NOTHING))
+                else:
+                    record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
+                total = sum(weights)
+                total = total if total <= MAX_WEIGHT else HEAVY
+                # Without a record the branch is gone: it handed up its only child's id, or nothing.
+                if record:
+                    hashed = widened(record) if self._wide_tokens else record
+                    node_id = hash_function(hashed + bit_lengths[depth] + pack(path[:depth])).digest()
+                    # Without children it is a leaf, whose value stands elsewhere.
+                    if record[0] and total >= least_weight:
+                        closed.paths.append(path[:depth])
+                        closed.records.append(record + weights)
+                        closed.ids.append(node_id)
                 depth, children, weights = outer.pop()
                 if shared > depth:
                     # Between the closed branch and the one around it the next item parts: a branch opens
@@ -274,30 +289,6 @@ class Fold:
                 children.append(path[depth : depth + 1] + node_id)
                 weights.append(total)
         self._depth, self._children, self._weights = depth, children, weights
-
-    def _close(
-        self, path: bytes, children: list[bytes], weights: bytearray, closed: Branches
-    ) -> tuple[bytes, int]:
-        """Close the branch at a path; return the id and the weight of what is there.
-
-        Without a branch that is its only child's id, or nothing.
-        """
-        if self._shrinks or len(path) in self._opened:
-            # Only here may the branch have a value, old children, or too few children left.
-            record, node_id = _settle(children, weights, self._opened.pop(len(path), _NOTHING))
-        else:
-            record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
-        total = sum(weights)
-        total = total if total <= MAX_WEIGHT else HEAVY
-        if record:
-            hashed = widened(record) if self._wide_tokens else record
-            node_id = self._hash(hashed + self._bit_lengths[len(path)] + self._pack(path)).digest()
-            # Without children it is a leaf, whose value stands elsewhere.
-            if record[0] and total >= self._least_weight:
-                closed.paths.append(path)
-                closed.records.append(record + weights)
-                closed.ids.append(node_id)
-        return node_id, total
 
 
 def shared_depths(paths: list[bytes]) -> list[int]:

@@ -71,6 +71,7 @@ class Walk:
         """
         step = Step([], [], [], [], [], [], [], [], [], [])
         changed = self._changed
+        opened: list[tuple[bytes, Record, int, int]] = []
         for number, (path, row, low, high) in enumerate(zip(paths, records, lows, highs, strict=True)):
             first = bisect_left(changed, path, low, high)
             if row is None or first == high or not changed[first].startswith(path):
@@ -84,25 +85,27 @@ class Walk:
             step.own.append(first if is_changed else None)
             step.digests.append(record.digest)
             step.weights.append(record.weights[-1] if record.weights else HEAVY)
-            self._go_below(step, path, record, first + is_changed, high)
+            opened.append((path, record, first + is_changed, high))
+        self._go_below(step, opened)
         return step
 
-    def _go_below(self, step: Step, path: bytes, record: Record, low: int, high: int) -> None:
-        """Add the slots of an opened branch that have changes; [low, high) are those from its path on."""
-        changed, depth = self._changed, len(path)
-        while low < high and changed[low].startswith(path):
-            slot = changed[low][: depth + 1]
-            end = bisect_right(changed, slot, low, high, key=itemgetter(slice(depth + 1)))
-            index = record.tokens.find(slot[-1])
-            if index >= 0 and record.weights[index] == HEAVY:
-                step.slots.append(slot)
-                step.ids.append(record.children[CHILD_BYTES * index + 1 : CHILD_BYTES * (index + 1)])
-                step.lows.append(low)
-                step.highs.append(end)
-            elif index >= 0:
-                step.bucket_slots.append(slot)
-                step.bucket_weights.append(record.weights[index])
-            low = end
+    def _go_below(self, step: Step, opened: list[tuple[bytes, Record, int, int]]) -> None:
+        """Add the slots with changes below opened branches; [low, high) holds the changes below each."""
+        changed = self._changed
+        for path, record, first, high in opened:
+            end = first
+            while end < high and changed[end].startswith(path):
+                low, slot = end, changed[end][: len(path) + 1]
+                end = bisect_right(changed, slot, low, high, key=itemgetter(slice(len(slot))))
+                index = record.tokens.find(slot[-1])
+                if index >= 0 and record.weights[index] == HEAVY:
+                    step.slots.append(slot)
+                    step.ids.append(record.children[CHILD_BYTES * index + 1 : CHILD_BYTES * (index + 1)])
+                    step.lows.append(low)
+                    step.highs.append(end)
+                elif index >= 0:
+                    step.bucket_slots.append(slot)
+                    step.bucket_weights.append(record.weights[index])
 
 
 def pure_sort_changes(new: dict[bytes, bytes | None]) -> Sorted:

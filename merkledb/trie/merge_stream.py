@@ -192,11 +192,14 @@ class ChangeStream:
     def _open(self, step: Step, paths: list[bytes], records: list[bytes | None]) -> None:
         """Take on the branches that open."""
         digests, weights = step.digests, step.weights
-        for at, (number, own) in enumerate(zip(step.opened, step.own, strict=True)):
-            path = paths[number]
-            self.records[path] = records[number] or b""
-            self._open_paths.append(path)
+        opened = list(map(paths.__getitem__, step.opened))
+        # None of them is a leaf, so all have a record.
+        found = [records[number] or b"" for number in step.opened]
+        self.records.update(zip(opened, found, strict=True))
+        self._open_paths += opened
+        for at, own in enumerate(step.own):
             if own is not None:
+                path = opened[at]
                 # The branch's own value changes: its old digest gives the id that tells whether it really
                 # does.
                 key = self._changes.keys[own]

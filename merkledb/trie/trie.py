@@ -1,6 +1,6 @@
 """Reading the trie of a store: the nodes on a path, and the boundary of a range.
 
-Leaves are not stored, nor are the branches of buckets (see ``weights``): a bucket is read as the pairs from
+Leaves are not stored, nor are the branches of buckets (see ``branch_record``): a bucket is read as the pairs from
 its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
 branch's row is found by order alone: under a slot, the shallowest branch is the first row at or after the
 slot's path, because a prefix sorts first.  Where there is none, the slot holds one heavy leaf: the first key
@@ -349,8 +349,8 @@ class OpenTrie(Trie):
         """
         codec, max_key_bytes = self.scheme.codec, self.scheme.max_key_bytes
         found: dict[bytes, Pairs] = {}
-        for slot, low, weight in zip(slots, map(codec.pack, slots), weights, strict=True):
-            pairs = []
+        for slot, low, weight in zip(slots, list(map(codec.pack, slots)), weights, strict=True):
+            pairs: Pairs = []
             left = weight
             for row in self.rows(low):
                 pair = row if row[0][0] else (key_of_row(row[0]), row[1])
@@ -358,11 +358,17 @@ class OpenTrie(Trie):
                 left -= weight_of(row[1])
                 if left <= 0 or len(pair[0]) > max_key_bytes:
                     break
-            last = pairs[-1][0] if pairs else b""
-            if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
-                raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
+            if left or not pairs or len(pairs[-1][0]) > max_key_bytes:
+                raise self._other_values(slot)
             found[slot] = pairs
+        # Keys ascend, so where the last one lies below the slot, all do.
+        for slot, path in zip(slots, codec.paths([pairs[-1][0] for pairs in found.values()]), strict=True):
+            if not path.startswith(slot):
+                raise self._other_values(slot)
         return found
+
+    def _other_values(self, slot: bytes) -> CorruptDatabase:
+        return self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
 
     def bucket(self, slot: bytes, weight: int) -> Bucket:
         """Return the bucket under ``slot``, which weighs ``weight``."""
@@ -435,7 +441,9 @@ class StoredTrie(OpenTrie):
         for slot in slots:
             # The usual case, a branch right at its slot, without a call.
             path, record = item() if slot[0] and seek(slot) else (b"", None)
-            if path != slot:
+            if path != slot and path.startswith(slot):
+                self._require_path(path)
+            elif path != slot:
                 path, record, _, _ = self.node_at(slot)
             paths.append(path)
             records.append(record)

@@ -5,7 +5,7 @@ the branches that stood where the stream went, those that did not close again ar
 be overwritten or deleted is put into history before the first row of the step is written.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from merkledb.errors import StaleChanges
@@ -67,9 +67,7 @@ class Applier:
             rows = branch_delta_rows(trie, changed, opened, branches, stream.visited)
             self._history.put_branches(changed, rows)
             self._keep_changed(changes, stream.bucket_pairs, stream.unread)
-        self._put_changes(changes)
-        self._put_branches(branches)
-        delete_rows(self._lmdb, self._store.branches, gone)
+        self._put(changes, branches, gone)
         return new_root
 
     def apply(self, verified: VerifiedRange | VerifiedChanges, root: bytes) -> bytes:
@@ -128,10 +126,8 @@ class Applier:
             paths = sorted(rows)
             self._history.put_branches(paths, [rows[path] for path in paths])
             self._keep_changed(verified.changes, verified.bucket_pairs, verified.unread)
-        self._put_changes(verified.changes)
-        self._put_branches({**branches, **verified.branches})
         gone = [path for path in outer if path not in branches]
-        delete_rows(self._lmdb, self._store.branches, sorted([*gone, *verified.gone]))
+        self._put(verified.changes, {**branches, **verified.branches}, sorted([*gone, *verified.gone]))
 
     def _apply_range(
         self,
@@ -167,9 +163,12 @@ class Applier:
         paths = sorted(branches)
         put_sorted(self._lmdb, self._store.branches, paths, list(map(branches.__getitem__, paths)))
 
-    def _put_changes(self, changes: ChangeColumns) -> None:
+    def _put(self, changes: ChangeColumns, branches: Mapping[bytes, bytes], gone: Iterable[bytes]) -> None:
+        """Make changes, put the branches that follow from them, and delete those that are gone, by path."""
         put_sorted(self._lmdb, self._store.values, changes.put_keys, changes.put_values)
         delete_rows(self._lmdb, self._store.values, changes.deleted_keys)
+        self._put_branches(branches)
+        delete_rows(self._lmdb, self._store.branches, gone)
 
     def _keep_changed(
         self, changes: ChangeColumns, bucket_pairs: Mapping[bytes, bytes], unread: Collection[bytes]
