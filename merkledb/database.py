@@ -25,10 +25,10 @@ from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.revisions import (
     Revision,
     Tip,
-    is_at_rest,
     read_revision,
     read_tip,
     require_foreign_number,
+    root_at_rest,
 )
 from merkledb.history.rows import StoredRows
 from merkledb.kernel.choice import kernel_name
@@ -129,7 +129,7 @@ class Database(ReadableMapping):
             return None
         transaction = self._store.begin()
         try:
-            if is_at_rest(self._store, transaction):
+            if root_at_rest(self._store, transaction) is not None:
                 return transaction.get(row, db=self._store.values)
         except lmdb.Error as error:
             raise self._store.translate(error) from error
@@ -155,9 +155,10 @@ class Database(ReadableMapping):
         """Return the proof that ``key`` is present with its value, or absent."""
         require_bytes("a key", key)
         with self._store.read() as lmdb_transaction:
-            if is_at_rest(self._store, lmdb_transaction):
+            root = root_at_rest(self._store, lmdb_transaction)
+            if root is not None:
                 transaction = StoreTransaction(self._store, lmdb_transaction, self.scheme)
-                return prove_key(StoredTrie(transaction), StoredRows(transaction), key)
+                return prove_key(StoredTrie(transaction, root), StoredRows(transaction), key)
         with self.snapshot() as snapshot:
             return snapshot.prove(key)
 
@@ -393,10 +394,8 @@ class Database(ReadableMapping):
         Cost: about two lookups a change, and a few kilobytes of memory.
         """
         with self._read() as transaction:
-            root = read_tip(transaction).root
-            return verify_changes(
-                StoredTrie(transaction), root, proof, new_root, start, end, max_keys, max_bytes
-            )
+            trie = StoredTrie(transaction, read_tip(transaction).root)
+            return verify_changes(trie, proof, new_root, start, end, max_keys, max_bytes)
 
     def apply(
         self,

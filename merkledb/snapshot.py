@@ -73,7 +73,7 @@ class Snapshot(ReadableState):
         self.root, self.revision, self.time = self._state.root, self._state.number, self._state.time
         self._require_pairs(sequence)
         self.sequence = sequence
-        self._last = tip.sequence
+        self._tip = tip
         # What stands between this state and the tables; None when they hold it.
         self._history = None if sequence == tip.sequence else self.past_until(None)
 
@@ -98,7 +98,7 @@ class Snapshot(ReadableState):
             later: The later state.
             transaction: What ``views`` gave, to read there without copies; None for copies.
         """
-        last = self._last if later is None else later.sequence
+        last = self._tip.sequence if later is None else later.sequence
         return HistoryReader(transaction or self._transaction, self.sequence, last)
 
     @contextmanager
@@ -167,8 +167,8 @@ class Snapshot(ReadableState):
 
     def trie(self) -> Trie:
         """Return the trie of this state."""
-        stored = StoredTrie(self._transaction)
+        stored = StoredTrie(self._transaction, self._tip.root)
         if self._history is None:
             return stored
         rows = self._historical(StoredRows(self._transaction), self._history)
-        return HistoricalTrie(stored, self._history, rows, self._top)
+        return HistoricalTrie(stored, self._history, rows, self.root, self._top)

@@ -140,15 +140,16 @@ class Tip(NamedTuple):
         return _TIP.pack(self.root, self.newest, self.oldest, flags)
 
 
-def is_at_rest(store: Store, lmdb: Transaction) -> bool:
-    """Return whether the tables hold the head, for reads that have no time for ``read_tip``.
+def root_at_rest(store: Store, lmdb: Transaction) -> bytes | None:
+    """Return the head's root where the tables hold the head, for reads that have no time for ``read_tip``.
 
-    False says nothing more than that ``read_tip`` has to look: a sync is under way, or the store is damaged.
+    None says nothing more than that ``read_tip`` has to look: a sync is under way, or the store is damaged.
     """
     row = lmdb.get(TIP, b"", db=store.meta)
     if len(row) != _TIP.size or row[-1] > _WRITTEN_LOCALLY:
-        return False
-    return lmdb.get(row[_NEWEST], b"", db=store.revisions)[:ID_BYTES] == row[:ID_BYTES]
+        return None
+    root = row[:ID_BYTES]
+    return root if lmdb.get(row[_NEWEST], b"", db=store.revisions)[:ID_BYTES] == root else None
 
 
 def read_tip(transaction: StoreTransaction) -> Tip:

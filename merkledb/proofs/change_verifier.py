@@ -111,7 +111,6 @@ class VerifiedChanges:
 
 def verify_changes(
     trie: StoredTrie,
-    tip_root: bytes,
     proof: ChangeProof,
     root: bytes,
     start: bytes | None,
@@ -123,7 +122,6 @@ def verify_changes(
 
     Args:
         trie: The local content.
-        tip_root: Its root.
         proof: What a peer sent, decoded; nothing of it is trusted.
         root: The new root.
         start: The start that was asked for; None for no bound.
@@ -136,7 +134,7 @@ def verify_changes(
     require_range(start, end)
     request = check_form(proof, root, start, end, trie.scheme, max_keys, max_bytes)
     changes = sorted_changes(dict(zip(proof.keys, proof.values, strict=True)), trie.scheme)
-    return _Verification(trie, tip_root, proof, request, changes).run()
+    return _Verification(trie, proof, request, changes).run()
 
 
 class _Verification:
@@ -145,13 +143,11 @@ class _Verification:
     def __init__(
         self,
         trie: StoredTrie,
-        tip_root: bytes,
         proof: ChangeProof,
         request: RequestedRange,
         changes: ChangeColumns,
     ) -> None:
         self._trie = trie
-        self._tip_root = tip_root
         self._proof = proof
         self._request = request
         self._changes = changes
@@ -160,7 +156,7 @@ class _Verification:
     def run(self) -> VerifiedChanges:
         """Fold, compare the root, and keep what applying needs."""
         request = self._request
-        before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
+        before = self._trie.inside(request.start_path, request.end_path)
         outside = outside_items(self._proof.boundary, request)
         self._stream.walk_inside(before, outside[1].paths[0] if outside[1].paths else None)
         self._inside = self._stream.items()

@@ -104,11 +104,11 @@ class ChangeStream:
         # Deletions of keys below leaves, where nothing is.
         self._void: set[bytes] = set()
 
-    def walk(self, root: bytes) -> None:
-        """Go down from the top to where changes lie; ``root`` is the trie's."""
+    def walk(self) -> None:
+        """Go down from the top to where changes lie."""
         top = self._trie.top()
         if top is not None:
-            self._descend([top], [root])
+            self._descend([top], [self._trie.root])
 
     def walk_inside(self, parts: Sequence[Inside], following: bytes | None) -> None:
         """Go down to where changes lie in a range.

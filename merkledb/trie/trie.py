@@ -1,7 +1,7 @@
 """Reading the trie of a store: the nodes on a path, and the boundary of a range.
 
-Leaves are not stored, nor are the branches of buckets (see ``branch_record``): a bucket is read as the pairs from
-its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
+Leaves are not stored, nor are the branches of buckets (see ``branch_record``): a bucket is read as the pairs
+from its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
 branch's row is found by order alone: under a slot, the shallowest branch is the first row at or after the
 slot's path, because a prefix sorts first.  Where there is none, the slot holds one heavy leaf: the first key
 at or after it.
@@ -62,10 +62,12 @@ class Trie(ABC):
 
     Args:
         transaction: What is read in; it outlives this object.
+        root: The id of its topmost node.
     """
 
-    def __init__(self, transaction: StoreTransaction) -> None:
+    def __init__(self, transaction: StoreTransaction, root: bytes) -> None:
         self.transaction = transaction
+        self.root = root
         self.scheme = transaction.scheme
 
     @abstractmethod
@@ -142,9 +144,9 @@ class Trie(ABC):
         return digests
 
     def _id_below(self, above: Sequence[Node], node: Node) -> bytes | None:
-        """Return the id of a node as the record of its parent says it; None where it has none."""
+        """Return the id of a node as the record of its parent says it, or the root; None for a bucket's."""
         if not above:
-            return None
+            return self.root
         record = self.parse(above[-1])
         at = record.tokens.find(node.path[len(above[-1].path)])
         return None if at < 0 else record.child_at(at)
@@ -244,19 +246,18 @@ class Trie(ABC):
                 rows.append((path, self.scheme.leaf_id(path, value_digest), value_digest, weight))
         return items_of(rows)
 
-    def inside(self, root: bytes, start: bytes | None, end: bytes | None) -> list[Inside]:
+    def inside(self, start: bytes | None, end: bytes | None) -> list[Inside]:
         """Return the content of [start, end] as the topmost nodes that lie wholly inside it, ascending.
 
         What they are follows from the content of the range alone, and their ids commit to all of it.
 
         Args:
-            root: The trie's.
             start: The path of the smallest key; None for no bound.
             end: The path of the largest key; None for no bound.
         """
         found: list[Inside] = []
         top = self.top()
-        todo = [] if top is None else [(top, root)]
+        todo = [] if top is None else [(top, self.root)]
         while todo:
             node, node_id = todo.pop()
             if is_inside(node, start, end):
@@ -332,7 +333,8 @@ class OpenTrie(Trie):
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
         node = self.node_under(b"")
-        if node is not None and node.record is not None:
+        if node is not None and (node.record is not None or self.transaction.store.digests.get(self.root)):
+            # A branch; or one large leaf, whose digest is remembered, so its value need not be read.
             return node
         pairs = [(key_of_row(row), value) for row, value in islice(self.rows(b""), MAX_WEIGHT + 1)]
         if sum(weights_of([value for _, value in pairs])) <= MAX_WEIGHT:
@@ -404,8 +406,8 @@ class OpenTrie(Trie):
 class StoredTrie(OpenTrie):
     """The trie of the tables in one transaction: the tip."""
 
-    def __init__(self, transaction: StoreTransaction) -> None:
-        super().__init__(transaction)
+    def __init__(self, transaction: StoreTransaction, root: bytes) -> None:
+        super().__init__(transaction, root)
         self._codec = transaction.scheme.codec
         self._branches = transaction.lmdb.cursor(db=transaction.store.branches)
         self._values = transaction.lmdb.cursor(db=transaction.store.values)

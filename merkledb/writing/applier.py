@@ -48,11 +48,11 @@ class Applier:
 
     def commit(self, changes: ChangeColumns, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
-        trie = StoredTrie(self._transaction)
+        trie = StoredTrie(self._transaction, root)
         # The walk finds all branches and buckets that the changes touch, as they are before any row is
         # written.
         stream = ChangeStream(trie, changes)
-        stream.walk(root)
+        stream.walk()
         new_root, branches = self._fold(stream.other_items(), *stream.pairs())
         if new_root == root:
             return root
@@ -86,11 +86,11 @@ class Applier:
         path_of = self._transaction.scheme.codec.path
         start = None if verified.start is None else path_of(verified.start)
         end = None if verified.end is None else path_of(verified.end)
-        trie = StoredTrie(self._transaction)
+        trie = StoredTrie(self._transaction, root)
         if isinstance(verified, VerifiedChanges):
             # The ids of the topmost nodes commit to all that the range holds: where they are the same, the
             # changes apply now as they did when they were verified.
-            before = tuple((part.path, part.node_id) for part in trie.inside(root, start, end))
+            before = tuple((part.path, part.node_id) for part in trie.inside(start, end))
             if before != verified.before:
                 raise StaleChanges(verified.start)
         # On the paths of both bounds lie the branches that are partly outside: the fold makes them anew.

@@ -179,16 +179,16 @@ class WriteTransaction:
         if number > MAX_REVISION:
             raise RevisionTooHigh(number, MAX_REVISION)
         revision = Revision(number, root, now, self._store.entries(transaction.lmdb, self._store.values))
-        put_revision(transaction, newest, revision, self._top())
+        put_revision(transaction, newest, revision, self._top(root))
         tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
         least = newest if history is None else self.tip.oldest
         tip = drop_revisions(transaction, tip, least, self._retention, now)
         prune_history(transaction, tip.oldest, 0 if history is None else history.rows)
         self._put_tip(tip)
 
-    def _top(self) -> NodeLocation | None:
-        """Return the location of the topmost node."""
-        top = StoredTrie(self.transaction).top()
+    def _top(self, root: bytes) -> NodeLocation | None:
+        """Return the location of the topmost node, which has the id ``root``."""
+        top = StoredTrie(self.transaction, root).top()
         if top is None:
             return None
         return location_of(top.bucket.pairs if top.bucket else top, b"", self._scheme.codec) or NodeLocation()
