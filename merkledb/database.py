@@ -30,7 +30,7 @@ from merkledb.history.revisions import (
     require_foreign_number,
     root_at_rest,
 )
-from merkledb.history.rows import StoredRows
+from merkledb.history.rows import FIRST_ROWS, StoredRows
 from merkledb.kernel.choice import kernel_name
 from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_changes, prove_key
@@ -231,13 +231,13 @@ class Database(ReadableMapping):
         except BaseException:
             newer.close()
             raise
-        return self._differences(newer, differences.between(start, end, DEFAULT_MAX_KEYS))
+        return self._differences(newer, differences.between(start, end, FIRST_ROWS))
 
     def _differences(self, snapshot: Snapshot, differences: Iterator[Difference]) -> Iterator[Difference]:
         with snapshot, self._store.translated():
             for difference in differences:
                 yield difference
-                self._store.require_own()
+                self._store.require_usable()
 
     def prove_changes(
         self,

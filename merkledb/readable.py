@@ -12,7 +12,7 @@ from typing import NoReturn, Self, TypeVar, overload
 
 from merkledb.formats.proof import RangeProof
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
-from merkledb.history.rows import Rows
+from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.storage.store import Store, key_of_row
 from merkledb.trie.trie import Trie
@@ -125,12 +125,12 @@ class ReadableState(ReadableMapping):
 
     def _ascending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
-            for row, value in self._rows().ascending(start, end, DEFAULT_MAX_KEYS):
+            for row, value in self._rows().ascending(start, end, FIRST_ROWS):
                 key = key_of_row(row)
                 if end is not None and key > end:
                     return
                 yield key, value
-                self._store.require_own()
+                self._store.require_usable()
 
     def _descending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
@@ -139,7 +139,7 @@ class ReadableState(ReadableMapping):
                 if start is not None and key < start:
                     return
                 yield key, value
-                self._store.require_own()
+                self._store.require_usable()
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent.

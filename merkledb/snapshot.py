@@ -161,8 +161,8 @@ class Snapshot(ReadableState):
         path = first_path(self.trie(), self.scheme.codec.path(low))
         return None if path is None else self.scheme.codec.pack(path)
 
-    def _last_key(self, high: bytes) -> bytes | None:
-        path = last_path(self.trie(), self.scheme.codec.path(high))
+    def _last_key(self, high: bytes | None) -> bytes | None:
+        path = last_path(self.trie(), None if high is None else self.scheme.codec.path(high))
         return None if path is None else self.scheme.codec.pack(path)
 
     def trie(self) -> Trie:

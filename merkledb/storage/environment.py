@@ -73,6 +73,7 @@ class Environment:
     Attributes:
         lmdb: The environment as LMDB has it now; another after it was opened anew.
         renewed: Called when it was opened anew, for tables belong to the environment that opened them.
+        is_closed: Whether it was closed.
         is_forked: Whether this is a copy in a process that was forked off.
     """
 
@@ -83,7 +84,7 @@ class Environment:
         self.is_forked = False
         self._map_bytes = map_bytes
         self._lock_file = lock_file
-        self._is_closed = False
+        self.is_closed = False
         # One for each transaction that has begun or is about to.  Appending and popping are atomic.
         self._held: list[None] = []
         # Whether ``begin`` has to look what is the matter before it goes on.
@@ -102,7 +103,7 @@ class Environment:
 
     def translate(self, error: lmdb.Error) -> MerkleDBError:
         """Return this package's error for one of LMDB's."""
-        return translated_error(error, str(self.path), is_closed=self._is_closed)
+        return translated_error(error, str(self.path), is_closed=self.is_closed)
 
     def require_usable(self) -> None:
         """Raise unless this process may use the environment.
@@ -112,7 +113,7 @@ class Environment:
         """
         if self.is_forked:
             raise ForkedDatabase(str(self.path))
-        if self._is_closed:
+        if self.is_closed:
             raise DatabaseClosed(str(self.path))
 
     def begin(self, *, write: bool = False) -> Transaction:
@@ -121,7 +122,7 @@ class Environment:
         Raises:
             ReadonlyDatabase, DatabaseClosed, DatabaseFull, DatabaseOutgrown, TooManyReaders, ForkedDatabase
         """
-        if self._is_closed or self.is_forked:
+        if self.is_closed or self.is_forked:
             self.require_usable()
         if write and self.readonly:
             raise ReadonlyDatabase(str(self.path))
@@ -268,8 +269,8 @@ class Environment:
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
-        if not self._is_closed:
-            self._is_closed = True
+        if not self.is_closed:
+            self.is_closed = True
             if not self.is_forked:
                 with self._opening:
                     self.lmdb.close()
@@ -288,7 +289,7 @@ class Environment:
 
     def is_open_at(self, path: Path) -> bool:
         """Return whether this is an open environment in the folder ``path``."""
-        return not self._is_closed and not self.is_forked and self.path.resolve() == path.resolve()
+        return not self.is_closed and not self.is_forked and self.path.resolve() == path.resolve()
 
 
 def _identity(path: Path) -> tuple[int, int]:

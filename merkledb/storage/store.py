@@ -282,9 +282,9 @@ class Store:
         """Return this package's error for one of LMDB's."""
         return self.environment.translate(error)
 
-    def require_own(self) -> None:
-        """Raise ForkedDatabase in a process that was forked off; an iterator may live on in one."""
-        if self.environment.is_forked:
+    def require_usable(self) -> None:
+        """Raise as ``Environment.require_usable``: an iterator may outlive its database, or its process."""
+        if self.environment.is_forked or self.environment.is_closed:
             self.environment.require_usable()
 
     def begin_views(self, transaction: Transaction) -> Transaction | None:

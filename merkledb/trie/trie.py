@@ -296,8 +296,8 @@ def first_path(trie: Trie, low: bytes) -> bytes | None:
     return None
 
 
-def last_path(trie: Trie, high: bytes) -> bytes | None:
-    """Return the last path of a key before ``high``; None when there is none."""
+def last_path(trie: Trie, high: bytes | None) -> bytes | None:
+    """Return the last path of a key before ``high``, None for no bound; None when there is none."""
     top = trie.top()
     # A path instead of a node is that of a branch's own value, which comes before what lies below it.
     todo: list[Node | bytes] = [] if top is None else [top]
@@ -305,14 +305,15 @@ def last_path(trie: Trie, high: bytes) -> bytes | None:
         node = todo.pop()
         if isinstance(node, bytes):
             return node
-        if node.path >= high:
+        if high is not None and node.path >= high:
             continue
         if node.record is None:
             return node.path
         record = trie.parse(node)
         if record.digest is not None:
             todo.append(node.path)
-        last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
+        is_above = high is not None and high.startswith(node.path)
+        last = high[len(node.path)] if high is not None and is_above else ALL_TOKENS
         # The rightmost child that may hold it, and before it one that surely does.
         taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
         todo += [trie.child(node, token, weight) for token, weight in taken]

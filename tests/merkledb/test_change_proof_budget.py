@@ -129,3 +129,42 @@ def test_the_last_keys_of_an_old_root_are_found_without_reading_all_that_came_la
             assert list(snapshot.items(b"\x05", b"\x46", reverse=True)) == [
                 (bytes([number]), b"old") for number in (70, 60, 50, 40, 30, 20, 10)
             ]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_pair_of_an_old_root_costs_a_few_rows_of_each_revision(
+    monkeypatch: pytest.MonkeyPatch, *, reverse: bool
+) -> None:
+    source = random.Random(3)
+    first = {source.randbytes(8): b"old" for _ in range(4000)}
+    with new_database(first) as database:
+        old = database.root
+        for _ in range(5):
+            database.commit(dict.fromkeys(first, source.randbytes(4)))
+        reads = Reads(monkeypatch)
+        with database.at(old) as snapshot:
+            key = max(first) if reverse else min(first)
+            assert next(snapshot.items(reverse=reverse)) == (key, b"old")
+            assert next(database.differences(old, database.root)).key == min(first)
+            assert reads.count < 2500
+
+
+def test_the_last_keys_of_an_old_root_are_found_without_reading_all_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = random.Random(4)
+    first = {source.randbytes(8): b"old" for _ in range(20_000)} | {
+        b"\xff" * 9 + bytes([2 * at]): b"" for at in range(100)
+    }
+    ordered = sorted(first.items(), reverse=True)
+    with new_database(first) as database:
+        old = database.root
+        database.commit(dict.fromkeys(ordered[at][0] for at in range(len(ordered)) if at % 5000))
+        reads = Reads(monkeypatch)
+        with database.at(old) as snapshot:
+            assert next(snapshot.items(reverse=True)) == ordered[0]
+            assert reads.count < 3000
+            assert list(snapshot.items(reverse=True)) == ordered
+            assert reads.count < 5 * len(first)
+            some = list(snapshot.items(ordered[15_000][0], ordered[60][0] + b"\x00", reverse=True))
+            assert some == ordered[60:15_001]
