@@ -9,6 +9,7 @@ from merkledb.check import root_of
 from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database
 from merkledb.differences import Difference
 from merkledb.errors import (
+    BoundTooLong,
     CallerError,
     CorruptDatabase,
     DatabaseClosed,
@@ -73,6 +74,7 @@ __all__ = [
     "MAX_REVISION",
     "MAX_VALUE_BYTES",
     "Batch",
+    "BoundTooLong",
     "Branch",
     "CallerError",
     "ChangeProof",

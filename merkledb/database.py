@@ -20,8 +20,8 @@ import lmdb
 from merkledb.check import check
 from merkledb.differences import Difference, Differences
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
-from merkledb.formats.proof import ChangeProof, RangeProof
-from merkledb.formats.scheme import Scheme, require_bytes, require_range
+from merkledb.formats.proof import ChangeProof, RangeProof, require_bounds, require_limits
+from merkledb.formats.scheme import Scheme, require_bytes, require_range, require_root
 from merkledb.history.revisions import (
     Revision,
     Tip,
@@ -35,7 +35,7 @@ from merkledb.kernel.choice import kernel_name
 from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_changes, prove_key
 from merkledb.proofs.range_verifier import VerifiedRange
-from merkledb.readable import ReadableMapping, require_max_keys
+from merkledb.readable import ReadableMapping
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,
@@ -213,7 +213,9 @@ class Database(ReadableMapping):
             UnknownRoot: No revision has or had this root.
             HistoryGone: One had it, and is retained no more.
             NoCompleteRoot: The first sync is unfinished.
+            TypeError, ValueError: ``root`` is not bytes, or not 32 of them.
         """
+        require_root(root)
         return Snapshot(self._store, self.scheme, root)
 
     def differences(
@@ -223,6 +225,7 @@ class Database(ReadableMapping):
 
         Raises:
             UnknownRoot, HistoryGone, InvalidRange
+            TypeError, ValueError: A root is not bytes, or not 32 of them; or a bound is not bytes.
         """
         require_range(start, end)
         newer = self.at(new)
@@ -266,11 +269,13 @@ class Database(ReadableMapping):
         Raises:
             UnknownRoot, HistoryGone: Of either root; prove the range instead, if it is the old one.
             InvalidRange: ``start`` lies after ``end``.
-            ValueError: ``max_keys`` is below 1.
+            BoundTooLong: One of them has more than 1,024 bytes.
+            ValueError: ``max_keys`` is below 1, ``max_bytes`` negative, or a root has not 32 bytes.
+            TypeError: A root or bound is not bytes, or a limit not an int.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
-        require_range(start, end)
-        require_max_keys(max_keys)
+        require_bounds(start, end)
+        require_limits(max_keys, max_bytes)
         with self.at(new) as newer, self._store.translated(), newer.views() as transaction:
             differences = Differences(newer.at_same_snapshot(old), newer, transaction)
             return prove_changes(differences, newer.trie(), start, end, max_keys, max_bytes)
@@ -389,7 +394,8 @@ class Database(ReadableMapping):
 
         Raises:
             InvalidProof: The proof does not show that; its ``reason`` says why.
-            InvalidRange: ``start`` lies after ``end``, which is the caller's mistake.
+            InvalidRange, BoundTooLong, TypeError, ValueError: The caller's mistake: a root that is not 32
+                bytes, bounds that are none, or limits that are no whole numbers from 0 on.
 
         Cost: about two lookups a change, and a few kilobytes of memory.
         """

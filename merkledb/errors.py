@@ -5,6 +5,7 @@
     MerkleDBError
     ├── CallerError               the caller asked for what cannot be
     │   ├── InvalidRange          start lies after end
+    │   ├── BoundTooLong          a proof is asked for, or verified, from or to longer a key than may be sent
     │   ├── KeyTooLong            a key above the scheme's limit
     │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
     │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
@@ -72,6 +73,17 @@ class InvalidRange(CallerError):
         super().__init__(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}: swap them")
         self.start = start
         self.end = end
+
+
+class BoundTooLong(CallerError, ValueError):
+    """The start or end of a proof has more bytes than the wire takes, which are more than any key has."""
+
+    def __init__(self, name: str, length: int, limit: int) -> None:
+        super().__init__(
+            f"{name} has {length} bytes, above {limit}: no key is as long; leave it out, or cut it"
+        )
+        self.length = length
+        self.limit = limit
 
 
 class KeyTooLong(CallerError):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
 
-from merkledb.formats.proof import RangeProof
+from merkledb.formats.proof import RangeProof, require_bounds, require_limits
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
@@ -171,18 +171,12 @@ class ReadableState(ReadableMapping):
 
         Raises:
             InvalidRange: ``start`` lies after ``end``.
-            ValueError: ``max_keys`` is below 1.
+            BoundTooLong: One of them has more than 1,024 bytes.
+            ValueError: ``max_keys`` is below 1, or ``max_bytes`` negative.
+            TypeError: A bound is not bytes, or a limit not an int.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
-        require_range(start, end)
-        require_max_keys(max_keys)
+        require_bounds(start, end)
+        require_limits(max_keys, max_bytes)
         with self._store.translated(), self._provable_rows() as rows:
             return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
-
-
-def require_max_keys(max_keys: int) -> None:
-    """Raise ValueError when no proof with so few pairs makes progress, TypeError for what is no number."""
-    if type(max_keys) is not int:
-        raise TypeError(f"max_keys is a whole number, not {type(max_keys).__name__}")
-    if max_keys < 1:
-        raise ValueError(f"max_keys is {max_keys}: a proof that makes progress carries at least one pair")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from merkledb.errors import NoCompleteRoot
-from merkledb.formats.scheme import Scheme
+from merkledb.formats.scheme import Scheme, require_root
 from merkledb.history.historical_trie import HistoricalTrie
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import Revision, find_revision, read_revision, read_tip
@@ -87,6 +87,7 @@ class Snapshot(ReadableState):
 
     def at_same_snapshot(self, root: bytes) -> "Snapshot":
         """Return another snapshot in the same transaction, which must not be closed before its last use."""
+        require_root(root)
         return Snapshot(self._store, self.scheme, root, transaction=self._transaction)
 
     def past_until(

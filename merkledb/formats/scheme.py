@@ -260,3 +260,18 @@ def require_range(start: bytes | None, end: bytes | None) -> None:
         require_bytes("an end", end)
     if start is not None and end is not None and start > end:
         raise InvalidRange(start, end)
+
+
+def require_root(root: object) -> None:
+    """Raise unless ``root`` has the form of one.
+
+    Raises:
+        TypeError: It is not bytes.
+        ValueError: It has another length.
+    """
+    require_bytes("a root", root)
+    assert isinstance(root, bytes)
+    if len(root) != ID_BYTES:
+        raise ValueError(
+            f"a root has {ID_BYTES} bytes, not {len(root)}: pass the root itself, not its hex digits"
+        )

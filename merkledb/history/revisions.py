@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from merkledb.errors import HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.formats.branch_delta import NodeLocation, parse_location
-from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_bytes
+from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_root
 from merkledb.storage.store import Store, StoreTransaction, Transaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
@@ -268,12 +268,13 @@ def find_revision(transaction: StoreTransaction, tip: Tip, root: bytes) -> int:
     """Return the sequence number of the newest retained revision with ``root``.
 
     Raises:
+        TypeError, ValueError: It is not bytes, or not 32 of them.
         UnknownRoot: No revision has or had it, as far as is remembered.
         HistoryGone: It is retained no more.
         CorruptDatabase: The row of the root names a revision that has another root.
     """
-    require_bytes("a root", root)
-    row = transaction.lmdb.get(root, db=transaction.store.revisions) if len(root) == ID_BYTES else None
+    require_root(root)
+    row = transaction.lmdb.get(root, db=transaction.store.revisions)
     if row is None or not tip.has_head:
         raise UnknownRoot(root)
     sequence = int.from_bytes(row)

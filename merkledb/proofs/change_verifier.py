@@ -27,8 +27,8 @@ from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, Reason
 from merkledb.formats.branch_record import HEAVY
-from merkledb.formats.proof import ChangeProof
-from merkledb.formats.scheme import Scheme, require_range
+from merkledb.formats.proof import ChangeProof, require_claim
+from merkledb.formats.scheme import Scheme
 from merkledb.history.log import branch_delta_rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, item_rows, items_of, joined, sealed
@@ -131,7 +131,7 @@ def verify_changes(
     """
     if type(proof) is not ChangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no change proof")
-    require_range(start, end)
+    require_claim(root, start, end, max_keys, max_bytes)
     request = check_form(proof, root, start, end, trie.scheme, max_keys, max_bytes)
     changes = sorted_changes(dict(zip(proof.keys, proof.values, strict=True)), trie.scheme)
     return _Verification(trie, proof, request, changes).run()
