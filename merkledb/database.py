@@ -331,6 +331,7 @@ class Database(ReadableMapping):
             RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
             ImplausibleTime: The clock tells a time that no calendar has; and nothing is changed.
             DatabaseFull: And nothing is changed.
+            DatabaseReplaced: The folder was removed or replaced meanwhile; and nothing is changed in either.
             ReadonlyDatabase: It was opened for reading.
         """
         columns = sorted_changes(changes, self.scheme)

@@ -21,6 +21,7 @@
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   ├── DatabaseClosed        any use after close()
     │   ├── DatabaseOutgrown      the store is larger than what this process reserved for it
+    │   ├── DatabaseReplaced      its folder was removed, moved or replaced while it was open
     │   ├── ForkedDatabase        any use in a process that was forked off after it was opened
     │   └── KernelMissing         a kernel is asked for that cannot be had
     ├── OpenError                 a path that cannot be opened as asked
@@ -225,6 +226,20 @@ class DatabaseOutgrown(CallerError):
 
     def __init__(self, path: str, advice: str) -> None:
         super().__init__(f"{path} has grown above what this process reserved for it: {advice}")
+
+
+class DatabaseReplaced(CallerError):
+    """The folder of an open database was removed, moved, or replaced by another; nothing was changed.
+
+    A commit would go to a file that nobody opens any more.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was removed, moved or replaced while it was open here: "
+            "close it, and open it where it is now, or what is there now"
+        )
+        self.path = path
 
 
 class ForkedDatabase(CallerError):

@@ -50,10 +50,12 @@ class Snapshot(ReadableState):
             transaction: What is read in; one of its own when not given.
 
         Raises:
-            NoCompleteRoot, UnknownRoot, HistoryGone
+            NoCompleteRoot, UnknownRoot, HistoryGone, DatabaseReplaced
         """
         super().__init__(store)
         self.scheme = scheme
+        if transaction is None:
+            store.environment.require_present()
         self._transaction = transaction or StoreTransaction(store, store.begin(), scheme)
         self._is_to_end = transaction is None
         try:

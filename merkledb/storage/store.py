@@ -247,7 +247,7 @@ class Store:
     def _missing_pages(self) -> int:
         """Return how many pages the file lacks at its end."""
         pages = self.environment.lmdb.info()["last_pgno"] + 1
-        return pages - (self.path / "data.mdb").stat().st_size // self._page_bytes
+        return pages - (self.environment.folder / "data.mdb").stat().st_size // self._page_bytes
 
     def _lengthen(self) -> None:
         """Make the data file as long as it says it is.
@@ -258,7 +258,7 @@ class Store:
         missing = self._missing_pages()
         if missing <= 0:
             return
-        data = self.path / "data.mdb"
+        data = self.environment.folder / "data.mdb"
         try:
             os.truncate(data, (data.stat().st_size // self._page_bytes + missing) * self._page_bytes)
         except (OSError, OverflowError) as error:
@@ -303,7 +303,12 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        """Give one read transaction: a snapshot of the last commit."""
+        """Give one read transaction: a snapshot of the last commit.
+
+        Raises:
+            DatabaseReplaced: What is open here is not in the folder any more.
+        """
+        self.environment.require_present()
         transaction = self.begin()
         with self.translated():
             try:
@@ -321,6 +326,8 @@ class Store:
             with self.translated():
                 try:
                     yield transaction
+                    # As late as can be: into a file that is gone, a commit would go nowhere.
+                    self.environment.require_present()
                     transaction.commit()
                     # The commit stands, so nothing that fails from here on may say otherwise.
                     with contextlib.suppress(MerkleDBError, lmdb.Error, OSError):
