@@ -27,7 +27,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from merkledb.errors import PicklableError
-from merkledb.formats.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS, uvarint
+from merkledb.formats.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS, Scheme, uvarint
 
 # A scan of so much costs about as much as a lookup of one branch.
 MAX_WEIGHT: Final = 8
@@ -182,6 +182,15 @@ def widened(record: bytes) -> bytes:
     starts = range(0, len(children), CHILD_BYTES)
     rows = [uvarint(children[at]) + children[at + 1 : at + CHILD_BYTES] for at in starts]
     return b"".join([COUNTS[len(tokens)], *rows, part])
+
+
+def branch_id(scheme: Scheme, path: bytes, record: bytes) -> bytes:
+    """Return the id of a branch."""
+    _, _, _, weights = split_records((record,))[0]
+    hashed = widened(record.removesuffix(weights))
+    return scheme.hash_function(
+        hashed + scheme.codec.bit_lengths[len(path)] + scheme.codec.pack(path)
+    ).digest()
 
 
 def weight_of(value: bytes) -> int:
