@@ -216,8 +216,9 @@ class HistoryReader:
             reads += read_rows
             # Where this revision was not read to its end, or too much was found, the window is cut: up to the
             # horizon the result is complete for the revisions read so far, and the earlier ones, which come
-            # next, are read no further than that.
-            if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
+            # next, are read no further than that.  Revisions often change the same keys; then they all end
+            # where the first one did, and nothing more is to be cut.
+            if last in (None, high) and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
             high = _horizon(found, high if last is None else last, max_rows, max_bytes)
             if high is not None:
