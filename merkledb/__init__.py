@@ -6,7 +6,7 @@ to; then ``pure_verify``, ``trie``, ``prover``, ``merge_stream``, ``applier``; `
 """
 
 from merkledb.check import root_of
-from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database
+from merkledb.database import Database
 from merkledb.differences import Difference
 from merkledb.errors import (
     BoundTooLong,
@@ -61,6 +61,7 @@ from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.proofs.range_verifier import VerifiedRange, verify_range
 from merkledb.snapshot import Snapshot
 from merkledb.view import View
+from merkledb.writing.transaction import MAX_PROGRESS_BYTES, Batch
 
 __all__ = [
     "DEFAULT_HISTORY",

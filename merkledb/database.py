@@ -12,8 +12,6 @@ read through history, until the tip's root is the one that was verified:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
 
 import lmdb
 
@@ -41,18 +39,12 @@ from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,
     Store,
     StoreTransaction,
-    Transaction,
     row_key,
 )
 from merkledb.trie.merge_stream import sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.view import View
-from merkledb.writing.transaction import WriteTransaction
-
-_PROGRESS: Final = b"progress"
-# The manager's state of a sync is a map of a few hundred ranges; more would make every
-# transaction write it again.
-MAX_PROGRESS_BYTES: Final = 1 << 20
+from merkledb.writing.transaction import PROGRESS, Batch, WriteTransaction
 
 
 class Database(ReadableMapping):
@@ -308,7 +300,7 @@ class Database(ReadableMapping):
             if write.tip.newest != base:
                 raise StaleView
             root = write.commit(columns)
-            self._put_progress(write.transaction.lmdb, None)
+            write.put_progress(None)
             return root, write.tip.newest
 
     def commit(self, changes: Mapping[bytes, bytes | None], *, keep_history: bool = True) -> bytes:
@@ -337,12 +329,12 @@ class Database(ReadableMapping):
         columns = sorted_changes(changes, self.scheme)
         with self._write() as write:
             root = write.commit(columns, keep_history=keep_history)
-            self._put_progress(write.transaction.lmdb, None)
+            write.put_progress(None)
             return root
 
-    def batch(self) -> "Batch":
+    def batch(self) -> Batch:
         """Return a context manager that collects changes for one commit."""
-        return Batch(self)
+        return Batch(self.commit)
 
     def _write(self) -> WriteTransaction:
         """Return a write transaction that ends with the ``with`` block."""
@@ -445,7 +437,7 @@ class Database(ReadableMapping):
         with self._write() as write:
             if ranges:
                 write.apply(ranges, revision)
-            self._put_progress(write.transaction.lmdb, progress)
+            write.put_progress(progress)
             return write.tip.root
 
     def renumber(self, revision: int) -> None:
@@ -479,7 +471,7 @@ class Database(ReadableMapping):
         while low is not None:
             with self._write() as write:
                 low = write.roll_back(low)
-                self._put_progress(write.transaction.lmdb, None)
+                write.put_progress(None)
 
     @property
     def progress(self) -> bytes | None:
@@ -488,49 +480,9 @@ class Database(ReadableMapping):
         None when a sync ended, or was never begun.
         """
         with self._store.read() as transaction:
-            return transaction.get(_PROGRESS, db=self._store.sync)
+            return transaction.get(PROGRESS, db=self._store.sync)
 
     def set_progress(self, progress: bytes | None) -> None:
         """Store the manager's state, or forget it, in a transaction of its own."""
-        with self._store.write() as transaction:
-            self._put_progress(transaction, progress)
-
-    def _put_progress(self, transaction: Transaction, progress: bytes | None) -> None:
-        if progress is None:
-            transaction.delete(_PROGRESS, db=self._store.sync)
-            return
-        require_bytes("the progress", progress)
-        if len(progress) > MAX_PROGRESS_BYTES:
-            raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
-        transaction.put(_PROGRESS, progress, db=self._store.sync)
-
-
-class Batch:
-    """Changes collected for one commit at the end of the ``with`` block; forgotten on an exception.
-
-    Attributes:
-        root: The new root, once committed.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._changes: dict[bytes, bytes | None] = {}
-        self.root: bytes | None = None
-
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        require_bytes("a key", key)
-        require_bytes("a value", value)
-        self._changes[key] = value
-
-    def __delitem__(self, key: bytes) -> None:
-        require_bytes("a key", key)
-        self._changes[key] = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.root = self._database.commit(self._changes)
+        with self._write() as write:
+            write.put_progress(progress)

@@ -33,7 +33,7 @@ from merkledb.errors import (
     MerkleDBError,
     ReadonlyDatabase,
 )
-from merkledb.storage.folder import allocate_lock_file, identity, sync_folder
+from merkledb.storage.folder import allocate_lock_file, sync_folder
 from merkledb.storage.lmdb_errors import MAX_READERS, opening_error, translated_error
 
 # LMDB's major version and with it the file format: 0 is the 0.9 series.
@@ -104,7 +104,7 @@ class Environment:
         except lmdb.Error as error:
             raise opening_error(error, str(path)) from error
         self._data_file = os.fsencode(self.folder / "data.mdb")
-        self._identity = identity(self._data_file)
+        self._identity = _identity(self._data_file)
         _ALL.add(self)
 
     def translate(self, error: lmdb.Error) -> MerkleDBError:
@@ -133,7 +133,7 @@ class Environment:
         """
         if self.is_closed or self.is_forked:
             self.require_usable()
-        if identity(self._data_file) not in (self._identity, None):
+        if _identity(self._data_file) not in (self._identity, None):
             raise DatabaseReplaced(str(self.path))
 
     def begin(self, *, write: bool = False) -> Transaction:
@@ -312,6 +312,17 @@ class Environment:
     def is_open_at(self, path: Path) -> bool:
         """Return whether this is an open environment in the folder ``path``."""
         return not self.is_closed and not self.is_forked and self.folder.resolve() == path.resolve()
+
+
+def _identity(file: bytes) -> tuple[int, int] | None:
+    """Return what tells a file from any other, (0, 0) where none is; None where that cannot be seen."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - without a Path, which would cost as much again.
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, 0
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _do_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The folder of a store: made, checked, locked by the one process that writes, and known again later.
+"""The folder of a store: made, checked, and locked by the one process that writes.
 
 LMDB makes the data file and its own lock file in it.
 """
@@ -62,17 +62,6 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def identity(file: bytes) -> tuple[int, int] | None:
-    """Return what tells a file from any other, (0, 0) where none is; None where that cannot be seen."""
-    try:
-        status = os.stat(file)  # noqa: PTH116 - without a Path, which would cost as much again.
-    except (FileNotFoundError, NotADirectoryError):
-        return 0, 0
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def allocate_lock_file(path: Path, size: int) -> None:

@@ -8,14 +8,14 @@
 Whoever commits it writes history, except for a first sync: before its end there is no head to be read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
 
 from merkledb.errors import RevisionTooHigh, SyncUnfinished
 from merkledb.formats.branch_delta import NodeLocation
-from merkledb.formats.scheme import Scheme
+from merkledb.formats.scheme import Scheme, require_bytes
 from merkledb.history.log import HistoryWriter, location_of, prune_history, value_rows
 from merkledb.history.revisions import (
     MAX_REVISION,
@@ -36,6 +36,10 @@ from merkledb.trie.merge_stream import ChangeColumns, sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.writing.applier import Applier
 
+PROGRESS: Final = b"progress"
+# The manager's state of a sync is a map of a few hundred ranges; more would make every transaction write it
+# again.
+MAX_PROGRESS_BYTES: Final = 1 << 20
 # A sync is rolled back in transactions of so many values or bytes.
 _ROLLED_BACK_ROWS: Final = 8192
 _ROLLED_BACK_BYTES: Final = 16 << 20
@@ -158,6 +162,21 @@ class WriteTransaction:
         self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
         return None if is_rolled_back else rest
 
+    def put_progress(self, progress: bytes | None) -> None:
+        """Store the manager's state of a sync, or forget it.
+
+        Raises:
+            TypeError: It is not bytes.
+            ValueError: It has more than MAX_PROGRESS_BYTES.
+        """
+        if progress is None:
+            self.transaction.lmdb.delete(PROGRESS, db=self._store.sync)
+            return
+        require_bytes("the progress", progress)
+        if len(progress) > MAX_PROGRESS_BYTES:
+            raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
+        self.transaction.lmdb.put(PROGRESS, progress, db=self._store.sync)
+
     def _history(self, *, unfinished: bool) -> HistoryWriter:
         return HistoryWriter(self.transaction, self.tip.newest + 1, unfinished=unfinished)
 
@@ -196,3 +215,34 @@ class WriteTransaction:
     def _put_tip(self, tip: Tip) -> None:
         self.tip = tip
         self.transaction.lmdb.put(TIP, tip.encode(), db=self._store.meta)
+
+
+class Batch:
+    """Changes collected for one commit at the end of the ``with`` block; forgotten on an exception.
+
+    Attributes:
+        root: The new root, once committed.
+    """
+
+    def __init__(self, commit: Callable[[Mapping[bytes, bytes | None]], bytes]) -> None:
+        self._commit = commit
+        self._changes: dict[bytes, bytes | None] = {}
+        self.root: bytes | None = None
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        require_bytes("a key", key)
+        require_bytes("a value", value)
+        self._changes[key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        require_bytes("a key", key)
+        self._changes[key] = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.root = self._commit(self._changes)
