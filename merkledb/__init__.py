@@ -5,15 +5,18 @@ to; then ``pure_verify``, ``trie``, ``prover``, ``merge_stream``, ``applier``; `
 ``reader`` and ``change_verifier``; ``database`` is what users hold.
 """
 
-from merkledb.database import MAX_PROGRESS_BYTES, Batch, Database
+from merkledb.check import root_of
+from merkledb.database import Database
 from merkledb.differences import Difference
 from merkledb.errors import (
+    BoundTooLong,
     CallerError,
     CorruptDatabase,
     DatabaseClosed,
     DatabaseFull,
     DatabaseInUse,
     DatabaseOutgrown,
+    DatabaseReplaced,
     ForkedDatabase,
     FormatTooNew,
     FormatTooOld,
@@ -56,9 +59,9 @@ from merkledb.opening import open  # noqa: A004 - used as merkledb.open
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS
 from merkledb.proofs.range_verifier import VerifiedRange, verify_range
-from merkledb.root_of import root_of
 from merkledb.snapshot import Snapshot
 from merkledb.view import View
+from merkledb.writing.transaction import MAX_PROGRESS_BYTES, Batch
 
 __all__ = [
     "DEFAULT_HISTORY",
@@ -73,6 +76,7 @@ __all__ = [
     "MAX_REVISION",
     "MAX_VALUE_BYTES",
     "Batch",
+    "BoundTooLong",
     "Branch",
     "CallerError",
     "ChangeProof",
@@ -82,6 +86,7 @@ __all__ = [
     "DatabaseFull",
     "DatabaseInUse",
     "DatabaseOutgrown",
+    "DatabaseReplaced",
     "Difference",
     "ForkedDatabase",
     "FormatTooNew",

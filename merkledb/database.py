@@ -12,47 +12,39 @@ read through history, until the tip's root is the one that was verified:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
 
 import lmdb
 
 from merkledb.check import check
 from merkledb.differences import Difference, Differences
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
-from merkledb.formats.proof import ChangeProof, RangeProof
-from merkledb.formats.scheme import Scheme, require_bytes, require_range
+from merkledb.formats.proof import ChangeProof, RangeProof, require_bounds, require_limits
+from merkledb.formats.scheme import Scheme, require_bytes, require_range, require_root
 from merkledb.history.revisions import (
     Revision,
     Tip,
-    is_at_rest,
     read_revision,
     read_tip,
     require_foreign_number,
+    root_at_rest,
 )
-from merkledb.history.rows import StoredRows
+from merkledb.history.rows import FIRST_ROWS, StoredRows
 from merkledb.kernel.choice import kernel_name
 from merkledb.proofs.change_verifier import VerifiedChanges, verify_changes
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_changes, prove_key
 from merkledb.proofs.range_verifier import VerifiedRange
-from merkledb.readable import ReadableMapping, require_max_keys
+from merkledb.readable import ReadableMapping
 from merkledb.snapshot import Snapshot
 from merkledb.storage.store import (
     MAX_ROW_KEY_BYTES,
     Store,
-    Transaction,
+    StoreTransaction,
     row_key,
 )
-from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.view import View
-from merkledb.writing.transaction import WriteTransaction
-
-_PROGRESS: Final = b"progress"
-# The manager's state of a sync is a map of a few hundred ranges; more would make every
-# transaction write it again.
-MAX_PROGRESS_BYTES: Final = 1 << 20
+from merkledb.writing.transaction import PROGRESS, Batch, WriteTransaction
 
 
 class Database(ReadableMapping):
@@ -129,7 +121,7 @@ class Database(ReadableMapping):
             return None
         transaction = self._store.begin()
         try:
-            if is_at_rest(self._store, transaction):
+            if root_at_rest(self._store, transaction) is not None:
                 return transaction.get(row, db=self._store.values)
         except lmdb.Error as error:
             raise self._store.translate(error) from error
@@ -155,9 +147,10 @@ class Database(ReadableMapping):
         """Return the proof that ``key`` is present with its value, or absent."""
         require_bytes("a key", key)
         with self._store.read() as lmdb_transaction:
-            if is_at_rest(self._store, lmdb_transaction):
+            root = root_at_rest(self._store, lmdb_transaction)
+            if root is not None:
                 transaction = StoreTransaction(self._store, lmdb_transaction, self.scheme)
-                return prove_key(StoredTrie(transaction), StoredRows(transaction), key)
+                return prove_key(StoredTrie(transaction, root), StoredRows(transaction), key)
         with self.snapshot() as snapshot:
             return snapshot.prove(key)
 
@@ -212,7 +205,9 @@ class Database(ReadableMapping):
             UnknownRoot: No revision has or had this root.
             HistoryGone: One had it, and is retained no more.
             NoCompleteRoot: The first sync is unfinished.
+            TypeError, ValueError: ``root`` is not bytes, or not 32 of them.
         """
+        require_root(root)
         return Snapshot(self._store, self.scheme, root)
 
     def differences(
@@ -222,6 +217,7 @@ class Database(ReadableMapping):
 
         Raises:
             UnknownRoot, HistoryGone, InvalidRange
+            TypeError, ValueError: A root is not bytes, or not 32 of them; or a bound is not bytes.
         """
         require_range(start, end)
         newer = self.at(new)
@@ -230,13 +226,13 @@ class Database(ReadableMapping):
         except BaseException:
             newer.close()
             raise
-        return self._differences(newer, differences.between(start, end, DEFAULT_MAX_KEYS))
+        return self._differences(newer, differences.between(start, end, FIRST_ROWS))
 
     def _differences(self, snapshot: Snapshot, differences: Iterator[Difference]) -> Iterator[Difference]:
         with snapshot, self._store.translated():
             for difference in differences:
                 yield difference
-                self._store.require_own()
+                self._store.require_usable()
 
     def prove_changes(
         self,
@@ -265,11 +261,13 @@ class Database(ReadableMapping):
         Raises:
             UnknownRoot, HistoryGone: Of either root; prove the range instead, if it is the old one.
             InvalidRange: ``start`` lies after ``end``.
-            ValueError: ``max_keys`` is below 1.
+            BoundTooLong: One of them has more than 1,024 bytes.
+            ValueError: ``max_keys`` is below 1, ``max_bytes`` negative, or a root has not 32 bytes.
+            TypeError: A root or bound is not bytes, or a limit not an int.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
-        require_range(start, end)
-        require_max_keys(max_keys)
+        require_bounds(start, end)
+        require_limits(max_keys, max_bytes)
         with self.at(new) as newer, self._store.translated(), newer.views() as transaction:
             differences = Differences(newer.at_same_snapshot(old), newer, transaction)
             return prove_changes(differences, newer.trie(), start, end, max_keys, max_bytes)
@@ -302,7 +300,7 @@ class Database(ReadableMapping):
             if write.tip.newest != base:
                 raise StaleView
             root = write.commit(columns)
-            self._put_progress(write.transaction.lmdb, None)
+            write.put_progress(None)
             return root, write.tip.newest
 
     def commit(self, changes: Mapping[bytes, bytes | None], *, keep_history: bool = True) -> bytes:
@@ -325,17 +323,18 @@ class Database(ReadableMapping):
             RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
             ImplausibleTime: The clock tells a time that no calendar has; and nothing is changed.
             DatabaseFull: And nothing is changed.
+            DatabaseReplaced: The folder was removed or replaced meanwhile; and nothing is changed in either.
             ReadonlyDatabase: It was opened for reading.
         """
         columns = sorted_changes(changes, self.scheme)
         with self._write() as write:
             root = write.commit(columns, keep_history=keep_history)
-            self._put_progress(write.transaction.lmdb, None)
+            write.put_progress(None)
             return root
 
-    def batch(self) -> "Batch":
+    def batch(self) -> Batch:
         """Return a context manager that collects changes for one commit."""
-        return Batch(self)
+        return Batch(self.commit)
 
     def _write(self) -> WriteTransaction:
         """Return a write transaction that ends with the ``with`` block."""
@@ -388,15 +387,14 @@ class Database(ReadableMapping):
 
         Raises:
             InvalidProof: The proof does not show that; its ``reason`` says why.
-            InvalidRange: ``start`` lies after ``end``, which is the caller's mistake.
+            InvalidRange, BoundTooLong, TypeError, ValueError: The caller's mistake: a root that is not 32
+                bytes, bounds that are none, or limits that are no whole numbers from 0 on.
 
         Cost: about two lookups a change, and a few kilobytes of memory.
         """
         with self._read() as transaction:
-            root = read_tip(transaction).root
-            return verify_changes(
-                StoredTrie(transaction), root, proof, new_root, start, end, max_keys, max_bytes
-            )
+            trie = StoredTrie(transaction, read_tip(transaction).root)
+            return verify_changes(trie, proof, new_root, start, end, max_keys, max_bytes)
 
     def apply(
         self,
@@ -439,7 +437,7 @@ class Database(ReadableMapping):
         with self._write() as write:
             if ranges:
                 write.apply(ranges, revision)
-            self._put_progress(write.transaction.lmdb, progress)
+            write.put_progress(progress)
             return write.tip.root
 
     def renumber(self, revision: int) -> None:
@@ -473,7 +471,7 @@ class Database(ReadableMapping):
         while low is not None:
             with self._write() as write:
                 low = write.roll_back(low)
-                self._put_progress(write.transaction.lmdb, None)
+                write.put_progress(None)
 
     @property
     def progress(self) -> bytes | None:
@@ -482,49 +480,9 @@ class Database(ReadableMapping):
         None when a sync ended, or was never begun.
         """
         with self._store.read() as transaction:
-            return transaction.get(_PROGRESS, db=self._store.sync)
+            return transaction.get(PROGRESS, db=self._store.sync)
 
     def set_progress(self, progress: bytes | None) -> None:
         """Store the manager's state, or forget it, in a transaction of its own."""
-        with self._store.write() as transaction:
-            self._put_progress(transaction, progress)
-
-    def _put_progress(self, transaction: Transaction, progress: bytes | None) -> None:
-        if progress is None:
-            transaction.delete(_PROGRESS, db=self._store.sync)
-            return
-        require_bytes("the progress", progress)
-        if len(progress) > MAX_PROGRESS_BYTES:
-            raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
-        transaction.put(_PROGRESS, progress, db=self._store.sync)
-
-
-class Batch:
-    """Changes collected for one commit at the end of the ``with`` block; forgotten on an exception.
-
-    Attributes:
-        root: The new root, once committed.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._changes: dict[bytes, bytes | None] = {}
-        self.root: bytes | None = None
-
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        require_bytes("a key", key)
-        require_bytes("a value", value)
-        self._changes[key] = value
-
-    def __delitem__(self, key: bytes) -> None:
-        require_bytes("a key", key)
-        self._changes[key] = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.root = self._database.commit(self._changes)
+        with self._write() as write:
+            write.put_progress(progress)

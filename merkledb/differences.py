@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from merkledb.history.log import value_of_row
-from merkledb.history.rows import StoredRows
+from merkledb.history.rows import WINDOW_GROWTH, StoredRows
 from merkledb.snapshot import Snapshot
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import StoreTransaction
 
 # A window of touched keys: as many rows, or about so many bytes.
 _WINDOW_ROWS: Final = 4096
@@ -81,7 +81,7 @@ class Differences:
             if is_spent:
                 self.reached = horizon
                 return
-            low, limit = horizon + b"\0", _WINDOW_ROWS
+            low, limit = horizon + b"\0", min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
 
     def _window(
         self, touched: dict[bytes, bytes], high: bytes | None, room: int | None, max_reads: int | None

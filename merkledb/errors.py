@@ -5,6 +5,7 @@
     MerkleDBError
     ├── CallerError               the caller asked for what cannot be
     │   ├── InvalidRange          start lies after end
+    │   ├── BoundTooLong          a proof is asked for, or verified, from or to longer a key than may be sent
     │   ├── KeyTooLong            a key above the scheme's limit
     │   ├── ValueTooLong          a value above MAX_VALUE_BYTES
     │   ├── LimitTooSmall         a proof cannot fit into the bytes allowed
@@ -20,6 +21,7 @@
     │   ├── ReadonlyDatabase      a write to a database opened for reading
     │   ├── DatabaseClosed        any use after close()
     │   ├── DatabaseOutgrown      the store is larger than what this process reserved for it
+    │   ├── DatabaseReplaced      its folder was removed, moved or replaced while it was open
     │   ├── ForkedDatabase        any use in a process that was forked off after it was opened
     │   └── KernelMissing         a kernel is asked for that cannot be had
     ├── OpenError                 a path that cannot be opened as asked
@@ -72,6 +74,17 @@ class InvalidRange(CallerError):
         super().__init__(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}: swap them")
         self.start = start
         self.end = end
+
+
+class BoundTooLong(CallerError, ValueError):
+    """The start or end of a proof has more bytes than the wire takes, which are more than any key has."""
+
+    def __init__(self, name: str, length: int, limit: int) -> None:
+        super().__init__(
+            f"{name} has {length} bytes, above {limit}: no key is as long; leave it out, or cut it"
+        )
+        self.length = length
+        self.limit = limit
 
 
 class KeyTooLong(CallerError):
@@ -213,6 +226,20 @@ class DatabaseOutgrown(CallerError):
 
     def __init__(self, path: str, advice: str) -> None:
         super().__init__(f"{path} has grown above what this process reserved for it: {advice}")
+
+
+class DatabaseReplaced(CallerError):
+    """The folder of an open database was removed, moved, or replaced by another; nothing was changed.
+
+    A commit would go to a file that nobody opens any more.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was removed, moved or replaced while it was open here: "
+            "close it, and open it where it is now, or what is there now"
+        )
+        self.path = path
 
 
 class ForkedDatabase(CallerError):

@@ -19,8 +19,7 @@ from merkledb.history.revisions import (
     require_time,
 )
 from merkledb.kernel.choice import kernel_name
-from merkledb.storage.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import DEFAULT_MAP_BYTES, FORMAT, LMDB_VERSION, Store, StoreTransaction
 
 
 def open(  # noqa: A001 - the package's verb, used as merkledb.open

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
 
-from merkledb.formats.proof import RangeProof
+from merkledb.formats.proof import RangeProof, require_bounds, require_limits
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
-from merkledb.history.rows import Rows
+from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.storage.store import Store, key_of_row
 from merkledb.trie.trie import Trie
@@ -125,12 +125,12 @@ class ReadableState(ReadableMapping):
 
     def _ascending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
-            for row, value in self._rows().ascending(start, end, DEFAULT_MAX_KEYS):
+            for row, value in self._rows().ascending(start, end, FIRST_ROWS):
                 key = key_of_row(row)
                 if end is not None and key > end:
                     return
                 yield key, value
-                self._store.require_own()
+                self._store.require_usable()
 
     def _descending(self, start: bytes | None, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._store.translated():
@@ -139,7 +139,7 @@ class ReadableState(ReadableMapping):
                 if start is not None and key < start:
                     return
                 yield key, value
-                self._store.require_own()
+                self._store.require_usable()
 
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent.
@@ -171,18 +171,12 @@ class ReadableState(ReadableMapping):
 
         Raises:
             InvalidRange: ``start`` lies after ``end``.
-            ValueError: ``max_keys`` is below 1.
+            BoundTooLong: One of them has more than 1,024 bytes.
+            ValueError: ``max_keys`` is below 1, or ``max_bytes`` negative.
+            TypeError: A bound is not bytes, or a limit not an int.
             LimitTooSmall: No proof that makes progress fits into ``max_bytes``; it says how many would do.
         """
-        require_range(start, end)
-        require_max_keys(max_keys)
+        require_bounds(start, end)
+        require_limits(max_keys, max_bytes)
         with self._store.translated(), self._provable_rows() as rows:
             return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
-
-
-def require_max_keys(max_keys: int) -> None:
-    """Raise ValueError when no proof with so few pairs makes progress, TypeError for what is no number."""
-    if type(max_keys) is not int:
-        raise TypeError(f"max_keys is a whole number, not {type(max_keys).__name__}")
-    if max_keys < 1:
-        raise ValueError(f"max_keys is {max_keys}: a proof that makes progress carries at least one pair")

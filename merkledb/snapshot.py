@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from merkledb.errors import NoCompleteRoot
-from merkledb.formats.scheme import Scheme
+from merkledb.formats.scheme import Scheme, require_root
 from merkledb.history.historical_trie import HistoricalTrie
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import Revision, find_revision, read_revision, read_tip
 from merkledb.history.rows import HistoricalRows, Rows, StoredRows
 from merkledb.readable import ReadableState
-from merkledb.storage.store import Store
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import Store, StoreTransaction
 from merkledb.trie.trie import StoredTrie, Trie, first_path, last_path
 
 
@@ -51,10 +50,12 @@ class Snapshot(ReadableState):
             transaction: What is read in; one of its own when not given.
 
         Raises:
-            NoCompleteRoot, UnknownRoot, HistoryGone
+            NoCompleteRoot, UnknownRoot, HistoryGone, DatabaseReplaced
         """
         super().__init__(store)
         self.scheme = scheme
+        if transaction is None:
+            store.environment.require_present()
         self._transaction = transaction or StoreTransaction(store, store.begin(), scheme)
         self._is_to_end = transaction is None
         try:
@@ -74,7 +75,7 @@ class Snapshot(ReadableState):
         self.root, self.revision, self.time = self._state.root, self._state.number, self._state.time
         self._require_pairs(sequence)
         self.sequence = sequence
-        self._last = tip.sequence
+        self._tip = tip
         # What stands between this state and the tables; None when they hold it.
         self._history = None if sequence == tip.sequence else self.past_until(None)
 
@@ -88,6 +89,7 @@ class Snapshot(ReadableState):
 
     def at_same_snapshot(self, root: bytes) -> "Snapshot":
         """Return another snapshot in the same transaction, which must not be closed before its last use."""
+        require_root(root)
         return Snapshot(self._store, self.scheme, root, transaction=self._transaction)
 
     def past_until(
@@ -99,7 +101,7 @@ class Snapshot(ReadableState):
             later: The later state.
             transaction: What ``views`` gave, to read there without copies; None for copies.
         """
-        last = self._last if later is None else later.sequence
+        last = self._tip.sequence if later is None else later.sequence
         return HistoryReader(transaction or self._transaction, self.sequence, last)
 
     @contextmanager
@@ -162,14 +164,14 @@ class Snapshot(ReadableState):
         path = first_path(self.trie(), self.scheme.codec.path(low))
         return None if path is None else self.scheme.codec.pack(path)
 
-    def _last_key(self, high: bytes) -> bytes | None:
-        path = last_path(self.trie(), self.scheme.codec.path(high))
+    def _last_key(self, high: bytes | None) -> bytes | None:
+        path = last_path(self.trie(), None if high is None else self.scheme.codec.path(high))
         return None if path is None else self.scheme.codec.pack(path)
 
     def trie(self) -> Trie:
         """Return the trie of this state."""
-        stored = StoredTrie(self._transaction)
+        stored = StoredTrie(self._transaction, self._tip.root)
         if self._history is None:
             return stored
         rows = self._historical(StoredRows(self._transaction), self._history)
-        return HistoricalTrie(stored, self._history, rows, self._top)
+        return HistoricalTrie(stored, self._history, rows, self.root, self._top)

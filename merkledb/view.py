@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from merkledb.errors import StaleView
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+from merkledb.formats.branch_record import HEAVY, MAX_WEIGHT
 from merkledb.history.rows import Row, Rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, item_rows
@@ -86,7 +86,7 @@ class View(ReadableState):
     def _make(self, columns: ChangeColumns) -> None:
         assert isinstance(self._base_trie, OpenTrie)
         stream = ChangeStream(self._base_trie, columns)
-        stream.walk(self.base.root)
+        stream.walk()
         items = stream.items()
         fold = kernel().fold(self.scheme)
         try:
@@ -198,7 +198,7 @@ class ViewTrie(OpenTrie):
         ends: Mapping[bytes, bool],
         rows: Callable[[bytes], Iterable[Row]],
     ) -> None:
-        super().__init__(base.transaction)
+        super().__init__(base.transaction, view.root)
         self._view = view
         self._base = base
         self._records = records

@@ -4,7 +4,7 @@ use crate::hash::{Hasher, ID_BYTES, Id, ValueDigest, put_uvarint, put_value_part
 use crate::path::{Codec, shared_depth};
 
 pub const CHILD_BYTES: usize = 1 + ID_BYTES;
-/// The most that a subtree weighs whose branches are not stored, see `merkledb/formats/weights.py`.
+/// The most that a subtree weighs whose branches are not stored, see `merkledb/formats/branch_record.py`.
 pub const MAX_WEIGHT: usize = 8;
 /// The weight of everything that weighs more.
 pub const HEAVY: u8 = 255;

@@ -1,4 +1,4 @@
-//! Rows of the history of branches, as `merkledb/history/branch_delta.py` has them.
+//! Rows of the history of branches, as `merkledb/formats/branch_delta.py` has them.
 
 use std::collections::HashSet;
 

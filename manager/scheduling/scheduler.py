@@ -214,7 +214,7 @@ def _cancel(out: InFlight) -> None:
         assignment.scope.cancel()
 
 
-class Step(Enum):
+class WriterStep(Enum):
     """What the writer is to do next."""
 
     COLLECT = auto()  # wait for more, or apply what is verified
@@ -410,17 +410,17 @@ class Scheduler:
 
     # For the writer.
 
-    def next_step(self) -> Step:
+    def next_step(self) -> WriterStep:
         """Return what the writer is to do next."""
         pivot, local = self.pivots.pivot, self.local
         if pivot is None:
-            return Step.COLLECT
+            return WriterStep.COLLECT
         if local.root != pivot.root:
             # After damage, or where a transaction did less than it was told, the map may say too much.
-            return Step.BEGIN_ANEW if self.ranges.is_at(pivot.root) else Step.COLLECT
+            return WriterStep.BEGIN_ANEW if self.ranges.is_at(pivot.root) else WriterStep.COLLECT
         if not local.is_at_rest:
-            return Step.ROLL_BACK
-        return Step.RENUMBER if local.lacks_number(pivot) else Step.COLLECT
+            return WriterStep.ROLL_BACK
+        return WriterStep.RENUMBER if local.lacks_number(pivot) else WriterStep.COLLECT
 
     def plan(self) -> PlannedTransaction:
         """Begin to apply what is verified for one root; at least one piece is."""

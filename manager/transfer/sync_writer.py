@@ -39,7 +39,7 @@ from manager.scheduling.resume import (
     local_state_of,
     require_replaceable,
 )
-from manager.scheduling.scheduler import Scheduler, Step
+from manager.scheduling.scheduler import Scheduler, WriterStep
 from merkledb import Database, DatabaseFull, Revision, StaleChanges, TooManyReaders
 
 # What the machine lacks today and may have tomorrow: disk, quota or map; a reader's place; memory; threads.
@@ -134,11 +134,11 @@ class SyncWriter:
         # Where the books are not true of the database, every other step would build on that.
         if self._is_written_elsewhere:
             await self._look_again()
-        elif self._has_gone_stale or step is Step.BEGIN_ANEW:
+        elif self._has_gone_stale or step is WriterStep.BEGIN_ANEW:
             await self._begin_anew()
-        elif step is Step.ROLL_BACK:
+        elif step is WriterStep.ROLL_BACK:
             await self._roll_back()
-        elif step is Step.RENUMBER:
+        elif step is WriterStep.RENUMBER:
             await self._renumber()
         elif due_at <= trio.current_time():
             await self._apply()

@@ -1,29 +1,46 @@
-"""The record of a branch: its row in the store.
+"""The record of a branch, which is its row in the store; and weights, which say what branches have one.
 
     uvarint(number of children)                       1 byte, or 2 from 128 children on
     for each child, ascending:  token ‖ child id      33 bytes each: a child id sits at a fixed stride
     0x00, or 0x01 ‖ length ‖ digest                   the branch's own value
     the weights                                       one byte for each child, one for an own value
 
-Up to the weights it is at once what the branch's id is hashed over, before the path.  A weight says whether
-what hangs under a slot is a bucket, see ``weights``.
+Up to the weights it is at once what the branch's id is hashed over, before the path.  The hash takes tokens
+as uvarints, which differ from one byte only for tokens from 128 on; ``widened`` widens those.  What comes
+from the disk is parsed here, and rejected with ``ValueError`` when it is not a record.
 
-The hash takes tokens as uvarints, which differ from one byte only for tokens from 128 on; ``widened``
-widens those.  What comes from the disk is parsed here, and rejected with ``ValueError`` when it is not a
-record.
+A *bucket* is a subtree that holds only a few small values.  Its branches are not stored: whoever needs one
+reads the bucket's pairs, which lie side by side, and folds them.  At 32 bytes a value that leaves one row of
+a branch for twelve pairs instead of one for three.
+
+    weight of a value      1, and 1 more for every 64 bytes of it
+    weight of a subtree    the sum of its values' weights
+    bucket                 a subtree of at most MAX_WEIGHT
+
+The weight follows from the content alone.  So all stores with the same pairs have the same rows, and where an
+id stays the same, what is stored below it does too.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 from merkledb.errors import PicklableError
-from merkledb.formats.paths import uvarint
-from merkledb.formats.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT
+from merkledb.formats.scheme import ID_BYTES, NO_VALUE, VALUE_HEADERS, Scheme, uvarint
 
+# A scan of so much costs about as much as a lookup of one branch.
+MAX_WEIGHT: Final = 8
+# The weight of everything that is no bucket; as any weight, it fits into a byte.
+HEAVY: Final = 255
+_UNIT_BYTES: Final = 64
 CHILD_BYTES: Final = 1 + ID_BYTES
 COUNTS: Final = [uvarint(count) for count in range(257)]
 TOKENS: Final = [bytes([token]) for token in range(256)]
+# The record of a branch that has nothing yet.
+NO_RECORD: Final = COUNTS[0] + NO_VALUE
+# Yields the children, each as a tuple of one: token ‖ id.
+iter_children: Final = Struct(f"{CHILD_BYTES}s").iter_unpack
 _WEIGHTS: Final = bytes([*range(1, MAX_WEIGHT + 1), HEAVY])
 
 
@@ -82,15 +99,18 @@ def encode_record(children: bytes, digest: bytes | None, weights: bytes) -> byte
     return COUNTS[len(children) // CHILD_BYTES] + children + value_part(digest) + weights
 
 
-def split_record(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return the tokens, the children, the value part and the weights of what is known to be a record."""
-    at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * data[1])
-    middle = at + CHILD_BYTES * count
-    # As ``value_part_length`` says, without a call: records are split in every loop there is.
-    end = middle + 1
-    if data[middle:end] != NO_VALUE:
-        end += 1 + int.from_bytes(data[end : end + 1])
-    return data[at:middle:CHILD_BYTES], data[at:middle], data[middle:end], data[end:]
+def split_records(records: Iterable[bytes]) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    """Return the tokens, the children, the value part and the weights of what are known to be records."""
+    found = []
+    for data in records:
+        at, count = (1, data[0]) if data[0] < 128 else (2, data[0] - 128 + 128 * data[1])
+        middle = at + CHILD_BYTES * count
+        # As ``value_part_length`` says, without a call for each.
+        end = middle + 1
+        if data[middle:end] != NO_VALUE:
+            end += 1 + int.from_bytes(data[end : end + 1])
+        found.append((data[at:middle:CHILD_BYTES], data[at:middle], data[middle:end], data[end:]))
+    return found
 
 
 def value_part_length(data: bytes, at: int) -> int:
@@ -98,19 +118,21 @@ def value_part_length(data: bytes, at: int) -> int:
     return 1 if data[at : at + 1] == NO_VALUE else 2 + int.from_bytes(data[at + 1 : at + 2])
 
 
-def parse_record(data: bytes) -> Record:
+def parse_record(data: bytes, branch_factor: int = 256) -> Record:
     """Return the parts of a record.
 
     Raises:
-        ValueError: ``data`` is not a record.
+        ValueError: ``data`` is not a record, or one with tokens that no such branch has.
     """
     if len(data) < 2:  # The count, and that there is no value.
         raise ValueError("a record has at least two bytes")
-    tokens, children, part, weights = split_record(data)
+    tokens, children, part, weights = split_records((data,))[0]
     # Where a record ends inside its children, nothing is left that could be a value part.
     digest = None if part == NO_VALUE else parse_value_part(part)
     if not are_ordered(tokens):
         raise ValueError("a record's tokens are out of order")
+    if tokens and tokens[-1] >= branch_factor:
+        raise ValueError("a record has a token that is none")
     if len(weights) != len(tokens) + (digest is not None):
         raise ValueError("a record has another number of weights")
     if weights.translate(None, _WEIGHTS):
@@ -154,9 +176,31 @@ def widened(record: bytes) -> bytes:
 
     The record itself, tokens from 128 on as uvarints.
     """
-    tokens, children, part, _ = split_record(record)
+    tokens, children, part, _ = split_records((record,))[0]
     if not tokens or tokens[-1] < 128:
         return record
     starts = range(0, len(children), CHILD_BYTES)
     rows = [uvarint(children[at]) + children[at + 1 : at + CHILD_BYTES] for at in starts]
     return b"".join([COUNTS[len(tokens)], *rows, part])
+
+
+def branch_id(scheme: Scheme, path: bytes, record: bytes) -> bytes:
+    """Return the id of a branch."""
+    _, _, _, weights = split_records((record,))[0]
+    hashed = widened(record.removesuffix(weights))
+    return scheme.hash_function(
+        hashed + scheme.codec.bit_lengths[len(path)] + scheme.codec.pack(path)
+    ).digest()
+
+
+def weight_of(value: bytes) -> int:
+    """Return the weight of one value."""
+    weight = 1 + len(value) // _UNIT_BYTES
+    return weight if weight <= MAX_WEIGHT else HEAVY
+
+
+def weights_of(values: Sequence[bytes]) -> bytes:
+    """Return the weights of values, one a byte."""
+    if max(map(len, values), default=0) < _UNIT_BYTES:
+        return b"\x01" * len(values)
+    return bytes(map(weight_of, values))

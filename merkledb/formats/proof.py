@@ -32,15 +32,16 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgpack
 
-from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.paths import MAX_PATH_TOKENS, shared_depth
-from merkledb.formats.scheme import ID_BYTES
+from merkledb.errors import BoundTooLong, InvalidProof, Reason
+from merkledb.formats.scheme import ID_BYTES, MAX_PATH_TOKENS, require_range, require_root, shared_depth
 
 # More pairs than this in one proof gain nothing, and a decoder allocates a list before it sees the pairs.
 MAX_PROOF_KEYS: Final = 65_536
 # A boundary is two paths from the top, each with at most a branch for every token, and the node it ends at.
 MAX_BOUNDARY_BRANCHES: Final = 2 * (MAX_PATH_TOKENS + 2)
 
+# A bound may be longer than any key; what is longer than this is no bound on the wire either.
+MAX_BOUND_BYTES: Final = 1024
 MAX_BRANCH_CHILDREN: Final = 256
 _BYTES_OR_NONE: Final = frozenset((bytes, type(None)))
 
@@ -296,3 +297,56 @@ def _is_branch(branch: object) -> bool:
 
 def _is_child(child: object) -> bool:
     return type(child) is tuple and len(child) == 2 and type(child[0]) is int and type(child[1]) is bytes
+
+
+def require_limits(max_keys: object, max_bytes: object) -> None:
+    """Raise where no proof can be made within limits.
+
+    Raises:
+        TypeError: One of them is not an int.
+        ValueError: ``max_keys`` is below 1, or ``max_bytes`` negative.
+    """
+    _require_limit("max_keys", max_keys, 1, "a proof that makes progress carries at least one pair")
+    _require_limit("max_bytes", max_bytes, 0, "a proof has no fewer bytes than none")
+
+
+def require_claim(
+    root: object, start: bytes | None, end: bytes | None, max_keys: object, max_bytes: object
+) -> None:
+    """Raise where what a proof is held against is the caller's mistake, so that it is blamed on no peer.
+
+    Args:
+        root: The trusted root.
+        start: The start that was asked for; None for no bound.
+        end: The end that was asked for; None for no bound.
+        max_keys: The limit that was asked for; None for none.
+        max_bytes: The same of bytes.
+
+    Raises:
+        TypeError, ValueError, InvalidRange, BoundTooLong
+    """
+    require_root(root)
+    require_bounds(start, end)
+    for name, limit in (("max_keys", max_keys), ("max_bytes", max_bytes)):
+        if limit is not None:
+            _require_limit(name, limit, 0, "a limit is at least 0, or None")
+
+
+def require_bounds(start: bytes | None, end: bytes | None) -> None:
+    """Raise unless a proof can be about [start, end].
+
+    Raises:
+        TypeError, InvalidRange: As ``require_range``.
+        BoundTooLong: One of them has more than MAX_BOUND_BYTES.
+    """
+    require_range(start, end)
+    for name, bound in (("a start", start), ("an end", end)):
+        if bound is not None and len(bound) > MAX_BOUND_BYTES:
+            raise BoundTooLong(name, len(bound), MAX_BOUND_BYTES)
+
+
+def _require_limit(name: str, limit: object, least: int, why: str) -> None:
+    if type(limit) is not int:
+        raise TypeError(f"{name} is a whole number, not {type(limit).__name__}")
+    if limit < least:
+        raise ValueError(f"{name} is {limit}: {why}")

@@ -6,10 +6,10 @@ since, each is put together from history; from the first child on that has not c
 
 from typing import TypeAlias
 
+from merkledb.formats.branch_delta import NodeLocation, shared_bytes
 from merkledb.formats.branch_record import TOKENS
-from merkledb.formats.location import NodeLocation, shared_bytes
-from merkledb.formats.paths import MAX_PATH_TOKENS
 from merkledb.formats.proof import Branch
+from merkledb.formats.scheme import MAX_PATH_TOKENS
 from merkledb.history.reader import ALL_SLOTS, HistoryReader
 from merkledb.history.rows import HistoricalRows
 from merkledb.kernel.boundary import outside_slots
@@ -28,6 +28,7 @@ class HistoricalTrie(Trie):
         stored: The trie of the tables.
         history: Reads what stands between the revision and the tables.
         rows: The revision's rows.
+        root: The revision's root.
         top: The location of its topmost node; None when it was empty.
         bounds: The paths of a range's bounds, where its boundary is all that is wanted: then branches may
             lack what lies inside the range.
@@ -39,11 +40,12 @@ class HistoricalTrie(Trie):
         stored: StoredTrie,
         history: HistoryReader,
         rows: HistoricalRows,
+        root: bytes,
         top: NodeLocation | None,
         bounds: Bounds | None = None,
         nodes: _Nodes | None = None,
     ) -> None:
-        super().__init__(stored.transaction)
+        super().__init__(stored.transaction, root)
         self._stored = stored
         self._history = history
         self._rows = rows
@@ -105,7 +107,7 @@ class HistoricalTrie(Trie):
     def boundary(self, start: bytes | None, end: bytes | None) -> tuple[Branch, ...]:
         """Return what of the nodes on the paths of both bounds lies strictly outside [start, end]."""
         outside = HistoricalTrie(
-            self._stored, self._history, self._rows, self._top, (start, end), self._nodes
+            self._stored, self._history, self._rows, self.root, self._top, (start, end), self._nodes
         )
         return Trie.boundary(outside, start, end)
 

@@ -17,13 +17,18 @@ A first row counts for the unfinished revision of a sync too: it may write a pla
 there at the head is kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from merkledb.history.branch_delta import parse_branch_delta
+from merkledb.formats.branch_delta import NodeLocation, parse_branch_delta, shared_bytes
+from merkledb.formats.branch_record import split_records
+from merkledb.formats.scheme import PathCodec
 from merkledb.history.revisions import SEQUENCE_BYTES
-from merkledb.storage.store import DamagedRow, Table, put_rows, seek_row
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.kernel.choice import kernel
+from merkledb.storage.store import DamagedRow, StoreTransaction, Table, put_rows, seek_row
+from merkledb.trie.node import Found
+from merkledb.trie.trie import OpenTrie
 
 # What stands in place of the value of a key that was absent.
 ABSENT: Final = b"\x00"
@@ -53,8 +58,9 @@ class HistoryWriter:
 
     def put_values(self, keys: Sequence[bytes], values: Iterable[bytes | None]) -> None:
         """Keep the values that ``keys``, ascending, had before; None for none."""
-        rows = [ABSENT if value is None else PRESENT + value for value in values]
-        self._put(self._store.value_history, keys, rows)
+        if keys:
+            rows = [ABSENT if value is None else PRESENT + value for value in values]
+            self._put(self._store.value_history, keys, rows)
 
     def put_branches(self, paths: Sequence[bytes], rows: Sequence[bytes]) -> None:
         """Keep the branches that stood at ``paths``, ascending, as ``branch_delta_rows`` made them."""
@@ -97,6 +103,47 @@ class HistoryWriter:
             token: location for token, location in second.locations.items() if token in added
         }
         return first._replace(ids=ids, locations=locations).encode()
+
+
+def branch_delta_rows(
+    trie: OpenTrie,
+    paths: list[bytes],
+    before: Mapping[bytes, bytes],
+    after: Mapping[bytes, bytes],
+    visited: Mapping[bytes, Found] = MappingProxyType({}),
+) -> list[bytes]:
+    """Return the rows of branches that change, or go.
+
+    Args:
+        trie: As it is before the change.
+        paths: The branches'.
+        before: What these branches are before the change, by path, and others that are there.
+        after: What those of them that stay are afterwards, by path.
+        visited: What is known to hang under slots before the change, so that the trie need not be asked.
+    """
+    records, new_records = [before[path] for path in paths], [after.get(path) for path in paths]
+    codec = trie.scheme.codec
+    rows, indexes, slots = kernel().delta_rows(paths, records, new_records, before, visited, codec.token_bits)
+    locations = []
+    for index, slot in zip(indexes, slots, strict=True):
+        found = visited.get(slot)
+        if found is None:
+            tokens, _, _, weights = split_records([records[index]])[0]
+            found = trie.under(slot, weights[tokens.index(slot[-1])])
+        locations.append(location_of(found, slot, codec))
+    for index, slot, location in zip(indexes, slots, locations, strict=True):
+        if location is not None:
+            rows[index] += location.encode(slot[-1:])
+    return rows
+
+
+def location_of(found: Found, slot: bytes, codec: PathCodec) -> NodeLocation | None:
+    """Return where what hangs under a slot is, as told from there; None of a branch right there."""
+    if not isinstance(found, list) and found.record is not None:
+        return NodeLocation(found.path[len(slot) :]) if len(found.path) > len(slot) else None
+    keys = [key for key, _ in found] if isinstance(found, list) else [codec.pack(found.path)]
+    cut = shared_bytes(slot, codec.token_bits)
+    return NodeLocation(keys=tuple([key[cut:] for key in keys]))
 
 
 def prune_history(transaction: StoreTransaction, oldest: int, written_rows: int) -> None:

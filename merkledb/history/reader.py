@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from merkledb.formats.branch_record import CHILD_BYTES, TOKENS, encode_record
-from merkledb.formats.weights import HEAVY
-from merkledb.history.branch_delta import changed_children, parse_branch_delta, parse_locations
+from merkledb.formats.branch_delta import changed_children, parse_branch_delta, parse_locations
+from merkledb.formats.branch_record import CHILD_BYTES, HEAVY, TOKENS, encode_record
 from merkledb.history.revisions import SEQUENCE_BYTES
 from merkledb.kernel.boundary import ALL_TOKENS
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, seek_row
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, StoreTransaction, seek_row
 from merkledb.trie.node import ChildDeltas, Node
 from merkledb.trie.trie import StoredTrie
 
@@ -218,8 +216,9 @@ class HistoryReader:
             reads += read_rows
             # Where this revision was not read to its end, or too much was found, the window is cut: up to the
             # horizon the result is complete for the revisions read so far, and the earlier ones, which come
-            # next, are read no further than that.
-            if last is None and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
+            # next, are read no further than that.  Revisions often change the same keys; then they all end
+            # where the first one did, and nothing more is to be cut.
+            if last in (None, high) and len(found) <= 2 * max_rows and size <= 2 * max_bytes:
                 continue
             high = _horizon(found, high if last is None else last, max_rows, max_bytes)
             if high is not None:

@@ -20,10 +20,9 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from merkledb.errors import HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
-from merkledb.formats.location import NodeLocation, parse_location
-from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_bytes
-from merkledb.storage.store import Store, Transaction
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.formats.branch_delta import NodeLocation, parse_location
+from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_root
+from merkledb.storage.store import Store, StoreTransaction, Transaction
 
 # 2^56 revisions are more than anybody makes; with seven bytes a row key of history has room for 504 more.
 SEQUENCE_BYTES: Final = 7
@@ -141,15 +140,16 @@ class Tip(NamedTuple):
         return _TIP.pack(self.root, self.newest, self.oldest, flags)
 
 
-def is_at_rest(store: Store, lmdb: Transaction) -> bool:
-    """Return whether the tables hold the head, for reads that have no time for ``read_tip``.
+def root_at_rest(store: Store, lmdb: Transaction) -> bytes | None:
+    """Return the head's root where the tables hold the head, for reads that have no time for ``read_tip``.
 
-    False says nothing more than that ``read_tip`` has to look: a sync is under way, or the store is damaged.
+    None says nothing more than that ``read_tip`` has to look: a sync is under way, or the store is damaged.
     """
     row = lmdb.get(TIP, b"", db=store.meta)
     if len(row) != _TIP.size or row[-1] > _WRITTEN_LOCALLY:
-        return False
-    return lmdb.get(row[_NEWEST], b"", db=store.revisions)[:ID_BYTES] == row[:ID_BYTES]
+        return None
+    root = row[:ID_BYTES]
+    return root if lmdb.get(row[_NEWEST], b"", db=store.revisions)[:ID_BYTES] == root else None
 
 
 def read_tip(transaction: StoreTransaction) -> Tip:
@@ -165,7 +165,7 @@ def read_tip(transaction: StoreTransaction) -> Tip:
     if not oldest <= newest <= _MAX_SEQUENCE or flags > _WRITTEN_LOCALLY | _UNFINISHED:
         raise transaction.corrupt(f"the tip's row names revisions {oldest} to {newest} and flags {flags}")
     tip = Tip(root, newest, oldest, bool(flags & _WRITTEN_LOCALLY), bool(flags & _UNFINISHED))
-    key = _sequence_key(newest)
+    key = newest.to_bytes(SEQUENCE_BYTES)
     head = transaction.lmdb.get(key, b"", db=transaction.store.revisions)
     if len(head) < _REVISION.size:
         raise transaction.corrupt(f"the row of revision {newest}, the newest, has {len(head)} bytes")
@@ -174,16 +174,12 @@ def read_tip(transaction: StoreTransaction) -> Tip:
         raise transaction.corrupt(f"the tip's root is {root.hex()}, that of the head {head_root.hex()}")
     if tip.unfinished and transaction.lmdb.get(head_root, db=transaction.store.revisions) != key:
         raise transaction.corrupt(f"the head's root is {head_root.hex()}, which the revisions do not know")
-    if transaction.lmdb.get(_sequence_key(newest + 1), db=transaction.store.revisions) is not None:
+    following = (newest + 1).to_bytes(SEQUENCE_BYTES)
+    if transaction.lmdb.get(following, db=transaction.store.revisions) is not None:
         raise transaction.corrupt(
             f"the tip names revision {newest} as the newest, and there is one behind it"
         )
     return tip
-
-
-def put_tip(transaction: StoreTransaction, tip: Tip) -> None:
-    """Store the tip."""
-    transaction.lmdb.put(TIP, tip.encode(), db=transaction.store.meta)
 
 
 class Retention(NamedTuple):
@@ -218,14 +214,11 @@ def put_retention(transaction: StoreTransaction, retention: Retention) -> None:
 
 def first_rows(retention: Retention, time: float) -> dict[bytes, dict[bytes, bytes]]:
     """Return the rows of a new store, by table."""
+    first = bytes(SEQUENCE_BYTES)
     return {
         b"meta": {TIP: Tip().encode(), _HISTORY: _RETENTION.pack(*retention)},
-        b"revisions": {_sequence_key(0): _encode(Revision(time=time), None), EMPTY_ROOT: _sequence_key(0)},
+        b"revisions": {first: _encode(Revision(time=time), None), EMPTY_ROOT: first},
     }
-
-
-def _sequence_key(sequence: int) -> bytes:
-    return sequence.to_bytes(SEQUENCE_BYTES)
 
 
 def _encode(revision: Revision, top: NodeLocation | None) -> bytes:
@@ -244,7 +237,7 @@ def put_revision(
         revision: What it is.
         top: The location of its topmost node; None when it is empty.
     """
-    key = _sequence_key(sequence)
+    key = sequence.to_bytes(SEQUENCE_BYTES)
     transaction.lmdb.put(key, _encode(revision, top), db=transaction.store.revisions)
     transaction.lmdb.put(revision.root, key, db=transaction.store.revisions)
 
@@ -255,12 +248,16 @@ def read_revision(transaction: StoreTransaction, sequence: int) -> tuple[Revisio
     Raises:
         CorruptDatabase: There is none, or its row is unreadable.
     """
-    row = transaction.lmdb.get(_sequence_key(sequence), b"", db=transaction.store.revisions)
+    row = transaction.lmdb.get(sequence.to_bytes(SEQUENCE_BYTES), b"", db=transaction.store.revisions)
     if len(row) < _REVISION.size:
         raise transaction.corrupt(f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
-    if number > MAX_REVISION or keys > _MAX_PAIRS:
-        said = f"number {number}, above {MAX_REVISION}" if number > MAX_REVISION else f"{keys} pairs"
+    if number > MAX_REVISION or keys > _MAX_PAIRS or not 0 <= time <= MAX_TIME:
+        said = (
+            f"number {number}, above {MAX_REVISION}"
+            if number > MAX_REVISION
+            else f"time {time}, {keys} pairs"
+        )
         raise transaction.corrupt(f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_location(row[_REVISION.size :])
@@ -275,12 +272,13 @@ def find_revision(transaction: StoreTransaction, tip: Tip, root: bytes) -> int:
     """Return the sequence number of the newest retained revision with ``root``.
 
     Raises:
+        TypeError, ValueError: It is not bytes, or not 32 of them.
         UnknownRoot: No revision has or had it, as far as is remembered.
         HistoryGone: It is retained no more.
         CorruptDatabase: The row of the root names a revision that has another root.
     """
-    require_bytes("a root", root)
-    row = transaction.lmdb.get(root, db=transaction.store.revisions) if len(root) == ID_BYTES else None
+    require_root(root)
+    row = transaction.lmdb.get(root, db=transaction.store.revisions)
     if row is None or not tip.has_head:
         raise UnknownRoot(root)
     sequence = int.from_bytes(row)
@@ -341,7 +339,7 @@ def _forget(transaction: StoreTransaction, sequence: int) -> None:
     """Forget a pruned revision, and its root where no newer revision has it."""
     if sequence < 0:
         return
-    key = _sequence_key(sequence)
+    key = sequence.to_bytes(SEQUENCE_BYTES)
     row = transaction.lmdb.pop(key, db=transaction.store.revisions)
     if row and transaction.lmdb.get(row[:ID_BYTES], db=transaction.store.revisions) == key:
         transaction.lmdb.delete(row[:ID_BYTES], db=transaction.store.revisions)

@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 from merkledb.formats.proof import encoded_bin_bytes
 from merkledb.history.log import ABSENT, PRESENT, require_value_row, value_of_row
 from merkledb.history.reader import HistoryReader
-from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, key_of_row, row_key, seek
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import MAX_ROW_KEY_BYTES, Cursor, StoreTransaction, key_of_row, row_key, seek
 
 # A window of the tables that is compared with history: as many rows as a proof has, or so many bytes.
 _WINDOW_ROWS: Final = 4096
@@ -24,6 +23,9 @@ _SPARSENESS: Final = 8
 _LEAST_WINDOW_ROWS: Final = 16
 # So many rows are looked at before the end of a range is thought to be far away.
 _SMALL_WINDOW_ROWS: Final = 64
+# Who iterates may want one pair or all, so the first window is small, and the next ones grow.
+FIRST_ROWS: Final = 64
+WINDOW_GROWTH: Final = 4
 
 # What is no view of the map, and so needs no copy.
 _OWNED_TYPES: Final = frozenset((bytes, type(None)))
@@ -258,7 +260,7 @@ class HistoricalRows(Rows):
         stored: The rows of the tables.
         history: Reads what stands between the state and the tables.
         first_key: Finds the first key of the state at or after another.
-        last_key: Finds the last key of the state before another; None where nobody goes backwards.
+        last_key: Finds the last key of the state before another, or of all; None where nobody goes backwards.
     """
 
     def __init__(
@@ -266,7 +268,7 @@ class HistoricalRows(Rows):
         stored: StoredRows,
         history: HistoryReader,
         first_key: Callable[[bytes], bytes | None],
-        last_key: Callable[[bytes], bytes | None] | None = None,
+        last_key: Callable[[bytes | None], bytes | None] | None = None,
     ) -> None:
         self._stored = stored
         self._history = history
@@ -310,25 +312,36 @@ class HistoricalRows(Rows):
             if not before.keys:
                 low = self._first_key(low)
             is_sparse = len(before.keys) * _SPARSENESS < len(window.keys)
-            limit = max(len(before.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
+            limit = (
+                max(len(before.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS)
+                if is_sparse
+                else min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
+            )
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down to ``start``."""
-        high, below, limit = end, None, _SMALL_WINDOW_ROWS
+        high, limit, shared_bits = end, _SMALL_WINDOW_ROWS, 0
+        below = None if end is None else end + b"\0"
         while True:
-            low, count = self._window_start(start, high, limit), 0
-            for first, last in reversed(self._stretches(low, high)):
-                rows = list(self.ascending(first, last, _WINDOW_ROWS))
-                count += len(rows)
-                yield from (row for row in reversed(rows) if below is None or key_of_row(row[0]) < below)
+            low = self._window_start(start, high, limit)
+            # After a window that was cut the next one will be, so that need not be tried first.
+            rows = None if shared_bits else self._few_rows(low, high, 2 * limit)
+            if rows is None:
+                # There were many more rows than the tables hold now, so the window is cut where they were.
+                low, rows, shared_bits = self._cut_window(low, below, 2 * limit, shared_bits)
+            yield from (row for row in reversed(rows) if below is None or key_of_row(row[0]) < below)
             if low == start or not low:
                 return
             high = below = low
             # Where most of what the tables hold came later, windows become small, and what holds nothing is
             # leapt over, as on the way up.
-            is_sparse = count * _SPARSENESS < limit
-            limit = max(count * _SPARSENESS, _LEAST_WINDOW_ROWS) if is_sparse else _WINDOW_ROWS
-            if count <= 1 and self._last_key is not None:
+            is_sparse = len(rows) * _SPARSENESS < limit
+            limit = (
+                max(len(rows) * _SPARSENESS, _LEAST_WINDOW_ROWS)
+                if is_sparse
+                else min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
+            )
+            if len(rows) <= 1 and self._last_key is not None:
                 high = self._last_key(below)
                 if high is None or (start is not None and high < start):
                     return
@@ -345,19 +358,55 @@ class HistoricalRows(Rows):
                 return key
         return start
 
-    def _stretches(self, start: bytes | None, end: bytes | None) -> list[tuple[bytes | None, bytes | None]]:
-        """Return [start, end] cut so that each holds a window's rows: there may have been many more."""
-        stretches: list[tuple[bytes | None, bytes | None]] = []
-        low, rows, size = start, 0, 0
-        for row, value in self.ascending(start, end, _WINDOW_ROWS):
-            rows, size = rows + 1, size + len(value)
-            if rows == _WINDOW_ROWS or size > _WINDOW_BYTES:
-                high = key_of_row(row)
-                stretches.append((low, high))
-                low, rows, size = high + b"\0", 0, 0
-        if end is None or low is None or low <= end:
-            stretches.append((low, end))
-        return stretches
+    def _few_rows(self, start: bytes | None, end: bytes | None, max_rows: int) -> list[Row] | None:
+        """Return the rows of [start, end]; None where they are more, or larger, than a window."""
+        rows: list[Row] = []
+        size = 0
+        for row in self.ascending(start, end, max_rows):
+            if len(rows) == max_rows or size > _WINDOW_BYTES:
+                return None
+            rows.append(row)
+            size += len(row[1])
+        return rows
+
+    def _cut_window(
+        self, start: bytes | None, below: bytes | None, max_rows: int, shared_bits: int
+    ) -> tuple[bytes | None, list[Row], int]:
+        """Return where a window begins that holds the last rows before ``below``, these rows, and a guess.
+
+        The window begins with the last key's first bits: the fewest, or nearly so, with which it is none too
+        large.  So each try reads no more than a window.
+
+        Args:
+            start: The first key; None for no bound.
+            below: What is after the last key; None for no bound.
+            max_rows: The most rows.
+            shared_bits: How many bits to try first: the guess for the window after this one.
+        """
+        last = None if self._last_key is None else self._last_key(below)
+        if last is None or (start is not None and last < start):
+            return start, list(self.ascending(start, below, max_rows)), 0
+        least, most = 0, 8 * len(last)
+        bits = first = min(shared_bits, most)
+        while least <= most:
+            low = max(_first_bits(last, bits), start or b"")
+            rows = self._few_rows(low, last, max_rows)
+            if rows is None:
+                least = bits + 1
+            elif bits in (least, first) or 4 * len(rows) >= max_rows:
+                return low, rows, bits - (bits > 0 and 4 * len(rows) < max_rows)
+            else:
+                most = bits
+            bits = (least + most) // 2
+        # With all its bits the window holds the last key alone.  Only a damaged store comes here, and what it
+        # holds is for the caller to judge.
+        return start, list(self.ascending(start, below, max_rows)), 0
+
+
+def _first_bits(key: bytes, bits: int) -> bytes:
+    """Return the first key that begins with the first so many bits of another, or is their whole bytes."""
+    whole, rest = divmod(bits, 8)
+    return key[:whole] + (bytes([key[whole] >> 8 - rest << 8 - rest]) if rest else b"")
 
 
 def _put_back(window: Window, changed: Mapping[bytes, bytes]) -> Window:

@@ -10,7 +10,7 @@ The two paths of the bounds go down; x is strictly outside, . is inside:
 
 from typing import Final
 
-from merkledb.formats.branch_record import InvalidRecord, parse_record
+from merkledb.formats.branch_record import InvalidRecord, Record, iter_children, parse_record
 from merkledb.formats.proof import Branch
 
 # Above every token.
@@ -63,18 +63,21 @@ def pure_trimmed(
     Raises:
         InvalidRecord: A record is none.
     """
+    parsed: list[Record | None] = []
+    for number, row in enumerate(records):
+        try:
+            parsed.append(None if row is None else parse_record(row))
+        except ValueError as error:
+            raise InvalidRecord(number, str(error)) from error
     boundary: list[Branch] = []
-    for number, (path, row, leaf_digest) in enumerate(zip(paths, records, digests, strict=True)):
+    for path, record, leaf_digest in zip(paths, parsed, digests, strict=True):
         digest = leaf_digest
         children: tuple[tuple[int, bytes], ...] = ()
-        if row is not None:
-            try:
-                record = parse_record(row)
-            except ValueError as error:
-                raise InvalidRecord(number, str(error)) from error
+        if record is not None:
             low, high = outside_slots(path, start, end)
             digest = record.digest if is_path_outside(path, start, end) else None
-            children = tuple(pair for pair in record.pairs() if pair[0] < low or pair[0] > high)
+            pairs = iter_children(record.children)
+            children = tuple([(c[0], c[1:]) for (c,) in pairs if c[0] < low or c[0] > high])
         if children or digest is not None:
             boundary.append(Branch(path, digest, children))
     return tuple(boundary)

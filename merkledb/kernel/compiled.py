@@ -10,14 +10,13 @@ field of a proof, is invalid, and why.
 from types import ModuleType
 
 from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.paths import MAX_PATH_TOKENS
+from merkledb.formats.branch_delta import DeltaRows
+from merkledb.formats.branch_record import weights_of
 from merkledb.formats.proof import MAX_BOUNDARY_BRANCHES, Branch, RangeProof
-from merkledb.formats.scheme import EMPTY_ROOT, MAX_VALUE_BYTES, Scheme
-from merkledb.formats.weights import weights_of
-from merkledb.kernel.interface import Kernel, Sorted
-from merkledb.kernel.pure_delta import DeltaRows
+from merkledb.formats.scheme import EMPTY_ROOT, MAX_PATH_TOKENS, MAX_VALUE_BYTES, Scheme
+from merkledb.kernel.interface import Kernel
 from merkledb.kernel.pure_fold import Branches, Items
-from merkledb.kernel.pure_walk import Step, Walk
+from merkledb.kernel.pure_walk import Sorted, Step, Walk
 
 
 class CompiledFold:
@@ -51,7 +50,7 @@ class CompiledWalk:
         try:
             return Step(*self._walk.step(paths, records, lows, highs))
         except ValueError:
-            return Walk(self._scheme.codec, self._keys).step(paths, records, lows, highs)
+            return Walk(self._scheme, self._keys).step(paths, records, lows, highs)
 
 
 class CompiledKernel(Kernel):

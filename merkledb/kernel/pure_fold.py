@@ -21,7 +21,7 @@ before parents:
 
 The id of a node depends only on what lies below it and on its full path, so a branch that closes is final.
 A branch left with one child and no value is no branch: its child takes its place, with the same id.  A branch
-that is part of a bucket (see ``weights``) is not stored, and so not yielded unless that is asked for.
+that is part of a bucket (see ``branch_record``) is not stored, and so not yielded unless that is asked for.
 
 This module is the kernel.  It is pure, knows neither LMDB nor proofs, and trusts its items: who feeds it
 what a peer sent checks the stubs first (see ``pure_verify``).  The compiled kernel takes and gives the same
@@ -31,14 +31,23 @@ Cost: about 2 µs a leaf in pure Python, of which hashing is a third; memory for
 """
 
 from bisect import bisect_left
-from itertools import islice
+from itertools import islice, repeat
 from operator import eq, itemgetter, lt, xor
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
-from merkledb.formats.branch_record import CHILD_BYTES, COUNTS, TOKENS, split_record, value_part, widened
-from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, Scheme
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weights_of
+from merkledb.formats.branch_record import (
+    CHILD_BYTES,
+    COUNTS,
+    HEAVY,
+    MAX_WEIGHT,
+    NO_RECORD,
+    TOKENS,
+    split_records,
+    weights_of,
+    widened,
+)
+from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, NO_VALUE, VALUE_HEADERS, Scheme
 
 DELETED: Final = b""
 # A call is cut into pieces of this many items, so that the numbers derived from their paths
@@ -120,6 +129,18 @@ def item_rows(items: Items) -> list[ItemRow]:
     return [(path, item_id, digest, weight) for path, item_id, digest, weight in columns if item_id]
 
 
+def pure_in_order(items: Items) -> Items:
+    """Return items, in any order, ascending by path; the records are the same object."""
+    order = sorted(range(len(items.paths)), key=items.paths.__getitem__)
+    return Items(
+        list(map(items.paths.__getitem__, order)),
+        list(map(items.ids.__getitem__, order)),
+        list(map(items.digests.__getitem__, order)),
+        bytearray(map(items.weights.__getitem__, order)),
+        items.records,
+    )
+
+
 class Branches(NamedTuple):
     """Closed branches as columns, children before parents."""
 
@@ -129,20 +150,24 @@ class Branches(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """What a branch has of its own.
+    """What a branch that opens at the path of an item has of its own.
 
     Attributes:
-        digest: The digest of its value, or None.
-        weight: The weight of that value, as one byte.
-        record: The record that it had in the store, or None.
+        part: The value part of its record.
+        weight: The weight of its value, as one byte; nothing without a value.
+        tokens: The tokens of the children that its record has; nothing without a record.
+        children: These children.
+        weights: Their weights, and anything after those.
     """
 
-    digest: bytes | None
+    part: bytes
     weight: bytes
-    record: bytes | None
+    tokens: bytes
+    children: bytes
+    weights: bytes
 
 
-_NOTHING: Final = _Own(None, b"", None)
+_NOTHING: Final = _Own(NO_VALUE, b"", b"", b"", b"")
 
 
 class Fold:
@@ -155,7 +180,7 @@ class Fold:
 
     def __init__(self, scheme: Scheme, *, buckets: bool = False) -> None:
         self._hash = scheme.hash_function
-        self._codec = scheme.codec
+        self._pack, self._bit_lengths = scheme.codec.pack, scheme.codec.bit_lengths
         self._wide_tokens = scheme.branch_factor > 128
         self._least_weight = 0 if buckets else HEAVY
         # The innermost open branch, and those around it: depth, children so far as token ‖ id, and their
@@ -216,10 +241,9 @@ class Fold:
 
     def _run(self, items: Items, depths: list[int], closed: Branches) -> None:
         """Fold ``items``, of which each shares as many tokens with its successor as ``depths`` says."""
-        hash_function, pack, bit_lengths = self._hash, self._codec.pack, self._codec.bit_lengths
+        hash_function, pack, bit_lengths = self._hash, self._pack, self._bit_lengths
         shrinks, opened, tokens, least_weight = self._shrinks, self._opened, TOKENS, self._least_weight
         depth, children, weights, outer = self._depth, self._children, self._weights, self._outer
-        add_path, add_record, add_id = closed.paths.append, closed.records.append, closed.ids.append
         ids, own = _branch_openings(items, depths)
         for path, item_id, weight, shared in zip(items.paths, ids, items.weights, depths, strict=True):
             if item_id is None:
@@ -230,8 +254,7 @@ class Fold:
                 opened[depth] = own[path]
             else:
                 if shared > depth:
-                    # The next item parts from this one further down than the open branch: a branch opens
-                    # there.
+                    # The next item parts from this one below the open branch: another opens there.
                     outer.append((depth, children, weights))
                     depth, children, weights = shared, [], bytearray()
                 # Either way the innermost open branch is now the one directly above the item.
@@ -240,7 +263,6 @@ class Fold:
             # The next item lies outside the open branch, so nothing more can come below it: it closes, and so
             # do those around it, up to the one that holds the next item too.
             while shared < depth:
-                prefix = path[:depth]
                 if shrinks or depth in opened:
                     # Only here may the branch have a value, old children, or too few children left.
                     record, node_id = _settle(children, weights, opened.pop(depth, _NOTHING))
@@ -248,16 +270,15 @@ class Fold:
                     record, node_id = COUNTS[len(children)] + b"".join(children) + NO_VALUE, b""
                 total = sum(weights)
                 total = total if total <= MAX_WEIGHT else HEAVY
-                # Without a record the branch is gone, and what it handed up is its only child's id, or
-                # nothing.
+                # Without a record the branch is gone: it handed up its only child's id, or nothing.
                 if record:
                     hashed = widened(record) if self._wide_tokens else record
-                    node_id = hash_function(hashed + bit_lengths[depth] + pack(prefix)).digest()
+                    node_id = hash_function(hashed + bit_lengths[depth] + pack(path[:depth])).digest()
                     # Without children it is a leaf, whose value stands elsewhere.
                     if record[0] and total >= least_weight:
-                        add_path(prefix)
-                        add_record(record + weights)
-                        add_id(node_id)
+                        closed.paths.append(path[:depth])
+                        closed.records.append(record + weights)
+                        closed.ids.append(node_id)
                 depth, children, weights = outer.pop()
                 if shared > depth:
                     # Between the closed branch and the one around it the next item parts: a branch opens
@@ -302,14 +323,19 @@ def _branch_openings(items: Items, depths: list[int]) -> tuple[list[bytes | None
     below = list(map(eq, depths, map(len, items.paths)))
     if True not in below and None not in ids:
         return ids, {}
-    ids = list(ids)
-    own: dict[bytes, _Own] = {}
-    for index, (path, is_above_next) in enumerate(zip(items.paths, below, strict=True)):
-        if is_above_next or ids[index] is None:
-            digest = items.digests[index]
-            weight = b"" if digest is None else bytes([items.weights[index]])
-            own[path] = _Own(digest, weight, items.records.get(path))
-            ids[index] = None
+    opening = [at for at, is_above_next in enumerate(below) if is_above_next or ids[at] is None]
+    paths = list(map(items.paths.__getitem__, opening))
+    # All old records are split at once.
+    split = split_records(map(items.records.get, paths, repeat(NO_RECORD)))
+    ids, own = list(ids), {}
+    for at, path, (tokens, children, _, weights) in zip(opening, paths, split, strict=True):
+        digest = items.digests[at]
+        if digest is None:
+            own[path] = _Own(NO_VALUE, b"", tokens, children, weights)
+        else:
+            part, weight = VALUE_HEADERS[len(digest)] + digest, TOKENS[items.weights[at]]
+            own[path] = _Own(part, weight, tokens, children, weights)
+        ids[at] = None
     return ids, own
 
 
@@ -324,25 +350,8 @@ def _settle(children: list[bytes], weights: bytearray, own: _Own) -> tuple[bytes
         weights: Their weights, which become those of the whole branch.
         own: What it has of its own.
     """
-    kept, kept_weights = _merge_children(children, weights, own.record)
-    weights[:] = kept_weights + own.weight
-    merged = b"".join(kept)
-    if own.digest is None and len(merged) <= CHILD_BYTES:
-        return b"", merged[1:]
-    return COUNTS[len(merged) // CHILD_BYTES] + merged + value_part(own.digest), b""
-
-
-def _merge_children(
-    children: list[bytes], weights: bytearray, record: bytes | None
-) -> tuple[list[bytes], bytearray]:
-    """Return the children that are left, and their weights.
-
-    Those touched by items, and the untouched ones of the record between them.
-    """
     kept, kept_weights, at = [], bytearray(), 0
-    tokens, stored, stored_weights = b"", b"", b""
-    if record is not None:
-        tokens, stored, _, stored_weights = split_record(record)
+    tokens, stored, stored_weights = own.tokens, own.children, own.weights
     for child, weight in zip(children, weights, strict=True):
         # Both are sorted by token: what the record has before this child was not touched, and stays.
         place = bisect_left(tokens, child[0], at)
@@ -354,5 +363,30 @@ def _merge_children(
         # The record's own child at this token, if it has one, is replaced or deleted: it is passed over.
         at = place + (tokens[place : place + 1] == child[:1])
     kept.append(stored[CHILD_BYTES * at :])
-    kept_weights += stored_weights[at : len(tokens)]
-    return kept, kept_weights
+    weights[:] = kept_weights + stored_weights[at : len(tokens)] + own.weight
+    merged = b"".join(kept)
+    if own.part == NO_VALUE and len(merged) <= CHILD_BYTES:
+        return b"", merged[1:]
+    return COUNTS[len(merged) // CHILD_BYTES] + merged + own.part, b""
+
+
+def pure_fold_all(
+    scheme: Scheme, items: Items, keys: list[bytes], values: list[bytes]
+) -> tuple[bytes, Branches]:
+    """Fold items and pairs, in any order; return the root and the branches.
+
+    Raises:
+        ValueError: Two of them have the same path.
+    """
+    fold = Fold(scheme)
+    closed = fold.feed(pure_in_order(joined(pure_leaves(scheme, keys, values), items)))
+    root, last = fold.finish()
+    return root, Branches(closed.paths + last.paths, closed.records + last.records, closed.ids + last.ids)
+
+
+def pure_bucket_branches(scheme: Scheme, keys: list[bytes], values: list[bytes]) -> dict[bytes, bytes]:
+    """Return the records of all branches that the pairs of a bucket make, by path."""
+    fold = Fold(scheme, buckets=True)
+    closed = fold.feed(pure_leaves(scheme, keys, values))
+    _, last = fold.finish()
+    return dict(zip(closed.paths + last.paths, closed.records + last.records, strict=True))

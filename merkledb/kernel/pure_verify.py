@@ -20,7 +20,7 @@ from itertools import islice
 from operator import lt
 
 from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.paths import MAX_PATH_TOKENS, prefix_end, shared_depth
+from merkledb.formats.branch_record import HEAVY
 from merkledb.formats.proof import (
     AnyProof,
     Branch,
@@ -30,8 +30,14 @@ from merkledb.formats.proof import (
     encoded_proof_bytes,
     require_form,
 )
-from merkledb.formats.scheme import ID_BYTES, MAX_VALUE_BYTES, Scheme
-from merkledb.formats.weights import HEAVY
+from merkledb.formats.scheme import (
+    ID_BYTES,
+    MAX_PATH_TOKENS,
+    MAX_VALUE_BYTES,
+    Scheme,
+    prefix_end,
+    shared_depth,
+)
 from merkledb.kernel.boundary import is_path_outside, is_slot_outside
 from merkledb.kernel.pure_fold import Fold, ItemRow, Items, extend, items_of, joined, no_items, pure_leaves
 

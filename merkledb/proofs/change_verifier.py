@@ -26,10 +26,10 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.proof import ChangeProof
-from merkledb.formats.scheme import Scheme, require_range
-from merkledb.formats.weights import HEAVY
-from merkledb.history.branch_delta import branch_delta_rows
+from merkledb.formats.branch_record import HEAVY
+from merkledb.formats.proof import ChangeProof, require_claim
+from merkledb.formats.scheme import Scheme
+from merkledb.history.log import branch_delta_rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, item_rows, items_of, joined, sealed
 from merkledb.kernel.pure_verify import RequestedRange, check_form, inside_paths, next_keys, outside_items
@@ -111,7 +111,6 @@ class VerifiedChanges:
 
 def verify_changes(
     trie: StoredTrie,
-    tip_root: bytes,
     proof: ChangeProof,
     root: bytes,
     start: bytes | None,
@@ -123,7 +122,6 @@ def verify_changes(
 
     Args:
         trie: The local content.
-        tip_root: Its root.
         proof: What a peer sent, decoded; nothing of it is trusted.
         root: The new root.
         start: The start that was asked for; None for no bound.
@@ -133,10 +131,10 @@ def verify_changes(
     """
     if type(proof) is not ChangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no change proof")
-    require_range(start, end)
+    require_claim(root, start, end, max_keys, max_bytes)
     request = check_form(proof, root, start, end, trie.scheme, max_keys, max_bytes)
     changes = sorted_changes(dict(zip(proof.keys, proof.values, strict=True)), trie.scheme)
-    return _Verification(trie, tip_root, proof, request, changes).run()
+    return _Verification(trie, proof, request, changes).run()
 
 
 class _Verification:
@@ -145,13 +143,11 @@ class _Verification:
     def __init__(
         self,
         trie: StoredTrie,
-        tip_root: bytes,
         proof: ChangeProof,
         request: RequestedRange,
         changes: ChangeColumns,
     ) -> None:
         self._trie = trie
-        self._tip_root = tip_root
         self._proof = proof
         self._request = request
         self._changes = changes
@@ -160,7 +156,7 @@ class _Verification:
     def run(self) -> VerifiedChanges:
         """Fold, compare the root, and keep what applying needs."""
         request = self._request
-        before = self._trie.inside(self._tip_root, request.start_path, request.end_path)
+        before = self._trie.inside(request.start_path, request.end_path)
         outside = outside_items(self._proof.boundary, request)
         self._stream.walk_inside(before, outside[1].paths[0] if outside[1].paths else None)
         self._inside = self._stream.items()

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from merkledb.errors import InvalidProof, Reason
-from merkledb.formats.proof import RangeProof
-from merkledb.formats.scheme import Scheme, require_bytes, require_range
+from merkledb.formats.proof import RangeProof, require_claim
+from merkledb.formats.scheme import Scheme
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, sealed
 from merkledb.kernel.pure_verify import RequestedRange, next_keys
@@ -103,8 +103,10 @@ def verify_range(
 
     Raises:
         InvalidProof: The proof does not show that; its ``reason`` says why.
-        InvalidRange: ``start`` lies after ``end``, which is the caller's mistake.
-        TypeError: The proof is none, or the root or a bound is not bytes: the caller's mistake, too.
+        InvalidRange: ``start`` lies after ``end``, which is the caller's mistake, as are all that follow.
+        BoundTooLong: One of them has more than 1,024 bytes.
+        TypeError: The proof is none, the root or a bound is not bytes, or a limit is not an int.
+        ValueError: The root has not 32 bytes, or a limit is negative.
 
     Cost: about 3 µs a pair with the pure kernel, 0.4 with the compiled one, and no more memory than a few
     times the proof.
@@ -113,8 +115,7 @@ def verify_range(
         raise TypeError(f"a proof is what RangeProof.decode returns, not {type(proof).__name__}")
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")
-    require_bytes("a root", root)
-    require_range(start, end)
+    require_claim(root, start, end, max_keys, max_bytes)
     scheme = scheme or _DEFAULT_SCHEME
     branches, top_nodes = kernel().verify_range(proof, root, start, end, scheme, max_keys, max_bytes)
     complete = proof.end == end

@@ -6,6 +6,8 @@ What can happen to an open environment from outside:
   then; so, once all transactions of this process have ended, the environment is closed and opened anew.
 - Readers were killed, and their places are taken for ever.  Their places are taken back now and then, and
   when there is none left.
+- The folder is removed, or replaced by another.  Whoever begins a read, or is about to commit, looks whether
+  the file is still the same.
 - This process forks.  The child has copies of all objects, but their places among the readers, the lock and
   the mutex belong to the parent: the child must touch none of them, not even to close them.
 """
@@ -25,13 +27,13 @@ import lmdb
 
 from merkledb.errors import (
     DatabaseClosed,
-    DatabaseFull,
     DatabaseOutgrown,
+    DatabaseReplaced,
     ForkedDatabase,
     MerkleDBError,
     ReadonlyDatabase,
 )
-from merkledb.storage.folder import sync_folder
+from merkledb.storage.folder import allocate_lock_file, sync_folder
 from merkledb.storage.lmdb_errors import MAX_READERS, opening_error, translated_error
 
 # LMDB's major version and with it the file format: 0 is the 0.9 series.
@@ -41,8 +43,6 @@ _MAX_TABLES: Final = 16
 _MIN_MAP_BYTES: Final = 64 << 20
 # LMDB's lock file: a head with two mutexes, and a cache line for each reader.
 _LOCK_FILE_BYTES: Final = 128 + 64 * MAX_READERS
-# What the system counts the blocks of a file in.
-_BLOCK_BYTES: Final = 512
 # A look at the places of readers costs a few microseconds; so seldom, it costs a read nothing.
 _BEGINS_BETWEEN_READER_CHECKS: Final = 1024
 # How often a transaction is tried again after what stood in its way was put right: a store that grows
@@ -71,38 +71,45 @@ class Environment:
         lock_file: The descriptor that holds the writer's lock; closed with the environment.
 
     Attributes:
+        folder: The folder, by a path that holds wherever the process is.
         lmdb: The environment as LMDB has it now; another after it was opened anew.
         renewed: Called when it was opened anew, for tables belong to the environment that opened them.
+        is_closed: Whether it was closed.
         is_forked: Whether this is a copy in a process that was forked off.
     """
 
     def __init__(self, path: Path, *, readonly: bool, map_bytes: int, lock_file: int | None) -> None:
         self.path = path
+        # The process may go to another folder.  A link may be replaced, so it is followed at each look.
+        self.folder = Path(os.path.abspath(path))  # noqa: PTH100 - ``resolve`` follows links now.
         self.readonly = readonly
         self.renewed: Callable[[], None] = _do_nothing
         self.is_forked = False
         self._map_bytes = map_bytes
         self._lock_file = lock_file
-        self._is_closed = False
+        self.is_closed = False
         # One for each transaction that has begun or is about to.  Appending and popping are atomic.
         self._held: list[None] = []
         # Whether ``begin`` has to look what is the matter before it goes on.
         self._is_barred = False
         self._opening = threading.Lock()
         self._begins = count(1)
-        if any(each.is_forked and each.path.resolve() == path.resolve() for each in list(_ALL)):
+        if any(each.is_forked and each.folder.resolve() == path.resolve() for each in list(_ALL)):
             raise ForkedDatabase(str(path))
-        _allocate_lock_file(path)
+        # Where this process has it open, closing any descriptor of the file would give up LMDB's locks.
+        if not any(each.is_open_at(path) for each in list(_ALL)):
+            allocate_lock_file(path, _LOCK_FILE_BYTES)
         try:
             self.lmdb = _open_in_any_room(path, readonly=readonly, map_bytes=map_bytes)
         except lmdb.Error as error:
             raise opening_error(error, str(path)) from error
-        self._identity = _identity(path)
+        self._data_file = os.fsencode(self.folder / "data.mdb")
+        self._identity = _identity(self._data_file)
         _ALL.add(self)
 
     def translate(self, error: lmdb.Error) -> MerkleDBError:
         """Return this package's error for one of LMDB's."""
-        return translated_error(error, str(self.path), is_closed=self._is_closed)
+        return translated_error(error, str(self.path), is_closed=self.is_closed)
 
     def require_usable(self) -> None:
         """Raise unless this process may use the environment.
@@ -112,20 +119,37 @@ class Environment:
         """
         if self.is_forked:
             raise ForkedDatabase(str(self.path))
-        if self._is_closed:
+        if self.is_closed:
             raise DatabaseClosed(str(self.path))
+
+    def require_present(self) -> None:
+        """Raise unless what is open here is still what is in the folder.
+
+        Cost: a look at the file, one to three microseconds.  Where it cannot be looked at, nothing is known,
+        and so nothing is raised.
+
+        Raises:
+            DatabaseReplaced, DatabaseClosed, ForkedDatabase
+        """
+        if self.is_closed or self.is_forked:
+            self.require_usable()
+        if _identity(self._data_file) not in (self._identity, None):
+            raise DatabaseReplaced(str(self.path))
 
     def begin(self, *, write: bool = False) -> Transaction:
         """Begin a transaction; whoever has it gives it to ``end``.
 
+        Only now and then a look is taken whether the file is still there, see ``require_present``.
+
         Raises:
             ReadonlyDatabase, DatabaseClosed, DatabaseFull, DatabaseOutgrown, TooManyReaders, ForkedDatabase
         """
-        if self._is_closed or self.is_forked:
+        if self.is_closed or self.is_forked:
             self.require_usable()
         if write and self.readonly:
             raise ReadonlyDatabase(str(self.path))
         if not next(self._begins) % _BEGINS_BETWEEN_READER_CHECKS:
+            self.require_present()
             self._look_for_dead_readers()
         self._held.append(None)
         if self._is_barred:
@@ -250,11 +274,10 @@ class Environment:
 
     def _reopen(self) -> None:
         """Close the environment and open it again; where that fails, the bar stays, and the next tries."""
-        if _identity(self.path) != self._identity:
-            raise DatabaseOutgrown(str(self.path), "its file was replaced meanwhile, so open it again")
+        self.require_present()
         self.lmdb.close()
         try:
-            self.lmdb = _open_in_any_room(self.path, readonly=self.readonly, map_bytes=self._map_bytes)
+            self.lmdb = _open_in_any_room(self.folder, readonly=self.readonly, map_bytes=self._map_bytes)
         except lmdb.Error as error:
             if getattr(error, "code", 0) == errno.ENOMEM:
                 advice = "let this process reserve more address space (ulimit -v)"
@@ -268,8 +291,8 @@ class Environment:
 
     def close(self) -> None:
         """Close the environment; every transaction must have ended."""
-        if not self._is_closed:
-            self._is_closed = True
+        if not self.is_closed:
+            self.is_closed = True
             if not self.is_forked:
                 with self._opening:
                     self.lmdb.close()
@@ -288,15 +311,17 @@ class Environment:
 
     def is_open_at(self, path: Path) -> bool:
         """Return whether this is an open environment in the folder ``path``."""
-        return not self._is_closed and not self.is_forked and self.path.resolve() == path.resolve()
+        return not self.is_closed and not self.is_forked and self.folder.resolve() == path.resolve()
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Return what tells the data file in a folder from any other; nothing does where there is none."""
+def _identity(file: bytes) -> tuple[int, int] | None:
+    """Return what tells a file from any other, (0, 0) where none is; None where that cannot be seen."""
     try:
-        status = (path / "data.mdb").stat()
-    except OSError:
+        status = os.stat(file)  # noqa: PTH116 - without a Path, which would cost as much again.
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 
@@ -355,30 +380,3 @@ def _open_environment(path: Path, *, readonly: bool, map_bytes: int) -> lmdb.Env
     if new:
         sync_folder(path)
     return environment
-
-
-def _allocate_lock_file(path: Path) -> None:
-    """Let LMDB's lock file have its blocks before LMDB writes to it through a map.
-
-    On a full disk, a write through a map to a block that the file does not have yet ends the process.
-
-    Raises:
-        DatabaseFull: The disk has no room for it.
-    """
-    # Where this process has the store open, closing any descriptor of the file would give up LMDB's locks.
-    if not hasattr(os, "posix_fallocate") or any(each.is_open_at(path) for each in list(_ALL)):
-        return
-    try:
-        descriptor = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError:
-        return  # LMDB knows which readers can do without it, and says what is wrong where none can.
-    try:
-        status = os.fstat(descriptor)
-        if max(status.st_size, _LOCK_FILE_BYTES) > status.st_blocks * _BLOCK_BYTES:
-            os.posix_fallocate(descriptor, 0, max(status.st_size, _LOCK_FILE_BYTES))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DatabaseFull(str(path), "there is no room for its lock file") from error
-        # Any other file system does without, and its own errors come up when LMDB opens the file.
-    finally:
-        os.close(descriptor)

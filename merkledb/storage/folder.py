@@ -1,13 +1,19 @@
-"""The folder of a store: made, checked, and locked by the one process that writes."""
+"""The folder of a store: made, checked, and locked by the one process that writes.
 
+LMDB makes the data file and its own lock file in it.
+"""
+
+import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import Final
 
-from merkledb.errors import DatabaseInUse, NotADatabase
+from merkledb.errors import DatabaseFull, DatabaseInUse, NotADatabase
 
 CUT_SHORT: Final = "is a store whose creation was cut short: create it again"
+# What the system counts the blocks of a file in.
+_BLOCK_BYTES: Final = 512
 # What a store whose creation was cut short may have left in its folder.
 _LOCK_FILES: Final = frozenset({"lock.mdb", "writer.lock"})
 
@@ -54,5 +60,35 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def allocate_lock_file(path: Path, size: int) -> None:
+    """Let LMDB's lock file have its blocks before LMDB writes to it through a map.
+
+    On a full disk, a write through a map to a block that the file does not have yet ends the process.
+
+    Args:
+        path: The folder.
+        size: How long the file becomes at least.
+
+    Raises:
+        DatabaseFull: The disk has no room for it.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        descriptor = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return  # LMDB knows which readers can do without it, and says what is wrong where none can.
+    try:
+        status = os.fstat(descriptor)
+        if max(status.st_size, size) > status.st_blocks * _BLOCK_BYTES:
+            os.posix_fallocate(descriptor, 0, max(status.st_size, size))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DatabaseFull(str(path), "there is no room for its lock file") from error
+        # Any other file system does without, and its own errors come up when LMDB opens the file.
     finally:
         os.close(descriptor)

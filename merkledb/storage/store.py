@@ -26,7 +26,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 
@@ -37,7 +37,7 @@ from merkledb.errors import (
     MerkleDBError,
     NotADatabase,
 )
-from merkledb.storage.digests import Digests
+from merkledb.formats.scheme import Scheme
 from merkledb.storage.environment import LMDB_VERSION as LMDB_VERSION  # noqa: PLC0414 - for those who use a store.
 from merkledb.storage.environment import Cursor as Cursor  # noqa: PLC0414
 from merkledb.storage.environment import Environment
@@ -67,6 +67,10 @@ _TABLES: Final = (
 _LENGTH_CHECKS: Final = 1000
 # Often enough that a killed reader costs little, seldom enough to cost nothing.
 _WRITES_BETWEEN_READER_CHECKS: Final = 32
+# Smaller values are read and hashed in less time than matters, and would drive out the others.
+REMEMBERED_BYTES: Final = 16 << 10
+# So many digests take about a megabyte of memory, and stand for 64 MB of values or more.
+MAX_DIGESTS: Final = 4096
 Table = Any  # lmdb's handle of a table; its type has no public name.
 
 
@@ -110,6 +114,31 @@ def seek_row(cursor: Cursor, row: bytes) -> bool:
     found = cursor.set_range(row[:MAX_ROW_KEY_BYTES])
     # Only a row that is the cut-off row key itself can lie before it.
     return cursor.next() if found and bytes(cursor.key()) < row else found
+
+
+class Digests:
+    """Digests of large values that were read before, by the id of their leaf; the oldest make room.
+
+    A leaf's id commits to its path and to the digest of its value.  So who knows a leaf's id finds the digest
+    here, whichever state the leaf belongs to, and nothing here is ever outdated.  A value of 60 MB takes
+    50 ms and more to be read and hashed, which each request that ends beside it would cost.  Any thread may
+    use it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_id: dict[bytes, bytes] = {}
+
+    def get(self, leaf_id: bytes | None) -> bytes | None:
+        """Return the digest that a leaf's id commits to; None where it is not remembered."""
+        return None if leaf_id is None else self._by_id.get(leaf_id)
+
+    def put(self, leaf_id: bytes, digest: bytes) -> None:
+        """Remember a digest that was derived from a value, as the leaf's id was from the digest."""
+        with self._lock:
+            while len(self._by_id) >= MAX_DIGESTS:
+                del self._by_id[next(iter(self._by_id))]
+            self._by_id[leaf_id] = digest
 
 
 class Store:
@@ -218,7 +247,7 @@ class Store:
     def _missing_pages(self) -> int:
         """Return how many pages the file lacks at its end."""
         pages = self.environment.lmdb.info()["last_pgno"] + 1
-        return pages - (self.path / "data.mdb").stat().st_size // self._page_bytes
+        return pages - (self.environment.folder / "data.mdb").stat().st_size // self._page_bytes
 
     def _lengthen(self) -> None:
         """Make the data file as long as it says it is.
@@ -229,7 +258,7 @@ class Store:
         missing = self._missing_pages()
         if missing <= 0:
             return
-        data = self.path / "data.mdb"
+        data = self.environment.folder / "data.mdb"
         try:
             os.truncate(data, (data.stat().st_size // self._page_bytes + missing) * self._page_bytes)
         except (OSError, OverflowError) as error:
@@ -253,9 +282,9 @@ class Store:
         """Return this package's error for one of LMDB's."""
         return self.environment.translate(error)
 
-    def require_own(self) -> None:
-        """Raise ForkedDatabase in a process that was forked off; an iterator may live on in one."""
-        if self.environment.is_forked:
+    def require_usable(self) -> None:
+        """Raise as ``Environment.require_usable``: an iterator may outlive its database, or its process."""
+        if self.environment.is_forked or self.environment.is_closed:
             self.environment.require_usable()
 
     def begin_views(self, transaction: Transaction) -> Transaction | None:
@@ -274,7 +303,12 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        """Give one read transaction: a snapshot of the last commit."""
+        """Give one read transaction: a snapshot of the last commit.
+
+        Raises:
+            DatabaseReplaced: What is open here is not in the folder any more.
+        """
+        self.environment.require_present()
         transaction = self.begin()
         with self.translated():
             try:
@@ -292,6 +326,8 @@ class Store:
             with self.translated():
                 try:
                     yield transaction
+                    # As late as can be: into a file that is gone, a commit would go nowhere.
+                    self.environment.require_present()
                     transaction.commit()
                     # The commit stands, so nothing that fails from here on may say otherwise.
                     with contextlib.suppress(MerkleDBError, lmdb.Error, OSError):
@@ -311,12 +347,33 @@ class Store:
         return int(transaction.stat(table)["entries"])
 
 
+class StoreTransaction(NamedTuple):
+    """A transaction, for reading or for writing.
+
+    Attributes:
+        store: Has the tables.
+        lmdb: LMDB's transaction.
+        scheme: The store's.
+        views: A second one of the same moment that copies no value, see ``Store.begin_views``; None where
+            values are copied.
+    """
+
+    store: Store
+    lmdb: Transaction
+    scheme: Scheme
+    views: Transaction | None = None
+
+    def corrupt(self, difference: str) -> CorruptDatabase:
+        """Return the error that says how the store contradicts itself."""
+        return CorruptDatabase(str(self.store.path), difference)
+
+
 def put_sorted(
     transaction: Transaction, table: Table, keys: Sequence[bytes], values: Sequence[bytes]
 ) -> None:
     """Put pairs that ascend by key (or path), so that pages end up full."""
     if keys:
-        rows = keys if keys[0][:1] > b"\0" else list(map(row_key, keys))
+        rows = keys if keys[0][:1] > b"\0" else [key if key[:1] > b"\0" else b"\0" + key for key in keys]
         put_rows(transaction, table, rows, values)
 
 

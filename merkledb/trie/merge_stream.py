@@ -13,9 +13,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from merkledb.formats.branch_record import TOKENS, InvalidRecord
-from merkledb.formats.scheme import Scheme, require_value_length
-from merkledb.formats.weights import HEAVY, weight_of
+from merkledb.formats.branch_record import HEAVY, TOKENS, InvalidRecord, weight_of
+from merkledb.formats.scheme import Scheme
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import DELETED, ItemRow, Items, joined
 from merkledb.kernel.pure_walk import Step
@@ -55,8 +54,7 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
     """
     new = dict(changes)
     keys, put_keys, put_values, deleted_keys, longest_key, longest_value = kernel().sort_changes(new)
-    scheme.require_key_length(longest_key)
-    require_value_length(longest_value)
+    scheme.require_lengths(longest_key, longest_value)
     return ChangeColumns(new, keys, put_keys, put_values, deleted_keys)
 
 
@@ -106,11 +104,11 @@ class ChangeStream:
         # Deletions of keys below leaves, where nothing is.
         self._void: set[bytes] = set()
 
-    def walk(self, root: bytes) -> None:
-        """Go down from the top to where changes lie; ``root`` is the trie's."""
+    def walk(self) -> None:
+        """Go down from the top to where changes lie."""
         top = self._trie.top()
         if top is not None:
-            self._descend([top], [root])
+            self._descend([top], [self._trie.root])
 
     def walk_inside(self, parts: Sequence[Inside], following: bytes | None) -> None:
         """Go down to where changes lie in a range.
@@ -156,62 +154,64 @@ class ChangeStream:
 
     # The walk.
 
-    def _descend(self, nodes: list[Node], ids: list[bytes]) -> None:
+    def _descend(self, nodes: Sequence[Node], ids: Sequence[bytes]) -> None:
         """Go down from nodes to where changes lie, level by level."""
-        for node in nodes:
-            if node.bucket is not None:
-                pairs = zip(node.bucket.paths, node.bucket.keys, node.bucket.values, strict=True)
-                self.bucket_pairs.update(
-                    (key, value) for path, key, value in pairs if path.startswith(node.path)
-                )
-        tops = [(node, node_id) for node, node_id in zip(nodes, ids, strict=True) if node.bucket is None]
-        paths, records = [node.path for node, _ in tops], [node.record for node, _ in tops]
-        ids = [node_id for _, node_id in tops]
-        lows, highs = [0] * len(tops), [len(self._changes.keys)] * len(tops)
+        paths: list[bytes] = []
+        records: list[bytes | None] = []
+        level_ids: list[bytes] = []
+        for node, node_id in zip(nodes, ids, strict=True):
+            if node.bucket is None:
+                paths.append(node.path)
+                records.append(node.record)
+                level_ids.append(node_id)
+            else:
+                pairs = zip(node.bucket.paths, node.bucket.pairs, strict=True)
+                self.bucket_pairs.update(pair for path, pair in pairs if path.startswith(node.path))
+        lows, highs = [0] * len(paths), [len(self._changes.keys)] * len(paths)
         while paths:
             # One level at a time: the branches with a change below them open, the other nodes stay stubs.
-            step = self._step(paths, records, lows, highs)
+            try:
+                step = self._walk.step(paths, records, lows, highs)
+            except InvalidRecord as error:
+                raise self._trie.invalid_record(paths[error.number], error) from error
             self._open(step, paths, records)
             for number in set(range(len(paths))).difference(step.opened):
-                self._stay(paths[number], records[number], ids[number])
-            self._read_buckets(step)
+                self._stay(paths[number], records[number], level_ids[number])
+            if step.bucket_slots:
+                for slot, found in self._trie.pairs(step.bucket_slots, step.bucket_weights).items():
+                    self.visited[slot] = found
+                    self.bucket_pairs.update(found)
             # What hangs under the slots that have changes is the next level.  A node that is no branch right
             # at its slot is kept in ``visited``, for history has to say where it was.
-            paths, records = self._trie.nodes_at(step.slots)
+            paths, records = self._trie.nodes_at(step.slots) if step.slots else ([], [])
             for slot, path, record in zip(step.slots, paths, records, strict=True):
                 if path != slot or record is None:
                     self.visited[slot] = Node(path, record)
-            ids, lows, highs = step.ids, step.lows, step.highs
-
-    def _step(
-        self, paths: list[bytes], records: list[bytes | None], lows: list[int], highs: list[int]
-    ) -> Step:
-        try:
-            return self._walk.step(paths, records, lows, highs)
-        except InvalidRecord as error:
-            where = f"the branch at path {paths[error.number].hex()}"
-            raise self._trie.corrupt(f"{where} is unreadable: {error}") from error
+            level_ids, lows, highs = step.ids, step.lows, step.highs
 
     def _open(self, step: Step, paths: list[bytes], records: list[bytes | None]) -> None:
         """Take on the branches that open."""
-        scheme, digests, weights = self.scheme, step.digests, step.weights
-        opened = [paths[number] for number in step.opened]
+        digests, weights = step.digests, step.weights
+        opened = list(map(paths.__getitem__, step.opened))
+        # None of them is a leaf, so all have a record.
+        found = [records[number] or b"" for number in step.opened]
+        self.records.update(zip(opened, found, strict=True))
+        self._open_paths += opened
         for at, own in enumerate(step.own):
             if own is not None:
+                path = opened[at]
                 # The branch's own value changes: its old digest gives the id that tells whether it really
                 # does.
                 key = self._changes.keys[own]
                 self._branch_keys.add(key)
                 digest = digests[at]
                 if digest is not None:
-                    self.unread[opened[at]] = scheme.leaf_id(opened[at], digest)
+                    self.unread[path] = self.scheme.leaf_id(path, digest)
                 value = self._changes.new[key]
-                digests[at] = None if value is None else scheme.digest(value)
+                digests[at] = None if value is None else self.scheme.digest(value)
                 weights[at] = HEAVY if value is None else weight_of(value)
-        self._open_paths += opened
         self._open_digests += digests
         self._open_weights += weights
-        self.records.update(zip(opened, (records[number] or b"" for number in step.opened), strict=True))
 
     def _stay(self, path: bytes, record: bytes | None, node_id: bytes) -> None:
         """Take on a node that no change lies below, or a heavy leaf."""
@@ -232,14 +232,6 @@ class ChangeStream:
             self.unread[path] = node_id
         else:
             self._kept.append((path, node_id, digest, weight))
-
-    def _read_buckets(self, step: Step) -> None:
-        """Take on the pairs of the buckets that have changes."""
-        for slot, pairs in zip(
-            step.bucket_slots, self._trie.pairs(step.bucket_slots, step.bucket_weights), strict=True
-        ):
-            self.visited[slot] = pairs
-            self.bucket_pairs.update(pairs)
 
     # The stream.
 
@@ -278,22 +270,20 @@ class ChangeStream:
 
     def pairs(self) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values of the stream's leaves: what is put, and what else is in its buckets."""
-        bucket_pairs, put_keys, put_values = (
-            self.bucket_pairs,
-            self._changes.put_keys,
-            self._changes.put_values,
-        )
-        untouched = [key for key in bucket_pairs if key not in self._changes.new]
+        new, put_keys, put_values = self._changes.new, self._changes.put_keys, self._changes.put_values
+        leaves = {key: value for key, value in self.bucket_pairs.items() if key not in new}
         if self._branch_keys:
             put = zip(put_keys, put_values, strict=True)
-            alone = {key: value for key, value in put if key not in self._branch_keys}
-            put_keys, put_values = list(alone), list(alone.values())
-        return untouched + put_keys, [bucket_pairs[key] for key in untouched] + put_values
+            leaves.update(pair for pair in put if pair[0] not in self._branch_keys)
+            put_keys, put_values = [], []
+        return [*leaves, *put_keys], [*leaves.values(), *put_values]
 
     def other_items(self) -> Items:
         """Return all other items: what stays, what opens, and deletions."""
-        left_out = self._branch_keys | self._void
-        deleted = [key for key in self._changes.deleted_keys if key not in left_out]
+        deleted = self._changes.deleted_keys
+        if deleted:
+            left_out = self._branch_keys | self._void
+            deleted = [key for key in deleted if key not in left_out]
         items = Items(
             self._open_paths + self.scheme.codec.paths(deleted),
             [*[None] * len(self._open_paths), *[DELETED] * len(deleted)],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from merkledb.formats.location import NodeLocation
+from merkledb.formats.branch_delta import NodeLocation
 from merkledb.formats.scheme import Scheme
 from merkledb.kernel.choice import kernel
 

@@ -1,28 +1,34 @@
 """Reading the trie of a store: the nodes on a path, and the boundary of a range.
 
-Leaves are not stored, nor are the branches of buckets (see ``weights``): a bucket is read as the pairs from
-its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
+Leaves are not stored, nor are the branches of buckets (see ``branch_record``): a bucket is read as the pairs
+from its slot on, until they weigh what its parent says, and folded where a node of it is wanted.  Any other
 branch's row is found by order alone: under a slot, the shallowest branch is the first row at or after the
 slot's path, because a prefix sorts first.  Where there is none, the slot holds one heavy leaf: the first key
 at or after it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from merkledb.errors import CorruptDatabase
-from merkledb.formats.branch_record import TOKENS, InvalidRecord, Record, parse_record
-from merkledb.formats.paths import MAX_PATH_TOKENS
+from merkledb.formats.branch_record import (
+    HEAVY,
+    MAX_WEIGHT,
+    TOKENS,
+    InvalidRecord,
+    Record,
+    parse_record,
+    weight_of,
+    weights_of,
+)
 from merkledb.formats.proof import Branch
-from merkledb.formats.weights import HEAVY, MAX_WEIGHT, weight_of, weights_of
+from merkledb.formats.scheme import MAX_PATH_TOKENS
 from merkledb.kernel.boundary import ALL_TOKENS, is_path_outside, is_slot_outside, outside_slots
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import ItemRow, Items, items_of
-from merkledb.storage.digests import REMEMBERED_BYTES
-from merkledb.storage.store import key_of_row, row_key
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import REMEMBERED_BYTES, StoreTransaction, key_of_row, row_key
 from merkledb.trie.node import Bucket, Found, Node, Pairs
 
 
@@ -56,10 +62,12 @@ class Trie(ABC):
 
     Args:
         transaction: What is read in; it outlives this object.
+        root: The id of its topmost node.
     """
 
-    def __init__(self, transaction: StoreTransaction) -> None:
+    def __init__(self, transaction: StoreTransaction, root: bytes) -> None:
         self.transaction = transaction
+        self.root = root
         self.scheme = transaction.scheme
 
     @abstractmethod
@@ -87,9 +95,7 @@ class Trie(ABC):
             CorruptDatabase: The row is not a record.
         """
         try:
-            record = parse_record(node.record or b"")
-            if record.tokens and record.tokens[-1] >= self.scheme.branch_factor:
-                raise ValueError("a record has a token that is none")
+            record = parse_record(node.record or b"", self.scheme.branch_factor)
         except ValueError as error:
             raise self.invalid_record(node.path, error) from error
         if record.digest is not None and not self.scheme.codec.is_key(node.path):
@@ -138,9 +144,9 @@ class Trie(ABC):
         return digests
 
     def _id_below(self, above: Sequence[Node], node: Node) -> bytes | None:
-        """Return the id of a node as the record of its parent says it; None where it has none."""
+        """Return the id of a node as the record of its parent says it, or the root; None for a bucket's."""
         if not above:
-            return None
+            return self.root
         record = self.parse(above[-1])
         at = record.tokens.find(node.path[len(above[-1].path)])
         return None if at < 0 else record.child_at(at)
@@ -240,19 +246,18 @@ class Trie(ABC):
                 rows.append((path, self.scheme.leaf_id(path, value_digest), value_digest, weight))
         return items_of(rows)
 
-    def inside(self, root: bytes, start: bytes | None, end: bytes | None) -> list[Inside]:
+    def inside(self, start: bytes | None, end: bytes | None) -> list[Inside]:
         """Return the content of [start, end] as the topmost nodes that lie wholly inside it, ascending.
 
         What they are follows from the content of the range alone, and their ids commit to all of it.
 
         Args:
-            root: The trie's.
             start: The path of the smallest key; None for no bound.
             end: The path of the largest key; None for no bound.
         """
         found: list[Inside] = []
         top = self.top()
-        todo = [] if top is None else [(top, root)]
+        todo = [] if top is None else [(top, self.root)]
         while todo:
             node, node_id = todo.pop()
             if is_inside(node, start, end):
@@ -291,8 +296,8 @@ def first_path(trie: Trie, low: bytes) -> bytes | None:
     return None
 
 
-def last_path(trie: Trie, high: bytes) -> bytes | None:
-    """Return the last path of a key before ``high``; None when there is none."""
+def last_path(trie: Trie, high: bytes | None) -> bytes | None:
+    """Return the last path of a key before ``high``, None for no bound; None when there is none."""
     top = trie.top()
     # A path instead of a node is that of a branch's own value, which comes before what lies below it.
     todo: list[Node | bytes] = [] if top is None else [top]
@@ -300,14 +305,15 @@ def last_path(trie: Trie, high: bytes) -> bytes | None:
         node = todo.pop()
         if isinstance(node, bytes):
             return node
-        if node.path >= high:
+        if high is not None and node.path >= high:
             continue
         if node.record is None:
             return node.path
         record = trie.parse(node)
         if record.digest is not None:
             todo.append(node.path)
-        last = high[len(node.path)] if high.startswith(node.path) else ALL_TOKENS
+        is_above = high is not None and high.startswith(node.path)
+        last = high[len(node.path)] if high is not None and is_above else ALL_TOKENS
         # The rightmost child that may hold it, and before it one that surely does.
         taken = [(token, weight) for token, _, weight in record.slots() if token <= last][-2:]
         todo += [trie.child(node, token, weight) for token, weight in taken]
@@ -328,7 +334,8 @@ class OpenTrie(Trie):
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
         node = self.node_under(b"")
-        if node is not None and node.record is not None:
+        if node is not None and (node.record is not None or self.transaction.store.digests.get(self.root)):
+            # A branch; or one large leaf, whose digest is remembered, so its value need not be read.
             return node
         pairs = [(key_of_row(row), value) for row, value in islice(self.rows(b""), MAX_WEIGHT + 1)]
         if sum(weights_of([value for _, value in pairs])) <= MAX_WEIGHT:
@@ -337,15 +344,16 @@ class OpenTrie(Trie):
             raise self.corrupt("it has pairs, and no branch at all")
         return node
 
-    def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> list[Pairs]:
-        """Return the pairs of the buckets under slots, which weigh ``weights``.
+    def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> dict[bytes, Pairs]:
+        """Return the pairs of the buckets under slots, which weigh ``weights``, by slot.
 
         Raises:
             CorruptDatabase: There is no such bucket.
         """
-        codec, found, max_key_bytes = self.scheme.codec, [], self.scheme.max_key_bytes
-        for slot, low, weight in zip(slots, map(codec.pack, slots), weights, strict=True):
-            pairs = []
+        codec, max_key_bytes = self.scheme.codec, self.scheme.max_key_bytes
+        found: dict[bytes, Pairs] = {}
+        for slot, low, weight in zip(slots, list(map(codec.pack, slots)), weights, strict=True):
+            pairs: Pairs = []
             left = weight
             for row in self.rows(low):
                 pair = row if row[0][0] else (key_of_row(row[0]), row[1])
@@ -353,15 +361,21 @@ class OpenTrie(Trie):
                 left -= weight_of(row[1])
                 if left <= 0 or len(pair[0]) > max_key_bytes:
                     break
-            last = pairs[-1][0] if pairs else b""
-            if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
-                raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
-            found.append(pairs)
+            if left or not pairs or len(pairs[-1][0]) > max_key_bytes:
+                raise self._other_values(slot)
+            found[slot] = pairs
+        # Keys ascend, so where the last one lies below the slot, all do.
+        for slot, path in zip(slots, codec.paths([pairs[-1][0] for pairs in found.values()]), strict=True):
+            if not path.startswith(slot):
+                raise self._other_values(slot)
         return found
+
+    def _other_values(self, slot: bytes) -> CorruptDatabase:
+        return self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
 
     def bucket(self, slot: bytes, weight: int) -> Bucket:
         """Return the bucket under ``slot``, which weighs ``weight``."""
-        return Bucket(self.scheme, self.pairs([slot], [weight])[0])
+        return Bucket(self.scheme, self.pairs([slot], [weight])[slot])
 
     def child(self, node: Node, token: int, weight: int) -> Node:
         """Return a child of a branch, in a slot that its record says is taken."""
@@ -387,66 +401,55 @@ class OpenTrie(Trie):
 
     def under(self, slot: bytes, weight: int) -> Found:
         """Return what hangs under a slot that is taken, and weighs ``weight``."""
-        return self.node_at(slot) if weight == HEAVY else self.pairs([slot], [weight])[0]
+        return self.node_at(slot) if weight == HEAVY else self.pairs([slot], [weight])[slot]
 
 
 class StoredTrie(OpenTrie):
     """The trie of the tables in one transaction: the tip."""
 
-    def __init__(self, transaction: StoreTransaction) -> None:
-        super().__init__(transaction)
+    def __init__(self, transaction: StoreTransaction, root: bytes) -> None:
+        super().__init__(transaction, root)
         self._codec = transaction.scheme.codec
         self._branches = transaction.lmdb.cursor(db=transaction.store.branches)
         self._values = transaction.lmdb.cursor(db=transaction.store.values)
 
     def node_under(self, slot: bytes) -> Node | None:
         """Return the topmost node at or below the path ``slot``, which holds no bucket; None when none is."""
-        if self._branches.set_range(row_key(slot)):
+        if self._branches.set_range(slot if slot[:1] > b"\0" else b"\0" + slot):
             row, record = self._branches.item()
             path = row if row[0] else key_of_row(row)
             if path.startswith(slot):
-                self._require_path(path, slot)
+                if path != slot:
+                    self._require_path(path)
                 return Node(path, record)
         if not self._values.set_range(row_key(self._codec.pack(slot))):
             return None
         path = self._codec.path(key_of_row(self._values.key()))
         if not path.startswith(slot):
             return None
-        self._require_path(path, slot)
+        self._require_path(path)
         return Node(path, None)
 
-    def _require_path(self, path: bytes, slot: bytes) -> None:
-        """Raise CorruptDatabase when no node can be at the path that a row has, which lies below a slot."""
-        if path != slot and (len(path) > MAX_PATH_TOKENS or max(path) >= self._codec.branch_factor):
+    def _require_path(self, path: bytes) -> None:
+        """Raise CorruptDatabase when no node can be at the path that a row has."""
+        if len(path) > MAX_PATH_TOKENS or max(path, default=0) >= self._codec.branch_factor:
             raise self.corrupt(f"no node can be at path {path.hex()}")
-
-    def node_at(self, slot: bytes) -> Node:
-        """Return the topmost node at or below a slot that is taken, and holds no bucket."""
-        # The usual case, without a detour.
-        if slot[0] and self._branches.set_range(slot):
-            path, record = self._branches.item()
-            if path.startswith(slot):
-                self._require_path(path, slot)
-                return Node(path, record)
-        return super().node_at(slot)
 
     def nodes_at(self, slots: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
         """Return the paths and the records of the topmost nodes at or below slots that hold no buckets."""
-        seek, item = self._branches.set_range, self._branches.item
+        seek = self._branches.set_range
+        item: Callable[[], tuple[bytes, bytes | None]] = self._branches.item
         paths: list[bytes] = []
         records: list[bytes | None] = []
         for slot in slots:
-            if seek(slot if slot[0] else row_key(slot)):
-                row, record = item()
-                path = row if row[0] else key_of_row(row)
-                if path.startswith(slot):
-                    if path != slot:
-                        self._require_path(path, slot)
-                    paths.append(path)
-                    records.append(record)
-                    continue
-            paths.append(self.node_at(slot).path)
-            records.append(None)
+            # The usual case, a branch right at its slot, without a call.
+            path, record = item() if slot[0] and seek(slot) else (b"", None)
+            if path != slot and path.startswith(slot):
+                self._require_path(path)
+            elif path != slot:
+                path, record, _, _ = self.node_at(slot)
+            paths.append(path)
+            records.append(record)
         return paths, records
 
     def rows(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:

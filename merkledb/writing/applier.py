@@ -5,17 +5,17 @@ the branches that stood where the stream went, those that did not close again ar
 be overwritten or deleted is put into history before the first row of the step is written.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from merkledb.errors import StaleChanges
-from merkledb.history.branch_delta import branch_delta_rows
-from merkledb.history.log import HistoryWriter
+from merkledb.history.log import HistoryWriter, branch_delta_rows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.pure_fold import Items, joined
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
 from merkledb.storage.store import (
+    StoreTransaction,
     Table,
     Transaction,
     delete_rows,
@@ -24,7 +24,6 @@ from merkledb.storage.store import (
     row_key,
     seek,
 )
-from merkledb.storage.transaction import StoreTransaction
 from merkledb.trie.merge_stream import ChangeColumns, ChangeStream
 from merkledb.trie.node import Node
 from merkledb.trie.trie import StoredTrie, is_inside
@@ -49,11 +48,11 @@ class Applier:
 
     def commit(self, changes: ChangeColumns, root: bytes) -> bytes:
         """Make ``changes`` to the content with ``root``; return the new root."""
-        trie = StoredTrie(self._transaction)
+        trie = StoredTrie(self._transaction, root)
         # The walk finds all branches and buckets that the changes touch, as they are before any row is
         # written.
         stream = ChangeStream(trie, changes)
-        stream.walk(root)
+        stream.walk()
         new_root, branches = self._fold(stream.other_items(), *stream.pairs())
         if new_root == root:
             return root
@@ -68,9 +67,7 @@ class Applier:
             rows = branch_delta_rows(trie, changed, opened, branches, stream.visited)
             self._history.put_branches(changed, rows)
             self._keep_changed(changes, stream.bucket_pairs, stream.unread)
-        self._put_changes(changes)
-        self._put_branches(branches)
-        delete_rows(self._lmdb, self._store.branches, gone)
+        self._put(changes, branches, gone)
         return new_root
 
     def apply(self, verified: VerifiedRange | VerifiedChanges, root: bytes) -> bytes:
@@ -89,11 +86,11 @@ class Applier:
         path_of = self._transaction.scheme.codec.path
         start = None if verified.start is None else path_of(verified.start)
         end = None if verified.end is None else path_of(verified.end)
-        trie = StoredTrie(self._transaction)
+        trie = StoredTrie(self._transaction, root)
         if isinstance(verified, VerifiedChanges):
             # The ids of the topmost nodes commit to all that the range holds: where they are the same, the
             # changes apply now as they did when they were verified.
-            before = tuple((part.path, part.node_id) for part in trie.inside(root, start, end))
+            before = tuple((part.path, part.node_id) for part in trie.inside(start, end))
             if before != verified.before:
                 raise StaleChanges(verified.start)
         # On the paths of both bounds lie the branches that are partly outside: the fold makes them anew.
@@ -129,10 +126,8 @@ class Applier:
             paths = sorted(rows)
             self._history.put_branches(paths, [rows[path] for path in paths])
             self._keep_changed(verified.changes, verified.bucket_pairs, verified.unread)
-        self._put_changes(verified.changes)
-        self._put_branches({**branches, **verified.branches})
         gone = [path for path in outer if path not in branches]
-        delete_rows(self._lmdb, self._store.branches, sorted([*gone, *verified.gone]))
+        self._put(verified.changes, {**branches, **verified.branches}, sorted([*gone, *verified.gone]))
 
     def _apply_range(
         self,
@@ -166,11 +161,14 @@ class Applier:
 
     def _put_branches(self, branches: Mapping[bytes, bytes]) -> None:
         paths = sorted(branches)
-        put_sorted(self._lmdb, self._store.branches, paths, [branches[path] for path in paths])
+        put_sorted(self._lmdb, self._store.branches, paths, list(map(branches.__getitem__, paths)))
 
-    def _put_changes(self, changes: ChangeColumns) -> None:
+    def _put(self, changes: ChangeColumns, branches: Mapping[bytes, bytes], gone: Iterable[bytes]) -> None:
+        """Make changes, put the branches that follow from them, and delete those that are gone, by path."""
         put_sorted(self._lmdb, self._store.values, changes.put_keys, changes.put_values)
         delete_rows(self._lmdb, self._store.values, changes.deleted_keys)
+        self._put_branches(branches)
+        delete_rows(self._lmdb, self._store.branches, gone)
 
     def _keep_changed(
         self, changes: ChangeColumns, bucket_pairs: Mapping[bytes, bytes], unread: Collection[bytes]
@@ -187,7 +185,8 @@ class Applier:
         keys = sorted(new) if changes.deleted_keys else changes.put_keys
         read = [key for key in keys if key not in unread_keys and bucket_pairs.get(key) != new[key]]
         self._history.put_values(read, list(map(bucket_pairs.get, read)))
-        self._keep_unread(sorted(unread_keys), new, self._history)
+        if unread_keys:
+            self._keep_unread(sorted(unread_keys), new, self._history)
 
     def _keep_unread(
         self, keys: list[bytes], new: Mapping[bytes, bytes | None], history: HistoryWriter

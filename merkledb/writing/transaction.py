@@ -8,23 +8,22 @@
 Whoever commits it writes history, except for a first sync: before its end there is no head to be read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
 
 from merkledb.errors import RevisionTooHigh, SyncUnfinished
-from merkledb.formats.location import NodeLocation
-from merkledb.formats.scheme import Scheme
-from merkledb.history.branch_delta import location_of
-from merkledb.history.log import HistoryWriter, prune_history, value_rows
+from merkledb.formats.branch_delta import NodeLocation
+from merkledb.formats.scheme import Scheme, require_bytes
+from merkledb.history.log import HistoryWriter, location_of, prune_history, value_rows
 from merkledb.history.revisions import (
     MAX_REVISION,
+    TIP,
     Revision,
     Tip,
     drop_revisions,
     put_revision,
-    put_tip,
     read_retention,
     read_revision,
     read_tip,
@@ -32,12 +31,15 @@ from merkledb.history.revisions import (
 )
 from merkledb.proofs.change_verifier import VerifiedChanges
 from merkledb.proofs.range_verifier import VerifiedRange
-from merkledb.storage.store import Store, Transaction
-from merkledb.storage.transaction import StoreTransaction
+from merkledb.storage.store import Store, StoreTransaction, Transaction
 from merkledb.trie.merge_stream import ChangeColumns, sorted_changes
 from merkledb.trie.trie import StoredTrie
 from merkledb.writing.applier import Applier
 
+PROGRESS: Final = b"progress"
+# The manager's state of a sync is a map of a few hundred ranges; more would make every transaction write it
+# again.
+MAX_PROGRESS_BYTES: Final = 1 << 20
 # A sync is rolled back in transactions of so many values or bytes.
 _ROLLED_BACK_ROWS: Final = 8192
 _ROLLED_BACK_BYTES: Final = 16 << 20
@@ -66,6 +68,7 @@ class WriteTransaction:
         self.transaction = StoreTransaction(self._store, self._context.__enter__(), self._scheme)
         try:
             self.tip = read_tip(self.transaction)
+            self._retention = read_retention(self.transaction)
         except BaseException as error:
             self._context.__exit__(type(error), error, error.__traceback__)
             raise
@@ -88,9 +91,9 @@ class WriteTransaction:
         """
         if self.tip.unfinished:
             raise SyncUnfinished(str(self._store.path))
-        retained = read_retention(self.transaction).revisions > 1
+        retained = self._retention.revisions > 1
         history = self._history(unfinished=False) if retained and keep_history else None
-        root = self._writer(history).commit(changes, self.tip.root)
+        root = Applier(self.transaction, history).commit(changes, self.tip.root)
         if root != self.tip.root:
             self._make_revision(root, 0, history, written_locally=True)
         return root
@@ -103,7 +106,7 @@ class WriteTransaction:
             number: The number of the revision, if this makes one; None for the next.
         """
         history = self._history(unfinished=True) if self.tip.newest else None
-        writer, root = self._writer(history), self.tip.root
+        writer, root = Applier(self.transaction, history), self.tip.root
         for each in ranges:
             root = writer.apply(each, root)
         head, _ = read_revision(self.transaction, self.tip.newest)
@@ -149,7 +152,7 @@ class WriteTransaction:
         )
         # What is overwritten is a mixture.  Of values history has what the head had; of a branch that only
         # now changes, for another lost its children, it has to learn it.
-        writer = self._writer(self._history(unfinished=True))
+        writer = Applier(self.transaction, self._history(unfinished=True))
         root = writer.commit(sorted_changes(rows, self._scheme), self.tip.root)
         head, _ = read_revision(self.transaction, self.tip.newest)
         if rest is None and root != head.root:
@@ -159,8 +162,20 @@ class WriteTransaction:
         self._put_tip(self.tip._replace(root=root, unfinished=not is_rolled_back))
         return None if is_rolled_back else rest
 
-    def _writer(self, history: HistoryWriter | None) -> Applier:
-        return Applier(self.transaction, history)
+    def put_progress(self, progress: bytes | None) -> None:
+        """Store the manager's state of a sync, or forget it.
+
+        Raises:
+            TypeError: It is not bytes.
+            ValueError: It has more than MAX_PROGRESS_BYTES.
+        """
+        if progress is None:
+            self.transaction.lmdb.delete(PROGRESS, db=self._store.sync)
+            return
+        require_bytes("the progress", progress)
+        if len(progress) > MAX_PROGRESS_BYTES:
+            raise ValueError(f"the progress has {len(progress)} bytes, more than {MAX_PROGRESS_BYTES}")
+        self.transaction.lmdb.put(PROGRESS, progress, db=self._store.sync)
 
     def _history(self, *, unfinished: bool) -> HistoryWriter:
         return HistoryWriter(self.transaction, self.tip.newest + 1, unfinished=unfinished)
@@ -183,20 +198,51 @@ class WriteTransaction:
         if number > MAX_REVISION:
             raise RevisionTooHigh(number, MAX_REVISION)
         revision = Revision(number, root, now, self._store.entries(transaction.lmdb, self._store.values))
-        put_revision(transaction, newest, revision, self._top())
+        put_revision(transaction, newest, revision, self._top(root))
         tip = Tip(root, newest, self.tip.oldest, written_locally, unfinished=False)
         least = newest if history is None else self.tip.oldest
-        tip = drop_revisions(transaction, tip, least, read_retention(transaction), now)
+        tip = drop_revisions(transaction, tip, least, self._retention, now)
         prune_history(transaction, tip.oldest, 0 if history is None else history.rows)
         self._put_tip(tip)
 
-    def _top(self) -> NodeLocation | None:
-        """Return the location of the topmost node."""
-        top = StoredTrie(self.transaction).top()
+    def _top(self, root: bytes) -> NodeLocation | None:
+        """Return the location of the topmost node, which has the id ``root``."""
+        top = StoredTrie(self.transaction, root).top()
         if top is None:
             return None
         return location_of(top.bucket.pairs if top.bucket else top, b"", self._scheme.codec) or NodeLocation()
 
     def _put_tip(self, tip: Tip) -> None:
         self.tip = tip
-        put_tip(self.transaction, tip)
+        self.transaction.lmdb.put(TIP, tip.encode(), db=self._store.meta)
+
+
+class Batch:
+    """Changes collected for one commit at the end of the ``with`` block; forgotten on an exception.
+
+    Attributes:
+        root: The new root, once committed.
+    """
+
+    def __init__(self, commit: Callable[[Mapping[bytes, bytes | None]], bytes]) -> None:
+        self._commit = commit
+        self._changes: dict[bytes, bytes | None] = {}
+        self.root: bytes | None = None
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        require_bytes("a key", key)
+        require_bytes("a value", value)
+        self._changes[key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        require_bytes("a key", key)
+        self._changes[key] = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.root = self._commit(self._changes)

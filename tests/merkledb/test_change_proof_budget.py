@@ -1,11 +1,14 @@
 """How much of history one change proof may read, and where it ends when that is not enough."""
 
+import itertools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from merkledb import Database, Scheme
+from merkledb.history import reader
 from merkledb.history.reader import HistoryReader, Overlay
 from merkledb.proofs import prover as change_prover
 from tests.support import oracle
@@ -19,12 +22,13 @@ class Reads:
     """Counts what overlays read and look up."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.count = 0
+        self.count = self.overlays = 0
         overlay = HistoryReader.overlay
 
         def counted(past: HistoryReader, *arguments: object) -> Overlay:
             found = overlay(past, *arguments)  # type: ignore[arg-type]  # they are those of the method
             self.count += found.reads
+            self.overlays += 1
             return found
 
         patch.setattr(HistoryReader, "overlay", counted)
@@ -129,3 +133,72 @@ def test_the_last_keys_of_an_old_root_are_found_without_reading_all_that_came_la
             assert list(snapshot.items(b"\x05", b"\x46", reverse=True)) == [
                 (bytes([number]), b"old") for number in (70, 60, 50, 40, 30, 20, 10)
             ]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_pair_of_an_old_root_costs_a_few_rows_of_each_revision(
+    monkeypatch: pytest.MonkeyPatch, *, reverse: bool
+) -> None:
+    source = random.Random(3)
+    first = {source.randbytes(8): b"old" for _ in range(4000)}
+    with new_database(first) as database:
+        old = database.root
+        for _ in range(5):
+            database.commit(dict.fromkeys(first, source.randbytes(4)))
+        reads = Reads(monkeypatch)
+        with database.at(old) as snapshot:
+            key = max(first) if reverse else min(first)
+            assert next(snapshot.items(reverse=reverse)) == (key, b"old")
+            assert next(database.differences(old, database.root)).key == min(first)
+            assert reads.count < 2500
+
+
+def test_the_last_keys_of_an_old_root_are_found_without_reading_all_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = random.Random(4)
+    first = {source.randbytes(8): b"old" for _ in range(20_000)} | {
+        b"\xff" * 9 + bytes([2 * at]): b"" for at in range(100)
+    }
+    ordered = sorted(first.items(), reverse=True)
+    with new_database(first) as database:
+        old = database.root
+        database.commit(dict.fromkeys(ordered[at][0] for at in range(len(ordered)) if at % 5000))
+        reads = Reads(monkeypatch)
+        with database.at(old) as snapshot:
+            assert next(snapshot.items(reverse=True)) == ordered[0]
+            assert reads.count < 3000
+            assert list(snapshot.items(reverse=True)) == ordered
+            assert reads.count < 5 * len(first)
+            some = list(snapshot.items(ordered[15_000][0], ordered[60][0] + b"\x00", reverse=True))
+            assert some == ordered[60:15_001]
+
+
+def test_revisions_of_the_same_keys_are_cut_once_and_not_once_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    horizon, cuts = reader._horizon, itertools.count()
+
+    def counted(*arguments: Any) -> bytes | None:
+        next(cuts)
+        return horizon(*arguments)
+
+    keys = [bytes([first, second]) for first in range(20) for second in range(20)]
+    with new_database(dict.fromkeys(keys, b"at rest")) as database:
+        old = database.root
+        for number in range(40):
+            database.commit(dict.fromkeys(keys, b"%d" % number))
+        new = database.commit({**dict.fromkeys(keys, b"at rest"), b"x": b"new"})
+        monkeypatch.setattr(change_prover, "MAX_PROOF_READS", 4000)
+        monkeypatch.setattr(reader, "_horizon", counted)
+        reads = Reads(monkeypatch)
+        start, changed = b"", list[bytes]()
+        while True:
+            proof = database.prove_changes(old, new, start)
+            changed += proof.keys
+            if proof.end is None:
+                break
+            start = proof.end + b"\x00"
+        assert changed == [b"x"]
+        # Each revision of each overlay was a cut before.
+        assert next(cuts) <= 2 * reads.overlays

@@ -5,6 +5,7 @@ The copy that checks a proof holds the old content in the range only; elsewhere 
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import event, given, settings
@@ -373,10 +374,28 @@ def test_limits_and_ranges_that_make_no_sense_are_refused() -> None:
 
 def test_a_root_that_never_was_is_named_whichever_of_both_it_is() -> None:
     with new_database({b"key": b"value"}) as database:
-        for unknown in (b"\x01" * 32, b"", b"\x01" * 31, b"\x01" * 7, b"\x00" * 7, bytes(33)):
-            for roots in ((unknown, database.root), (database.root, unknown)):
-                with pytest.raises(merkledb.UnknownRoot) as caught:
-                    database.prove_changes(*roots)
-                assert caught.value.root == unknown
-                with pytest.raises(merkledb.UnknownRoot):
-                    list(database.differences(*roots))
+        unknown = b"\x01" * 32
+        for roots in ((unknown, database.root), (database.root, unknown)):
+            with pytest.raises(merkledb.UnknownRoot) as caught:
+                database.prove_changes(*roots)
+            assert caught.value.root == unknown
+            with pytest.raises(merkledb.UnknownRoot):
+                list(database.differences(*roots))
+
+
+@pytest.mark.parametrize("root", [b"", b"\x01" * 31, b"\x01" * 7, b"\x00" * 7, bytes(33), None, "0" * 64])
+def test_what_has_not_the_form_of_a_root_is_the_callers_mistake(root: Any) -> None:
+    error = ValueError if isinstance(root, bytes) else TypeError
+    with new_database({b"key": b"value"}) as database:
+        for roots in ((root, database.root), (database.root, root)):
+            with pytest.raises(error, match="a root "):
+                database.prove_changes(*roots)
+            with pytest.raises(error, match="a root "):
+                database.differences(*roots)
+        with pytest.raises(error, match="a root "):
+            database.at(root)
+        proof = database.prove_changes(database.root, database.root)
+        with pytest.raises(error, match="a root "):
+            database.verify_changes(proof, root)
+        with pytest.raises(error, match="a root "):
+            merkledb.verify_range(database.prove_range(), root)

@@ -1,19 +1,21 @@
 """A damaged store: a typed error that names the damage, never a killed process or an untyped error."""
 
 import contextlib
+import math
 import random
 import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import merkledb
 from merkledb import Database
-from tests.support import damaged_stores
+from tests.support import damaged_stores, oracle
 from tests.support.databases import new_database
 
 # In a process of its own, for reading behind the end of a mapped file would kill it.
@@ -193,6 +195,9 @@ def revision_row(number: int, time: float, pairs: int) -> Callable[[bytes], byte
         revision_row((1 << 64) - 1, 1.0, 2),
         revision_row(2, 1.0, (1 << 64) - 1),
         revision_row(2, 1.0, 1),
+        revision_row(2, math.nan, 2),
+        revision_row(2, -1.0, 2),
+        revision_row(2, 1e300, 2),
         lambda row: row[:56],
         lambda row: row + b"\x00",
         lambda row: row + row[56:],
@@ -201,6 +206,7 @@ def revision_row(number: int, time: float, pairs: int) -> Callable[[bytes], byte
     ],
     ids=[
         "cut off", "a number without room", "pairs without end", "one pair",
+        "no time", "a time before 1970", "a time that no calendar has",
         "no place", "half a part", "two places", "the same key twice", "no token",
     ],
 )  # fmt: skip
@@ -211,6 +217,110 @@ def test_a_damaged_row_of_a_revision_is_named(damaged: Callable[[bytes], bytes])
         change_row(database, "revisions", (2).to_bytes(7), damaged)
         with pytest.raises(merkledb.CorruptDatabase), database.at(root) as snapshot:
             snapshot.prove(b"a")
+
+
+def history_of_counts(database: Database) -> list[dict[bytes, bytes]]:
+    """Let keys come, go and come back; return what each revision held, the empty one first."""
+    contents: list[dict[bytes, bytes]] = [{}]
+    for number in range(1, 7):
+        changes = {bytes([key]): None if key % number else b"%d" % number for key in range(0, 60, 7 - number)}
+        database.commit(changes)
+        contents.append(oracle.changed(contents[-1], changes))
+    assert [revision.keys for revision in database.revisions()] == [len(each) for each in contents[::-1]]
+    return contents
+
+
+def with_count(count: int) -> Callable[[bytes], bytes]:
+    return lambda row: row[:48] + count.to_bytes(8) + row[56:]
+
+
+@pytest.mark.parametrize("state", ["at rest", "in a sync", "after a sync that was given up"])
+@pytest.mark.parametrize("sequence", range(7))
+def test_a_wrong_count_of_pairs_of_any_revision_is_found(sequence: int, state: str) -> None:
+    with new_database({b"": b"", b"new": b"1", b"\x07": b"2"}) as source, new_database() as database:
+        contents = history_of_counts(database)
+        if state != "at rest":
+            root = source.root
+            database.apply(merkledb.verify_range(source.prove_range(b"", b"\x07"), root, b"", b"\x07"))
+            assert database.catching_up
+        if state == "after a sync that was given up":
+            database.roll_back()
+        database.check()
+        key, count = sequence.to_bytes(7), len(contents[sequence])
+        for wrong in (count + 1, count - 1):
+            if wrong < 2:
+                continue  # The place of the topmost node tells as much, before anything is counted.
+            change_row(database, "revisions", key, with_count(wrong))
+            with pytest.raises(merkledb.CorruptDatabase, match=f"has {wrong} pairs"):
+                database.check()
+        change_row(database, "revisions", key, with_count(count))
+        database.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        (b"\x01" * 32, (2).to_bytes(7)),
+        (b"\x01" * 32, (9).to_bytes(7)),
+        (b"\x01" * 32, b""),
+        (b"\x01" * 31, (2).to_bytes(7)),
+        (b"\x01" * 33, (2).to_bytes(7)),
+        (b"\x01" * 6, bytes(56)),
+    ],
+)
+def test_a_row_of_a_root_that_never_was_is_found(key: bytes, row: bytes) -> None:
+    with new_database() as database:
+        two_revisions(database)
+        database.check()
+        change_row(database, "revisions", key, lambda _: row)
+        with pytest.raises(
+            merkledb.CorruptDatabase, match=f"the row 0x{key.hex()} of the revisions belongs to"
+        ):
+            database.check()
+
+
+def test_a_pruned_revision_whose_root_is_not_known_any_more_is_found(tmp_path: Path) -> None:
+    with merkledb.open(tmp_path / "store", history=1) as database:
+        old, _ = two_revisions(database)
+        database.check()
+        with database._store.write() as transaction:
+            transaction.delete(old, db=database._store.revisions)
+        with pytest.raises(merkledb.CorruptDatabase, match="the row 0x00000000000001 of the revisions"):
+            database.check()
+
+
+def replaced(row: bytes, _: bytes) -> bytes:
+    return row
+
+
+def test_a_branch_that_is_another_than_its_parent_says_is_found() -> None:
+    pairs = {bytes([number]) * 2: bytes(40) for number in range(256)}
+    with new_database() as database:
+        database.commit(pairs)
+        with database._store.read() as transaction:
+            rows = list(transaction.cursor(db=database._store.branches))
+        for path, record in rows:
+            # One bit of an id: a record as good as before, of which only its own id tells.
+            damaged = record[:5] + bytes([record[5] ^ 1]) + record[6:]
+            change_row(database, "branches", path, partial(replaced, damaged))
+            with pytest.raises(merkledb.CorruptDatabase, match=r"is not the one that the values make"):
+                database.check()
+            change_row(database, "branches", path, partial(replaced, record))
+        database.check()
+
+
+def test_a_topmost_branch_of_the_past_that_is_another_than_its_root_says_is_found() -> None:
+    with new_database({bytes([number]) * 2: bytes(40) for number in range(256)}) as database:
+        database.commit({b"\x11new": b"1"})
+        database.check()
+        change_row(
+            database,
+            "branch_history",
+            (2).to_bytes(7),
+            lambda row: row[:-1] + bytes([row[-1] ^ 1]),
+        )
+        with pytest.raises(merkledb.CorruptDatabase, match="the topmost node of revision 1 is"):
+            database.check()
 
 
 @pytest.mark.parametrize("row", [b"", b"\x00rest", b"\x02value", b"\xff"])

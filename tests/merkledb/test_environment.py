@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -154,10 +155,93 @@ def test_a_store_that_was_replaced_while_it_was_open_is_not_taken_for_the_same(p
         (path / "data.mdb").rename(path / "kept")
         (path / "data.mdb").write_bytes((path / "kept").read_bytes())
         for _ in range(2):
-            with pytest.raises(merkledb.DatabaseOutgrown, match="open it again"):
+            with pytest.raises(merkledb.DatabaseReplaced, match="close it, and open"):
                 database.get(b"key")
     with merkledb.open(path, readonly=True) as database:
         assert dict(database.items()) == CONTENT | LARGE
+
+
+def take_away(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def move_away(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def replace_by_a_copy(path: Path) -> None:
+    move_away(path)
+    shutil.copytree(path.with_name("moved"), path)
+
+
+def replace_by_another(path: Path) -> None:
+    move_away(path)
+    merkledb.open(path.with_name("other")).close()
+    path.with_name("other").rename(path)
+
+
+@pytest.mark.parametrize("happens", [take_away, move_away, replace_by_a_copy, replace_by_another])
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_folder_that_is_not_there_any_more_is_noticed(
+    path: Path, happens: Callable[[Path], None], *, readonly: bool
+) -> None:
+    database = merkledb.open(path, readonly=readonly)
+    root, proof = database.root, database.prove_range()
+    uses: list[Callable[[], object]] = [
+        lambda: database.root,
+        database.snapshot,
+        lambda: database.at(root),
+        lambda: next(database.items()),
+        lambda: database.prove(b"key"),
+        database.prove_range,
+        database.revisions,
+        database.check,
+        lambda: [database.get(b"key") for _ in range(2000)],
+    ]
+    if not readonly:
+        uses += [
+            lambda: database.commit({b"lost": b"1"}),
+            lambda: database.apply(merkledb.verify_range(proof, root)),
+            lambda: database.set_progress(b"progress"),
+            database.roll_back,
+        ]
+    files = {each: each.read_bytes() for each in path.parent.glob("*/data.mdb") if happens is not take_away}
+    happens(path)
+    for use in uses:
+        with pytest.raises(merkledb.DatabaseReplaced, match=f"{path.name} was removed, moved or replaced"):
+            use()
+    if happens is not take_away:
+        moved = path.with_name("moved") / "data.mdb"
+        assert moved.read_bytes() == files[path / "data.mdb"]
+    database.close()
+    with pytest.raises(merkledb.DatabaseClosed):
+        database.root  # noqa: B018 - reading it is the use.
+
+
+def test_a_view_of_what_is_not_there_any_more_is_not_committed(path: Path) -> None:
+    with merkledb.open(path) as database, database.view({b"lost": b"1"}) as view:
+        replace_by_a_copy(path)
+        assert view[b"lost"] == b"1"
+        with pytest.raises(merkledb.DatabaseReplaced):
+            view.commit()
+
+
+def test_a_relative_path_holds_wherever_the_process_goes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(path.parent)
+    with merkledb.open(path.name, readonly=True, map_bytes=SMALL_MAP) as database:
+        monkeypatch.chdir(elsewhere)
+        grow(path)
+        assert dict(database.items()) == CONTENT | LARGE
+    monkeypatch.chdir(path.parent)
+    with merkledb.open(path.name) as database:
+        monkeypatch.chdir(elsewhere)
+        database.commit({b"more": bytes(1 << 20)})
+        assert database[b"more"] == bytes(1 << 20)
+    assert not list(elsewhere.iterdir())
 
 
 # Killed readers.

@@ -133,10 +133,58 @@ def test_a_root_or_a_bound_that_is_no_bytes_is_the_callers_mistake() -> None:
                 merkledb.verify_range(proof, *mistake)
 
 
-@pytest.mark.parametrize("most", [1.5, float("nan"), True, "1"])
-def test_a_limit_of_keys_that_is_no_whole_number_is_refused(most: Any) -> None:
-    with new_database() as database, pytest.raises(TypeError, match="whole number"):
-        database.prove_range(max_keys=most)
+@pytest.mark.parametrize("name", ["max_keys", "max_bytes"])
+@pytest.mark.parametrize("most", [1.5, float("nan"), 1e6, True, "1", None])
+def test_a_limit_that_is_no_whole_number_is_refused(name: str, most: Any) -> None:
+    with new_database({b"a": b"1"}) as database:
+        old, new = database.root, database.commit({b"b": b"2"})
+        proof, changes, limit = database.prove_range(), database.prove_changes(old, new), {name: most}
+        uses: list[Callable[[], object]] = [
+            lambda: database.prove_range(**limit),
+            lambda: database.prove_changes(old, new, **limit),
+        ]
+        if most is not None:
+            uses.append(lambda: merkledb.verify_range(proof, new, **limit))
+            uses.append(lambda: database.verify_changes(changes, new, **limit))
+        for use in uses:
+            with pytest.raises(TypeError, match=f"{name} is a whole number"):
+                use()
+
+
+@pytest.mark.parametrize("name", ["max_keys", "max_bytes"])
+def test_a_negative_limit_is_refused(name: str) -> None:
+    with new_database({b"a": b"1"}) as database:
+        old, new = database.root, database.commit({b"b": b"2"})
+        proof, changes = database.prove_range(), database.prove_changes(old, new)
+        limit: dict[str, Any] = {name: -1}
+        for use in (
+            lambda: database.prove_range(**limit),
+            lambda: database.prove_changes(old, new, **limit),
+            lambda: merkledb.verify_range(proof, new, **limit),
+            lambda: database.verify_changes(changes, new, **limit),
+        ):
+            with pytest.raises(ValueError, match=f"{name} is -1: "):
+                use()
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_a_bound_that_no_peer_takes_is_the_callers_mistake(name: str) -> None:
+    with new_database({b"a": b"1"}) as database:
+        old, new = database.root, database.commit({b"b": b"2"})
+        proof, changes = database.prove_range(), database.prove_changes(old, new)
+        for length in (1025, 5000):
+            bound: dict[str, Any] = {name: b"a" * length}
+            for use in (
+                lambda bound=bound: database.prove_range(**bound),
+                lambda bound=bound: database.prove_changes(old, new, **bound),
+                lambda bound=bound: merkledb.verify_range(proof, new, **bound),
+                lambda bound=bound: database.verify_changes(changes, new, **bound),
+            ):
+                with pytest.raises(merkledb.BoundTooLong, match=f"has {length} bytes, above 1024"):
+                    use()
+        bound = {name: b"a" * 1024}
+        merkledb.verify_range(database.prove_range(**bound), new, **bound)
+        database.verify_changes(database.prove_changes(old, new, **bound), new, **bound)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """What a request costs that ends at or beside a large value: never the value itself, unless it is sent."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from merkledb import Database, LimitTooSmall, Scheme, Snapshot
-from merkledb.storage.digests import MAX_DIGESTS, Digests
-from merkledb.storage.store import Store, Transaction
+from merkledb import Database, LimitTooSmall, Scheme, Snapshot, View, verify_range
+from merkledb.storage.store import MAX_DIGESTS, Digests, Store, Transaction
+from merkledb.trie.trie import StoredTrie
+from merkledb.view import ViewTrie
 from tests.support.databases import new_database
 
 LARGE = 1 << 20
@@ -24,6 +26,21 @@ def database() -> Iterator[Database]:
 
 def roots(database: Database) -> list[bytes]:
     return [revision.root for revision in database.revisions()][::-1][-3:]
+
+
+def counted_values(patch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the list of the large values that tries read from now on."""
+    read: list[bytes] = []
+    for kind in (StoredTrie, ViewTrie):
+        rows = kind.rows
+
+        def counted(trie: Any, low: bytes, rows: Any = rows) -> Iterator[tuple[bytes, bytes]]:
+            for row in rows(trie, low):
+                read.extend(value for value in row[1:] if len(value) >= LARGE)
+                yield row
+
+        patch.setattr(kind, "rows", counted)
+    return read
 
 
 class Copies:
@@ -109,6 +126,42 @@ def test_the_digest_of_a_large_value_beside_a_range_is_made_once(monkeypatch: py
             for _ in range(10):
                 assert [database.prove_range(b"big\x00"), snapshot.prove_range(b"big\x00")] == proofs
         assert copies.hashed < 2 * LARGE
+
+
+@pytest.mark.parametrize("key", [b"", b"big"])
+def test_the_digest_of_the_only_value_is_made_once(key: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in no branch: its id is the root, of the head, of an old root, and of a view."""
+    with new_database({key: b"v" * LARGE}) as database:
+        old = database.root
+        database.commit({key: b"w" * LARGE})
+        copies = Copies(monkeypatch)
+        beside = key + b"\x00"
+        with database.at(old) as snapshot, database.view({key: b"x" * LARGE}) as view:
+            states: list[Database | Snapshot | View] = [database, snapshot, view]
+            proofs = [(state.prove_range(beside), state.prove(beside)) for state in states]
+            hashed = copies.hashed
+            assert 3 * LARGE <= hashed < 4 * LARGE
+            read = counted_values(monkeypatch)
+            for _ in range(10):
+                assert [(state.prove_range(beside), state.prove(beside)) for state in states] == proofs
+            assert (copies.hashed, read) == (hashed, [])
+        for (range_proof, proof), root in zip(proofs, (database.root, old, view.root), strict=True):
+            verify_range(range_proof, root, beside)
+            verify_range(proof, root, beside, beside)
+
+
+def test_the_only_value_is_not_hashed_again_to_apply_changes_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_database({b"big": b"v" * LARGE}) as source, new_database({b"big": b"v" * LARGE}) as copy:
+        old = source.root
+        new = source.commit({b"c": b"new"})
+        assert copy.prove_range(b"c").keys == ()
+        copies = Copies(monkeypatch)
+        proof = source.prove_changes(old, new, b"c")
+        copy.apply(copy.verify_changes(proof, new, b"c"))
+        assert (copy.root, copies.hashed) == (new, 0)
+        copy.check()
 
 
 def test_deletions_below_a_large_value_neither_read_nor_hash_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,10 @@ CHANGES: dict[str, tuple[Tamper, Reason]] = {
         lambda case: case._replace(root=oracle.root_of(OLD, SCHEME)),
         Reason.WRONG_ROOT,
     ),
-    "it leads to no root": (lambda case: case._replace(root=case.root[:31]), Reason.WRONG_ROOT),
+    "it leads to no root": (
+        lambda case: case._replace(root=case.root[:31] + bytes([case.root[31] ^ 1])),
+        Reason.WRONG_ROOT,
+    ),
     "it leads to the empty root": (lambda case: case._replace(root=EMPTY_ROOT), Reason.WRONG_ROOT),
     "it starts from another content, which lacks what was deleted": (
         lambda _: honest_change(old={key: value for key, value in OLD.items() if key not in GONE}),
