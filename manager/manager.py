@@ -441,7 +441,7 @@ class Manager:
     def _give_up(self, scheduler: Scheduler) -> None:
         """Go on to another target, or wait for better times, or end the sync, whatever is possible."""
         if not scheduler.pivots.is_newest:
-            scheduler.give_up_pivot(trio.current_time())
+            scheduler.advance(trio.current_time())
             # Where nobody is left to ask, nobody will call this again.
             self._peer_changed()
             return

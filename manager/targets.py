@@ -163,7 +163,7 @@ class TargetChooser:
         if best is not None and best.target.root != pivot.root:
             self._follow(best)
         elif not (head is not None and self._is_confirmed(head) and self._stay_at(head)):
-            scheduler.give_up_pivot(now)
+            scheduler.advance(now)
 
     def go_elsewhere(self, *, may_wait: bool) -> bool:
         """Leave a target that nobody has, for the best head that may be had, or for what is here.

@@ -286,7 +286,7 @@ class Scheduler:
         self.pivots.aim(target)
         shows_target = self.local.is_at_rest and self.local.root == target.root
         if not self.pivots.is_newest and (shows_target or self._is_at_pivot()):
-            self._advance(now)
+            self.advance(now)
             if shows_target:
                 self.reach(self.local, now)
         else:
@@ -297,26 +297,23 @@ class Scheduler:
         pivot = self.pivots.pivot
         return pivot is None or (self.local.is_at_rest and self.local.root == pivot.root)
 
-    def give_up_pivot(self, now: float) -> None:
-        """Make the newest target the pivot, for nobody has the present one."""
-        self._advance(now)
-
     def abandon_pivot(self, now: float) -> None:
         """Make the newest target the pivot, and call off what is asked for at the present one.
 
         Whoever announced it may never answer, and nobody else is to wait for that.
         """
         self.work.call_off_peers()
-        self._advance(now)
+        self.advance(now)
 
     def follow_time(self, now: float) -> None:
         """Let the pivot give way when it is time to, which is at ``pivots.gives_way_at``."""
         if self.pivots.gives_way_at <= now:
             # Where all was brought to a pivot once, only the changes since are left, and patience helps.
             is_last_step = not any(map(self.work.backlog.is_unsynced, self.work.everything()))
-            self._advance(now, more_patience=is_last_step)
+            self.advance(now, more_patience=is_last_step)
 
-    def _advance(self, now: float, *, more_patience: bool = False) -> None:
+    def advance(self, now: float, *, more_patience: bool = False) -> None:
+        """Make the newest target the pivot, for the present one is reached, or given up."""
         was_reached = self._is_at_pivot()
         if was_reached:
             self.stats.begin()
@@ -464,7 +461,7 @@ class Scheduler:
         # Where it is an older pivot, what is out and verified is used all the same.
         self.work.backlog.reach(local.root)
         if is_at_pivot and not self.pivots.is_newest:
-            self._advance(now)
+            self.advance(now)
         else:
             self.wake()
 

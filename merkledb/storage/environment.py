@@ -74,7 +74,6 @@ class Environment:
         folder: The folder, by a path that holds wherever the process is.
         lmdb: The environment as LMDB has it now; another after it was opened anew.
         renewed: Called when it was opened anew, for tables belong to the environment that opened them.
-        is_closed: Whether it was closed.
         is_forked: Whether this is a copy in a process that was forked off.
     """
 

@@ -18,7 +18,7 @@ from manager.scheduling.assignment import Assignment, Piece, VerificationResult
 from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import LocalState, ResumePoint, all_at
-from manager.scheduling.scheduler import Scheduler, Step
+from manager.scheduling.scheduler import Scheduler, WriterStep
 from manager.transfer.sync_writer import SyncWriter
 from manager.transfer.verification import rest_of
 from merkledb import EMPTY_ROOT, Database, Revision, StaleChanges, VerifiedRange, verify_range
@@ -318,7 +318,7 @@ async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
         assert accept_changes(scheduler, left, source) is None
         # What is only unknown is brought to the old goal, and from there on; unless all of it is rolled back.
         assert right.scope.cancel_called == is_head
-        assert (scheduler.next_step() is Step.ROLL_BACK) == is_head
+        assert (scheduler.next_step() is WriterStep.ROLL_BACK) == is_head
 
 
 @pytest.mark.parametrize("is_head", [True, False])
