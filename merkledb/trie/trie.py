@@ -361,17 +361,12 @@ class OpenTrie(Trie):
                 left -= weight_of(row[1])
                 if left <= 0 or len(pair[0]) > max_key_bytes:
                     break
-            if left or not pairs or len(pairs[-1][0]) > max_key_bytes:
-                raise self._other_values(slot)
+            last = pairs[-1][0] if pairs else b""
+            # Keys ascend, so where the last one lies below the slot, all do.
+            if left or len(last) > max_key_bytes or not codec.path(last).startswith(slot):
+                raise self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
             found[slot] = pairs
-        # Keys ascend, so where the last one lies below the slot, all do.
-        for slot, path in zip(slots, codec.paths([pairs[-1][0] for pairs in found.values()]), strict=True):
-            if not path.startswith(slot):
-                raise self._other_values(slot)
         return found
-
-    def _other_values(self, slot: bytes) -> CorruptDatabase:
-        return self.corrupt(f"under the slot {slot.hex()} are other values than its branch says")
 
     def bucket(self, slot: bytes, weight: int) -> Bucket:
         """Return the bucket under ``slot``, which weighs ``weight``."""
@@ -381,8 +376,9 @@ class OpenTrie(Trie):
         """Return a child of a branch, in a slot that its record says is taken."""
         slot = node.path + TOKENS[token]
         if node.bucket is None and weight == HEAVY:
-            return self.node_at(slot)
-        child = (node.bucket or self.bucket(slot, weight)).node_under(slot)
+            child = self.node_under(slot)
+        else:
+            child = (node.bucket or self.bucket(slot, weight)).node_under(slot)
         if child is None:
             raise self.corrupt(f"nothing lies under the slot {slot.hex()}")
         return child
