@@ -176,9 +176,7 @@ def read_tip(transaction: StoreTransaction) -> Tip:
         raise transaction.corrupt(f"the head's root is {head_root.hex()}, which the revisions do not know")
     following = (newest + 1).to_bytes(SEQUENCE_BYTES)
     if transaction.lmdb.get(following, db=transaction.store.revisions) is not None:
-        raise transaction.corrupt(
-            f"the tip names revision {newest} as the newest, and there is one behind it"
-        )
+        raise transaction.corrupt(f"the tip names revision {newest} as the newest, and there is one after it")
     return tip
 
 
@@ -252,12 +250,9 @@ def read_revision(transaction: StoreTransaction, sequence: int) -> tuple[Revisio
     if len(row) < _REVISION.size:
         raise transaction.corrupt(f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
-    if number > MAX_REVISION or keys > _MAX_PAIRS or not 0 <= time <= MAX_TIME:
-        said = (
-            f"number {number}, above {MAX_REVISION}"
-            if number > MAX_REVISION
-            else f"time {time}, {keys} pairs"
-        )
+    # A time that cannot be keeps nobody from the content; ``check`` names it.
+    if number > MAX_REVISION or keys > _MAX_PAIRS:
+        said = f"number {number}, above {MAX_REVISION}" if number > MAX_REVISION else f"{keys} pairs"
         raise transaction.corrupt(f"the row of revision {sequence} says what cannot be: {said}")
     try:
         top = parse_location(row[_REVISION.size :])
