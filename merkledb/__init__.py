@@ -52,6 +52,7 @@ from merkledb.history.revisions import (
     MAX_HISTORY,
     MAX_NAMED_REVISION,
     MAX_REVISION,
+    MAX_TIME,
     Revision,
 )
 from merkledb.kernel.choice import kernel_name
@@ -74,6 +75,7 @@ __all__ = [
     "MAX_PROGRESS_BYTES",
     "MAX_PROOF_KEYS",
     "MAX_REVISION",
+    "MAX_TIME",
     "MAX_VALUE_BYTES",
     "Batch",
     "BoundTooLong",

@@ -20,14 +20,7 @@ from merkledb.formats.branch_record import branch_id
 from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, Scheme
 from merkledb.history.log import ABSENT, require_value_row
 from merkledb.history.reader import HistoryReader
-from merkledb.history.revisions import (
-    MAX_TIME,
-    SEQUENCE_BYTES,
-    Tip,
-    find_revision,
-    read_revision,
-    read_tip,
-)
+from merkledb.history.revisions import MAX_TIME, SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
 from merkledb.history.rows import HistoricalRows, Row, StoredRows
 from merkledb.kernel.choice import kernel
 from merkledb.kernel.interface import AnyFold
@@ -160,8 +153,6 @@ def _check_revisions(transaction: StoreTransaction, tip: Tip) -> None:
         revision, _ = read_revision(transaction, sequence)
         if revision.number <= number:
             raise transaction.corrupt(f"revision {sequence} has number {revision.number}, as one before it")
-        if not 0 <= revision.time <= MAX_TIME:
-            raise transaction.corrupt(f"revision {sequence} has a time that cannot be: {revision.time}")
         number = revision.number
         try:
             newest = find_revision(transaction, tip._replace(unfinished=False), revision.root)
@@ -174,6 +165,8 @@ def _check_revisions(transaction: StoreTransaction, tip: Tip) -> None:
         if len(key) == SEQUENCE_BYTES:
             revision, _ = read_revision(transaction, int.from_bytes(key))
             is_known = int.from_bytes(key) <= tip.newest and lmdb.get(revision.root, b"", db=table) >= key
+            if not 0 <= revision.time <= MAX_TIME:
+                raise transaction.corrupt(f"revision {int.from_bytes(key)} has the time {revision.time}")
         else:
             is_known = len(row) == SEQUENCE_BYTES and lmdb.get(row, b"", db=table)[:ID_BYTES] == key
         if not is_known:

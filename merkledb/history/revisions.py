@@ -250,7 +250,6 @@ def read_revision(transaction: StoreTransaction, sequence: int) -> tuple[Revisio
     if len(row) < _REVISION.size:
         raise transaction.corrupt(f"the row of revision {sequence} has {len(row)} bytes")
     root, number, time, keys = _REVISION.unpack_from(row)
-    # A time that cannot be keeps nobody from the content; ``check`` names it.
     if number > MAX_REVISION or keys > _MAX_PAIRS:
         said = f"number {number}, above {MAX_REVISION}" if number > MAX_REVISION else f"{keys} pairs"
         raise transaction.corrupt(f"the row of revision {sequence} says what cannot be: {said}")

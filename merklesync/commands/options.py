@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import click
 
 from manager.peers.address import Address, parse_address
-from merkledb import DEFAULT_HISTORY, MAX_HISTORY, InvalidRange, Scheme
+from merkledb import DEFAULT_HISTORY, MAX_HISTORY, MAX_TIME, InvalidRange, Scheme
 from merklesync.files.format import Format
 from merklesync.files.text_pairs import Notation
 from merklesync.text import HEX_PREFIX, parse_bytes, parse_root, parse_text
@@ -96,14 +96,14 @@ def parse_seconds(text: str) -> float:
     """Return the number of seconds that ``text`` stands for; ``inf`` is one of them.
 
     Raises:
-        ValueError: It is not a number, or below 0.
+        ValueError: It is not a number, or not one that a store keeps.
     """
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not seconds >= 0:
-        raise ValueError(f"{text!r} is no number of seconds: give 0 or more, or inf for any age")
+    if not (0 <= seconds <= MAX_TIME or seconds == math.inf):
+        raise ValueError(f"{text!r} is not in the range of seconds: give 0 to {MAX_TIME}, or inf for any age")
     return seconds
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -215,16 +216,21 @@ def test_a_damaged_row_of_a_revision_is_named(damaged: Callable[[bytes], bytes])
             snapshot.prove(b"a")
 
 
-@pytest.mark.parametrize("time", [math.nan, -1.0, 1e300])
-def test_a_time_that_cannot_be_keeps_nobody_from_the_content_and_is_named_by_check(time: float) -> None:
+@pytest.mark.parametrize("sequence", [0, 1, 2])
+@pytest.mark.parametrize("time", [math.nan, math.inf, -1.0, 1e300])
+def test_a_time_of_a_revision_that_is_none_is_found_by_check_and_stands_in_no_ones_way(
+    time: float, sequence: int
+) -> None:
     with new_database() as database:
-        _, root = two_revisions(database)
-        database.commit({b"a": b"3"})
-        change_row(database, "revisions", (2).to_bytes(7), revision_row(2, time, 2))
-        with database.at(root) as snapshot:
-            assert snapshot[b"a"] == b"2"
-        with pytest.raises(merkledb.CorruptDatabase, match="revision 2 has a time that cannot be"):
+        old, new = two_revisions(database)
+        packed = struct.pack(">d", time)
+        key = sequence.to_bytes(7)
+        change_row(database, "revisions", key, lambda row: row[:40] + packed + row[48:])
+        with pytest.raises(
+            merkledb.CorruptDatabase, match=rf"revision {sequence} has the time {re.escape(str(time))}"
+        ):
             database.check()
+        assert [difference.key for difference in database.differences(old, new)] == [b"a", b"b"]
 
 
 def history_of_counts(database: Database) -> list[dict[bytes, bytes]]:

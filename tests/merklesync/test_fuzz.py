@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merkledb import MAX_HISTORY, MAX_PROOF_KEYS
+from merkledb import MAX_HISTORY, MAX_PROOF_KEYS, MAX_TIME
 from merklesync.cli import main
 from merklesync.commands import demo, follow, serve, sync
 from merklesync.commands.options import ADDRESS, BYTES, MAX_COUNT, PATH, PEER, ROOT
@@ -176,6 +176,7 @@ def test_whatever_a_command_is_given_it_ends_as_documented(name: str, template: 
     ("arguments", "least", "most"),
     [
         (("put", "store", "k", "v", "--history"), 1, MAX_HISTORY),
+        (("put", "store", "k", "v", "--history-seconds"), 0, MAX_TIME),
         (("list", "store", "--limit"), 0, MAX_COUNT),
         (("log", "store", "--limit"), 0, MAX_COUNT),
         (("prove", "store", "a", "--json", "--max-keys"), 1, MAX_PROOF_KEYS),

@@ -193,8 +193,8 @@ def test_a_key_that_is_too_long_is_refused(store: Path) -> None:
         (["get", "s", "k", "--at", "1234567g"], "'1234567g' is no revision: give its number, or at least 8"),
         (["diff", "s", "abc"], "'abc' is no revision"),
         (["put", "s", "k", "v", "--history", "0"], "0 is not in the range 1<=x<="),
-        (["put", "s", "k", "v", "--history-seconds", "nan"], "'nan' is no number of seconds"),
-        (["put", "s", "k", "v", "--history-seconds", "-1"], "'-1' is no number of seconds"),
+        (["put", "s", "k", "v", "--history-seconds", "nan"], "'nan' is not in the range of seconds"),
+        (["put", "s", "k", "v", "--history-seconds", "-1"], "'-1' is not in the range of seconds"),
         (["sync", "s", "--from", "h:1"], "give either --root HEX or --trust-peer"),
         (
             ["sync", "s", "--from", "h:1", "--trust-peer", "--root", "00" * 32],
