@@ -146,12 +146,12 @@ class TargetChooser:
             now = trio.current_time()
             quiet_at = scheduler.pivots.quiet_since + self._limits.unproven_seconds
             if not scheduler.is_done and quiet_at <= now and not is_excused():
-                self._doubt_pivot(scheduler)
+                self._leave_unproven_pivot(scheduler)
             self.consider_heads()
             times = [quiet_at, *(peer.disbelieved_until for peer in self._peers)]
             await scheduler.wait_until(min((time for time in times if time > now), default=float("inf")))
 
-    def _doubt_pivot(self, scheduler: Scheduler) -> None:
+    def _leave_unproven_pivot(self, scheduler: Scheduler) -> None:
         """Go to another head, or stay at the one that is here, where a peer shows that; else go on."""
         now = trio.current_time()
         pivot, head = scheduler.pivots.pivot, scheduler.local.head

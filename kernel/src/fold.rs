@@ -115,7 +115,7 @@ impl<R: AsRef<[u8]>> Fold<R> {
         }
     }
 
-    /// Take the next item of the stream, when the one behind it is known, too; None at the end.
+    /// Take the next item of the stream, when the one after it is known, too; None at the end.
     ///
     /// For a caller that has all paths at hand, so that none has to be kept.
     pub fn feed_before(&mut self, path: &[u8], item: Item<R>, next: Option<&[u8]>) -> Result<(), OutOfOrder> {
@@ -303,7 +303,7 @@ pub struct Slot<'r> {
 pub struct Parts<'r> {
     /// Token and id of each child.
     pub children: &'r [u8],
-    /// What stands behind the children: the branch's own value.
+    /// What stands after the children: the branch's own value.
     pub value: &'r [u8],
     /// The weight of each child, and of the own value, if any.
     pub weights: &'r [u8],

@@ -67,7 +67,7 @@ pub fn put_uvarint(to: &mut Vec<u8>, mut number: usize) {
     to.push(number as u8);
 }
 
-/// Append what stands behind the children of a record: the branch's own value.
+/// Append what stands after the children of a record: the branch's own value.
 pub fn put_value_part(to: &mut Vec<u8>, digest: Option<&ValueDigest>) {
     match digest {
         None => to.push(0),

@@ -1,12 +1,12 @@
-//! The compiled kernel of merklesync: twins of `merkledb`'s pure kernel, behind the same columns.
+//! The compiled kernel of merklesync: it does what `merkledb`'s pure kernel does, from and to the same columns.
 
 mod boundary;
 mod bucket;
 mod columns;
+mod delta;
 mod fold;
 mod hash;
 mod leaves;
-mod past;
 mod path;
 mod python;
 mod python_trie;

@@ -180,7 +180,7 @@ mod merklekernel {
     #[pymodule_export]
     use super::{Fold, fold_all, hash_leaves, in_order, sort_changes};
     #[pymodule_export]
-    use crate::python_trie::{Walk, bucket_branches, child_weight, past_rows, trimmed};
+    use crate::python_trie::{Walk, bucket_branches, child_weight, delta_rows, trimmed};
     #[pymodule_export]
     use crate::python_verify::verify_range;
     #[pymodule_export]

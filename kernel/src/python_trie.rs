@@ -8,8 +8,8 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyTuple, PyType};
 use crate::boundary::Range;
 use crate::bucket;
 use crate::columns::{bytes_of, column_of, list_of, optional_bytes_of, pieces, require_equal, scheme_of};
+use crate::delta::{DeltaRow, delta_row};
 use crate::fold::Parts;
-use crate::past::{PastRow, past_row};
 use crate::walk::{Changed, Step, Unreadable};
 
 /// Return the records of all branches that the pairs of a bucket make, by path.
@@ -135,13 +135,13 @@ impl Walk {
     }
 }
 
-pub(crate) type PastRows<'py> = (Bound<'py, PyList>, Vec<usize>, Bound<'py, PyList>);
+pub(crate) type DeltaRows<'py> = (Bound<'py, PyList>, Vec<usize>, Bound<'py, PyList>);
 
 /// Return the rows of history of branches, with the places of those children that `met` knows as buckets; and
 /// of children whose place is to be added, the number of the row and the slot, in the order in which they are
 /// to be added.
 #[pyfunction]
-pub(crate) fn past_rows<'py>(
+pub(crate) fn delta_rows<'py>(
     py: Python<'py>,
     paths: &Bound<'py, PyList>,
     records: &Bound<'py, PyList>,
@@ -149,7 +149,7 @@ pub(crate) fn past_rows<'py>(
     opened: &Bound<'py, PyMapping>,
     met: &Bound<'py, PyMapping>,
     token_bits: usize,
-) -> PyResult<PastRows<'py>> {
+) -> PyResult<DeltaRows<'py>> {
     let (rows, slots, mut indexes) = (PyList::empty(py), PyList::empty(py), Vec::new());
     for (from, to) in pieces(&[paths.len(), records.len(), new_records.len()])? {
         let paths = column_of(&paths.get_slice(from, to))?;
@@ -158,11 +158,11 @@ pub(crate) fn past_rows<'py>(
         let new_records = new_records.iter().map(|record| optional_bytes_of(&record));
         let new_records = new_records.collect::<PyResult<Vec<_>>>()?;
         let row_of = |((path, record), new_record): ((&PyBackedBytes, &PyBackedBytes), &Option<_>)| {
-            past_row(path, record, new_record.as_ref().map(PyBackedBytes::as_ref))
+            delta_row(path, record, new_record.as_ref().map(PyBackedBytes::as_ref))
         };
-        let past: Vec<PastRow> =
+        let deltas: Vec<DeltaRow> =
             py.detach(|| paths.iter().zip(&records).zip(&new_records).map(row_of).collect());
-        for (index, mut row) in past.into_iter().enumerate() {
+        for (index, mut row) in deltas.into_iter().enumerate() {
             for slot in std::mem::take(&mut row.slots) {
                 let slot = PyBytes::new(py, &slot);
                 if !opened.contains(&slot)? && !add_bucket(&mut row, &slot, met, token_bits)? {
@@ -178,7 +178,7 @@ pub(crate) fn past_rows<'py>(
 
 /// Add the place of a slot to a row, when it is known to have held a bucket; return whether it is.
 fn add_bucket(
-    row: &mut PastRow,
+    row: &mut DeltaRow,
     slot: &Bound<'_, PyBytes>,
     met: &Bound<'_, PyMapping>,
     token_bits: usize,

@@ -97,13 +97,13 @@ fn branch_of(branch: &Bound<'_, PyAny>, branch_type: &Bound<'_, PyType>) -> PyRe
 }
 
 fn shown_to_python<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Verdict<'py>> {
-    let Shown { closed, inside, frontier, leaves } = shown;
+    let Shown { closed, inside, top_nodes, leaves } = shown;
     let branches = PyDict::new(py);
     for index in inside {
         branches.set_item(PyBytes::new(py, closed.path(*index)), PyBytes::new(py, closed.record(*index)))?;
     }
     let (mut paths, mut ids, mut digests, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for top in frontier {
+    for top in top_nodes {
         let (path, id, digest, weight) = match top {
             Top::Branch(index) => (closed.path(*index), &closed.ids[*index], None, HEAVY),
             Top::Leaf(index) => {
@@ -117,6 +117,6 @@ fn shown_to_python<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Verdict<'py>
         weights.push(weight);
     }
     let weights = PyByteArray::new(py, &weights);
-    let frontier = (PyList::new(py, paths)?, PyList::new(py, ids)?, PyList::new(py, digests)?, weights);
-    Ok(Verdict::Shown(branches, frontier))
+    let top_nodes = (PyList::new(py, paths)?, PyList::new(py, ids)?, PyList::new(py, digests)?, weights);
+    Ok(Verdict::Shown(branches, top_nodes))
 }

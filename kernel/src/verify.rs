@@ -54,7 +54,7 @@ pub struct Shown {
     /// The closed branches wholly inside the range that are stored, ascending.
     pub inside: Vec<usize>,
     /// The topmost nodes inside the range, ascending.
-    pub frontier: Vec<Top>,
+    pub top_nodes: Vec<Top>,
     /// What each pair is as an item of the fold.
     pub leaves: Leaves,
 }
@@ -152,8 +152,8 @@ fn check_bounds<B: AsRef<[u8]>>(request: &Request<B>) -> Result<(), Rejection> {
     let proof_end = request.proof_end.as_ref().map(AsRef::as_ref);
     let (first, last) = (request.keys.first().map(AsRef::as_ref), request.keys.last().map(AsRef::as_ref));
     let is_before = first.zip(request.start.as_ref()).is_some_and(|(key, start)| key < start.as_ref());
-    let is_behind = last.zip(end).is_some_and(|(key, end)| key > end);
-    if is_before || is_behind {
+    let is_after = last.zip(end).is_some_and(|(key, end)| key > end);
+    if is_before || is_after {
         return Err(Rejection::new("KEY_OUTSIDE_RANGE", ""));
     }
     if proof_end == end {
@@ -303,16 +303,16 @@ fn fold<B: AsRef<[u8]> + Sync>(
     check_stubs(&outside, split, &leaves)?;
     let mut fold: Fold<&[u8]> = Fold::new(request.hasher, request.codec, false);
     let contradiction = |_| Rejection::new("MALFORMED", "its items are out of order");
-    let behind = split + leaves.len();
+    let end_of_leaves = split + leaves.len();
     let count = outside.items.len() + leaves.len();
     let path_at = |number: usize| match number {
         _ if number < split => outside.path(number),
-        _ if number < behind => leaves.path(number - split),
+        _ if number < end_of_leaves => leaves.path(number - split),
         _ => outside.path(number - leaves.len()),
     };
     let item_at = |number: usize| match number {
         _ if number < split => outside.item(number),
-        _ if number < behind => leaves.item(number - split),
+        _ if number < end_of_leaves => leaves.item(number - split),
         _ => outside.item(number - leaves.len()),
     };
     for number in 0..count {
@@ -325,8 +325,8 @@ fn fold<B: AsRef<[u8]> + Sync>(
     }
     let closed = fold.closed;
     let inside = inside_branches(&closed, start, end);
-    let frontier = frontier(&closed, &inside, &leaves);
-    Ok(Shown { closed, inside, frontier, leaves })
+    let top_nodes = top_nodes(&closed, &inside, &leaves);
+    Ok(Shown { closed, inside, top_nodes, leaves })
 }
 
 /// Return the boundary's stubs and digests, ascending.
@@ -400,7 +400,7 @@ fn inside_branches(closed: &Closed, start: Option<&[u8]>, end: Option<&[u8]>) ->
 }
 
 /// Return the topmost nodes inside the range: branches, and the leaves that lie under none of them.
-fn frontier(closed: &Closed, inside: &[usize], leaves: &Leaves) -> Vec<Top> {
+fn top_nodes(closed: &Closed, inside: &[usize], leaves: &Leaves) -> Vec<Top> {
     let mut tops = Vec::new();
     let mut leaf = 0;
     let mut cover: Option<&[u8]> = None;

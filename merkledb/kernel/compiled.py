@@ -114,7 +114,7 @@ class CompiledKernel(Kernel):
         return boundary
 
     def delta_rows(self, *arguments: object) -> DeltaRows:
-        rows: DeltaRows = self._compiled.past_rows(*arguments)
+        rows: DeltaRows = self._compiled.delta_rows(*arguments)
         return rows
 
     def verify_range(

@@ -270,7 +270,7 @@ async def test_no_honest_peer_is_dropped_for_content_that_is_not_at_its_root(
         assert_same(copy, source.database)
     assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
     assert "dropped peer" not in caplog.text
-    assert progress.keys > 0, "what was doubted came as ranges"
+    assert progress.keys > 0, "what was suspected came as ranges"
 
 
 async def test_a_lie_about_a_short_range_gets_no_honest_peer_dropped_for_what_lies_behind_it(

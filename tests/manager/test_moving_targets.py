@@ -293,7 +293,7 @@ async def test_changes_that_take_longer_than_history_lasts_are_brought_along(
     assert server.keys_sent < 1200
 
 
-async def test_a_goal_is_kept_until_it_is_reached_while_only_changes_are_left(
+async def test_a_pivot_is_kept_until_it_is_reached_while_only_changes_are_left(
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits(max_keys=16, max_changes=16, requests_per_peer=1)
@@ -323,7 +323,7 @@ async def test_a_target_that_always_moves_faster_than_an_answer_takes_is_followe
     assert server.fallbacks == 0
 
 
-async def test_an_answer_that_takes_longer_than_any_goal_is_used_and_the_sync_ends(
+async def test_an_answer_that_takes_longer_than_any_pivot_is_used_and_the_sync_ends(
     autojump_clock: MockClock,
 ) -> None:
     with new_source(some_pairs(100)) as source, new_database() as copy:
@@ -486,7 +486,7 @@ async def test_a_sync_whose_target_was_pruned_everywhere_is_a_typed_error_and_go
     assert [failure.peer for failure in caught.value.failures] == ["one", "two"]
 
 
-async def test_a_goal_that_nobody_has_any_more_gives_way_at_once(autojump_clock: MockClock) -> None:
+async def test_a_pivot_that_nobody_has_any_more_gives_way_at_once(autojump_clock: MockClock) -> None:
     with new_source(some_pairs(300), history=1) as source, new_database() as copy:
         choice = choice_of(1)
         server = ScriptedServer(source.database, fake_servers.after(0.1))
@@ -502,7 +502,7 @@ async def test_a_goal_that_nobody_has_any_more_gives_way_at_once(autojump_clock:
     assert server.connections == 1
 
 
-async def test_a_peer_that_lacks_the_goal_is_asked_for_the_next(autojump_clock: MockClock) -> None:
+async def test_a_peer_that_lacks_the_pivot_is_asked_for_the_next(autojump_clock: MockClock) -> None:
     with new_source(some_pairs(300)) as source, new_database() as copy, new_database() as empty:
         choice = choice_of(1)
         behind = FakeServer(empty, "behind")

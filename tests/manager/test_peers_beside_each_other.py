@@ -152,7 +152,7 @@ async def test_what_comes_twice_is_counted_once(autojump_clock: MockClock) -> No
     assert all(peer.state is PeerState.CONNECTED for peer in progress.peers)
 
 
-def fresh_ledger(source: Database) -> Scheduler:
+def fresh_scheduler(source: Database) -> Scheduler:
     local = LocalState(None, EMPTY_ROOT, is_at_rest=False)
     start = ResumePoint(local, all_at(source.scheme.max_key_bytes, None), None)
     return Scheduler(start, Target(source.root), Limits(max_keys=16), trio.current_time())
@@ -184,7 +184,7 @@ def accept_verified(scheduler: Scheduler, assignment: Assignment, verified: Veri
 
 async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(100)) as source:
-        scheduler, began = fresh_ledger(source), trio.current_time()
+        scheduler, began = fresh_scheduler(source), trio.current_time()
         first = await take(scheduler, "first")
         second = await take(scheduler, "second")
         assert second.out.work is first.out.work
@@ -211,11 +211,11 @@ async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: Mo
         assert pieces[-1].end is None
 
 
-async def test_work_goes_back_to_the_shelves_when_the_last_peer_gives_it_back(
+async def test_work_goes_back_to_the_backlog_when_the_last_peer_gives_it_back(
     autojump_clock: MockClock,
 ) -> None:
     with new_database(some_pairs(100)) as source:
-        scheduler = fresh_ledger(source)
+        scheduler = fresh_scheduler(source)
         first = await take(scheduler, "first")
         second = await take(scheduler, "second")
         scheduler.give_back(first)
@@ -227,13 +227,13 @@ async def test_work_goes_back_to_the_shelves_when_the_last_peer_gives_it_back(
         scheduler.give_back(second)
         began = trio.current_time()
         assert (await take(scheduler, "fourth")).out.work == first.out.work
-        assert trio.current_time() == began, "it was on the shelf"
+        assert trio.current_time() == began, "it was in the backlog"
         assert not scheduler.work.is_fetched
 
 
-async def test_what_was_given_back_and_taken_again_is_another_errand(autojump_clock: MockClock) -> None:
+async def test_what_was_given_back_and_taken_again_is_another_assignment(autojump_clock: MockClock) -> None:
     with new_database(some_pairs(100)) as source:
-        scheduler = fresh_ledger(source)
+        scheduler = fresh_scheduler(source)
         old = await take(scheduler, "peer")
         scheduler.give_back(old)
         new = await take(scheduler, "peer")
@@ -246,7 +246,7 @@ async def test_who_waits_looks_again_where_there_is_work_or_to_leave_and_else_do
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     with new_database(some_pairs(10)) as source:
-        scheduler, looks, leaves = fresh_ledger(source), list[float](), trio.Event()
+        scheduler, looks, leaves = fresh_scheduler(source), list[float](), trio.Event()
         taken = list[Assignment | None]()
 
         def look() -> float:
@@ -282,7 +282,7 @@ async def test_who_waits_looks_again_where_there_is_work_or_to_leave_and_else_do
 # Goals that come back.
 
 
-def ledger_at(source: Source, head: bytes | None = None) -> Scheduler:
+def scheduler_at(source: Source, head: bytes | None = None) -> Scheduler:
     """Return a scheduler on the way to the newest root, half of it at the first one and half unknown."""
     first = source.roots[1]
     ranges = RangeMap(source.database.scheme.max_key_bytes)
@@ -302,13 +302,13 @@ def accept_changes(scheduler: Scheduler, assignment: Assignment, source: Source)
 
 
 @pytest.mark.parametrize("is_head", [True, False])
-async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
+async def test_what_leads_away_from_a_pivot_that_came_back_is_called_off(
     is_head: bool, autojump_clock: MockClock
 ) -> None:
     with new_source(some_pairs(100)) as source:
         first = source.root
         source.change(10, random.Random(1))
-        scheduler = ledger_at(source, first if is_head else None)
+        scheduler = scheduler_at(source, first if is_head else None)
         left, right = await take(scheduler, "one"), await take(scheduler, "two")
         assert (left.out.work.root, right.out.work.root) == (first, None)
         scheduler.aim(Target(first), trio.current_time())
@@ -316,19 +316,19 @@ async def test_what_leads_away_from_a_goal_that_came_back_is_called_off(
         assert left.scope.cancel_called
         assert not left.is_outrun
         assert accept_changes(scheduler, left, source) is None
-        # What is only unknown is brought to the old goal, and from there on; unless all of it is rolled back.
+        # What is only unknown is brought to the old pivot, and on from there, or is rolled back.
         assert right.scope.cancel_called == is_head
         assert (scheduler.next_step() is WriterStep.ROLL_BACK) == is_head
 
 
 @pytest.mark.parametrize("is_head", [True, False])
-async def test_pieces_that_lead_away_from_a_goal_that_came_back_are_not_applied(
+async def test_pieces_that_lead_away_from_a_pivot_that_came_back_are_not_applied(
     is_head: bool, autojump_clock: MockClock
 ) -> None:
     with new_source(some_pairs(100)) as source:
         first = source.root
         source.change(10, random.Random(1))
-        scheduler, before = ledger_at(source, first if is_head else None), BUDGET.reserved_bytes
+        scheduler, before = scheduler_at(source, first if is_head else None), BUDGET.reserved_bytes
         pieces = [
             accept_changes(scheduler, assignment, source)
             for assignment in (await take(scheduler, "one"), await take(scheduler, "two"))

@@ -1,4 +1,4 @@
-"""The goal that follows the target, and the shelves where work waits for it."""
+"""The pivot that follows the target, and the backlog where work waits for it."""
 
 from itertools import pairwise
 
@@ -19,8 +19,8 @@ MAX_KEY_BYTES = 63
 MAX_BYTES = 1 << 20
 
 
-def goals_at(target: Target, answers: int = 8) -> PivotTracker:
-    """Return goals that went to a target at 0 seconds, with a patience of 5, and got some answers."""
+def pivots_at(target: Target, answers: int = 8) -> PivotTracker:
+    """Return pivots that went to a target at 0 seconds, with a patience of 5, and got some answers."""
     pivots = PivotTracker(5.0)
     pivots.aim(target)
     pivots.advance(0.0)
@@ -29,19 +29,19 @@ def goals_at(target: Target, answers: int = 8) -> PivotTracker:
     return pivots
 
 
-def test_there_is_no_goal_before_a_target() -> None:
+def test_there_is_no_pivot_before_a_target() -> None:
     pivots = PivotTracker(5.0)
     assert pivots.is_newest
     assert pivots.pivot is None
     assert pivots.gives_way_at == float("inf")
 
 
-def test_a_goal_that_is_the_newest_target_never_gives_way() -> None:
-    assert goals_at(A).gives_way_at == float("inf")
+def test_a_pivot_that_is_the_newest_target_never_gives_way() -> None:
+    assert pivots_at(A).gives_way_at == float("inf")
 
 
-def test_a_goal_keeps_back_newer_targets_for_its_time() -> None:
-    pivots = goals_at(A)
+def test_a_pivot_keeps_back_newer_targets_for_its_time() -> None:
+    pivots = pivots_at(A)
     pivots.aim(B)
     pivots.aim(C)
     assert pivots.pivot == A
@@ -51,8 +51,8 @@ def test_a_goal_keeps_back_newer_targets_for_its_time() -> None:
     assert pivots.is_newest
 
 
-def test_a_goal_that_has_got_few_answers_is_left_more_time_but_not_for_ever() -> None:
-    pivots = goals_at(A, answers=7)
+def test_a_pivot_that_has_got_few_answers_is_left_more_time_but_not_for_ever() -> None:
+    pivots = pivots_at(A, answers=7)
     pivots.aim(B)
     assert pivots.gives_way_at == 60.0
     pivots.count_answer(OLDER, 0.0)
@@ -60,7 +60,7 @@ def test_a_goal_that_has_got_few_answers_is_left_more_time_but_not_for_ever() ->
 
 
 def test_patience_doubles_while_it_is_told_to_and_is_the_usual_one_again_afterwards() -> None:
-    pivots = goals_at(A)
+    pivots = pivots_at(A)
     waits = []
     for number, more in enumerate((True, True, True, False)):
         pivots.aim(Target(bytes([number]) * 32))
@@ -72,15 +72,15 @@ def test_patience_doubles_while_it_is_told_to_and_is_the_usual_one_again_afterwa
     assert [*waits, pivots.gives_way_at] == [5.0, 10.0, 20.0, 40.0, 5.0]
 
 
-def test_a_target_that_went_away_and_came_back_is_the_goal_still() -> None:
-    pivots = goals_at(A)
+def test_a_target_that_went_away_and_came_back_is_the_pivot_still() -> None:
+    pivots = pivots_at(A)
     pivots.aim(B)
     pivots.aim(A)
     assert pivots.gives_way_at == float("inf")
 
 
-def test_the_number_of_a_goal_may_become_known_later() -> None:
-    pivots = goals_at(Target(A.root))
+def test_the_number_of_a_pivot_may_become_known_later() -> None:
+    pivots = pivots_at(Target(A.root))
     assert pivots.revision_of(A.root) is None
     pivots.aim(A)
     assert pivots.revision_of(A.root) == A.revision
@@ -90,8 +90,8 @@ def test_the_number_of_a_goal_may_become_known_later() -> None:
     assert pivots.revision_of(b"?" * 32) is None
 
 
-def test_the_numbers_of_goals_are_not_remembered_without_end() -> None:
-    pivots = goals_at(A)
+def test_the_numbers_of_pivots_are_not_remembered_without_end() -> None:
+    pivots = pivots_at(A)
     for number in range(1000):
         pivots.aim(Target(number.to_bytes(32), number))
         pivots.advance(0.0)
@@ -102,7 +102,7 @@ def test_the_numbers_of_goals_are_not_remembered_without_end() -> None:
 # Backlog.
 
 
-def shelves_with(*pieces: Work, pivot: Target = D) -> Backlog:
+def backlog_with(*pieces: Work, pivot: Target = D) -> Backlog:
     backlog = Backlog(MAX_KEY_BYTES, 2.0, pieces)
     backlog.set_pivot(pivot.root)
     return backlog
@@ -120,37 +120,37 @@ def taken(backlog: Backlog, now: float = 0.0, peer: str = "peer") -> list[bytes]
     return starts
 
 
-def test_what_is_at_the_goal_rests() -> None:
-    backlog = shelves_with(piece(b"", b"m", D), piece(b"m\x00", None, D))
+def test_what_is_at_the_pivot_is_done() -> None:
+    backlog = backlog_with(piece(b"", b"m", D), piece(b"m\x00", None, D))
     assert not backlog
     assert taken(backlog) == []
     assert len(backlog.pieces()) == 2
 
 
-def test_the_base_is_taken_from_left_to_right() -> None:
-    backlog = shelves_with(
+def test_unsynced_work_is_taken_from_left_to_right() -> None:
+    backlog = backlog_with(
         piece(b"", b"c"), piece(b"c\x00", b"f", A), piece(b"f\x00", b"k"), piece(b"x", None, D)
     )
     assert taken(backlog) == [b"", b"c\x00", b"f\x00"]
 
 
-def test_the_base_and_what_was_left_behind_are_served_by_turns_the_oldest_goal_first() -> None:
-    backlog = shelves_with(*(piece(bytes([at]), bytes([at])) for at in range(3)), pivot=A)
+def test_unsynced_work_and_stale_work_are_served_by_turns_the_oldest_pivot_first() -> None:
+    backlog = backlog_with(*(piece(bytes([at]), bytes([at])) for at in range(3)), pivot=A)
     for at, (root, pivot) in enumerate([(A, B), (B, C), (C, D)]):
         backlog.put([piece(bytes([at + 10]), bytes([at + 10]), root)])
         backlog.set_pivot(pivot.root)
     assert taken(backlog) == [b"\x0a", b"\x00", b"\x0b", b"\x01", b"\x0c", b"\x02"]
 
 
-def test_what_is_left_behind_is_brought_along_without_any_base() -> None:
-    backlog = shelves_with(piece(b"", None))
+def test_stale_work_is_brought_along_without_any_unsynced_work() -> None:
+    backlog = backlog_with(piece(b"", None))
     backlog.take("peer", 0.0, MAX_BYTES)
     backlog.put([piece(b"", b"c", C), piece(b"d", b"e", B)])
     assert taken(backlog) == [b"", b"d"]
 
 
-def test_what_is_at_a_root_rests_again_when_that_is_the_goal_again() -> None:
-    backlog = shelves_with(piece(b"", b"m", A), piece(b"m\x00", None, B), pivot=A)
+def test_what_is_at_a_root_is_done_again_when_that_is_the_pivot_again() -> None:
+    backlog = backlog_with(piece(b"", b"m", A), piece(b"m\x00", None, B), pivot=A)
     assert taken(backlog) == [b"m\x00"]
     backlog.put([piece(b"m\x00", None, A)])
     backlog.set_pivot(B.root)
@@ -161,7 +161,7 @@ def test_what_is_at_a_root_rests_again_when_that_is_the_goal_again() -> None:
 
 
 def test_only_what_is_at_the_same_root_is_taken_together() -> None:
-    backlog = shelves_with(
+    backlog = backlog_with(
         piece(b"", b"c", A), piece(b"c\x00", b"f", A), piece(b"f\x00", b"k", B), piece(b"k\x00", None, B)
     )
     for root in (A, B):
@@ -174,7 +174,7 @@ def test_only_what_is_at_the_same_root_is_taken_together() -> None:
 def test_how_much_is_taken_together_follows_what_is_at_the_same_root() -> None:
     pieces = [Work(bytes([at]), bytes([at]) + b"\xff" * 62, 0.1, A.root) for at in range(10)]
     assert key_after(pieces[0].end or b"", MAX_KEY_BYTES) == pieces[1].start
-    backlog = shelves_with(*pieces)
+    backlog = backlog_with(*pieces)
     backlog.learn(None, 1.0, 1, 0.001)
     backlog.learn(A.root, 1.0, 1, 0.5)
     work = backlog.take("peer", 0.0, MAX_BYTES)
@@ -182,13 +182,13 @@ def test_how_much_is_taken_together_follows_what_is_at_the_same_root() -> None:
     assert work.share == pytest.approx(0.4)
 
 
-def doubt_of(peer: str, since: float = 0.0) -> Suspicion:
+def suspicion_of(peer: str, since: float = 0.0) -> Suspicion:
     return Suspicion(peer, ProofRejected(Reason.WRONG_ROOT, ""), None, since)
 
 
-def test_doubted_work_is_for_others_first() -> None:
-    suspected = piece(b"a", b"b", A)._replace(suspicion=doubt_of("liar"))
-    backlog = shelves_with(piece(b"x", None))
+def test_suspected_work_is_for_others_first() -> None:
+    suspected = piece(b"a", b"b", A)._replace(suspicion=suspicion_of("liar"))
+    backlog = backlog_with(piece(b"x", None))
     backlog.put([suspected])
     assert backlog.take("liar", 1.9, MAX_BYTES) == piece(b"x", None)
     assert backlog.take("liar", 1.9, MAX_BYTES) == 2.0
@@ -216,7 +216,7 @@ ROOTS = st.sampled_from([None, A.root, B.root, C.root, D.root])
 @given(
     st.lists(ROOTS, min_size=1, max_size=150), st.lists(st.sampled_from([A, B, C, D]), max_size=8), st.data()
 )
-def test_whatever_the_goals_nothing_is_lost_and_nothing_is_there_twice(
+def test_whatever_the_pivots_nothing_is_lost_and_nothing_is_there_twice(
     roots: list[bytes | None], pivots: list[Target], data: st.DataObject
 ) -> None:
     ends = [bytes([at]) + b"\xff" * (MAX_KEY_BYTES - 1) for at in range(len(roots) - 1)]

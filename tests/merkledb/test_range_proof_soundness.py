@@ -332,7 +332,7 @@ def test_nobody_but_the_verifier_makes_a_verified_range() -> None:
 
 
 @pytest.mark.parametrize(
-    "attribute", ["keys", "values", "start", "end", "root", "complete", "branches", "frontier", "invented"]
+    "attribute", ["keys", "values", "start", "end", "root", "complete", "branches", "top_nodes", "invented"]
 )
 def test_a_verified_range_cannot_be_changed(attribute: str) -> None:
     verified = verified_example()

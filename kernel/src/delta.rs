@@ -6,7 +6,7 @@ use crate::fold::{CHILD_BYTES, Parts};
 use crate::hash::put_uvarint;
 
 /// A row, and the slots of the children that changed, in whose places it may have to say more.
-pub struct PastRow {
+pub struct DeltaRow {
     pub row: Vec<u8>,
     pub slots: Vec<Vec<u8>>,
 }
@@ -14,7 +14,7 @@ pub struct PastRow {
 /// Says of a part of a place that it is the rest of a key.
 const KEY: u16 = 1 << 15;
 
-impl PastRow {
+impl DeltaRow {
     /// Add a key, of which `rest` is what the slot does not tell, to the place of the bucket under a slot.
     pub fn add_key(&mut self, slot: &[u8], rest: &[u8]) {
         self.row.extend(slot.last());
@@ -26,7 +26,7 @@ impl PastRow {
 /// Return the row of a branch that changes, or goes.
 ///
 /// `path` is the branch's, `record` what it is before the change, `new_record` what it is afterwards.
-pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>) -> PastRow {
+pub fn delta_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>) -> DeltaRow {
     let Parts { children, value, .. } = Parts::cut(record);
     let new_children = new_record.map(Parts::cut).unwrap_or_default().children;
     let tokens = || children.chunks_exact(CHILD_BYTES).map(|child| child[0]);
@@ -55,5 +55,5 @@ pub fn past_row(path: &[u8], record: &[u8], new_record: Option<&[u8]>) -> PastRo
         slot.push(child[0]);
         slots.push(slot);
     }
-    PastRow { row, slots }
+    DeltaRow { row, slots }
 }
