@@ -311,12 +311,7 @@ class HistoricalRows(Rows):
             low = horizon + b"\0"
             if not before.keys:
                 low = self._first_key(low)
-            is_sparse = len(before.keys) * _SPARSENESS < len(window.keys)
-            limit = (
-                max(len(before.keys) * _SPARSENESS, _LEAST_WINDOW_ROWS)
-                if is_sparse
-                else min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
-            )
+            limit = _next_limit(len(before.keys), len(window.keys), limit)
 
     def descending(self, start: bytes | None, end: bytes | None) -> Iterator[Row]:
         """Yield the rows from ``end`` down to ``start``."""
@@ -333,14 +328,8 @@ class HistoricalRows(Rows):
             if low == start or not low:
                 return
             high = below = low
-            # Where most of what the tables hold came later, windows become small, and what holds nothing is
-            # leapt over, as on the way up.
-            is_sparse = len(rows) * _SPARSENESS < limit
-            limit = (
-                max(len(rows) * _SPARSENESS, _LEAST_WINDOW_ROWS)
-                if is_sparse
-                else min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
-            )
+            # What holds nothing is leapt over, as on the way up.
+            limit = _next_limit(len(rows), limit, limit)
             if len(rows) <= 1 and self._last_key is not None:
                 high = self._last_key(below)
                 if high is None or (start is not None and high < start):
@@ -401,6 +390,19 @@ class HistoricalRows(Rows):
         # With all its bits the window holds the last key alone.  Only a damaged store comes here, and what it
         # holds is for the caller to judge.
         return start, list(self.ascending(start, below, max_rows)), 0
+
+
+def _next_limit(found: int, read: int, limit: int) -> int:
+    """Return how many rows the next window has: more than ``limit``, or fewer where most came later.
+
+    Args:
+        found: How many rows of the state the window held.
+        read: How many rows of the tables were read for them.
+        limit: How many the window had at most.
+    """
+    if found * _SPARSENESS < read:
+        return max(found * _SPARSENESS, _LEAST_WINDOW_ROWS)
+    return min(WINDOW_GROWTH * limit, _WINDOW_ROWS)
 
 
 def _first_bits(key: bytes, bits: int) -> bytes:

@@ -136,9 +136,7 @@ class Environment:
             raise DatabaseReplaced(str(self.path))
 
     def begin(self, *, write: bool = False) -> Transaction:
-        """Begin a transaction; whoever has it gives it to ``end``.
-
-        Only now and then a look is taken whether the file is still there, see ``require_present``.
+        """Begin a transaction, to be given to ``end``; ``require_present`` is called only now and then.
 
         Raises:
             ReadonlyDatabase, DatabaseClosed, DatabaseFull, DatabaseOutgrown, TooManyReaders, ForkedDatabase
