@@ -52,7 +52,8 @@ def status(store_or_address: Path, *, addresses: tuple[Address, ...], as_json: b
     somebody follows at the moment or not. What peers say is not proved.
 
     \b
-    in sync                   the newest root that is to be had is here
+    in sync                   the newest root that is to be had is here, if also
+                              under a lower revision than there
     catching up               peers are ahead: changes bring STORE forward
     copying                   peers are ahead, and none has the root of STORE:
                               its content is copied in full
@@ -65,6 +66,8 @@ def status(store_or_address: Path, *, addresses: tuple[Address, ...], as_json: b
     peers overloaded          none has a place for a client now; STORE stays
     no peer reachable         none answers; STORE stays as it is
     no target                 no peer has anything to show
+
+    Of a full disk, only the one that follows knows.
 
     Of a server that does not answer the exit code is 4, of one that is overloaded or refuses, and of what is
     no server of ours, 1.

@@ -63,7 +63,7 @@ class Notation(StrEnum):
             case Notation.TEXT:
                 return parse_text(field)
             case Notation.HEX:
-                return parse_bytes(HEX_PREFIX + field.removeprefix(HEX_PREFIX))
+                return _decode_digits(field.removeprefix(HEX_PREFIX), "hex")
             case Notation.AUTO:
                 return parse_bytes(field)
 
@@ -145,6 +145,7 @@ def _decode_digits(digits: str, form: str) -> bytes:
             return binascii.unhexlify(digits.encode("ascii"))
         return base64.b64decode(digits.encode("ascii"), validate=True)
     except (ValueError, binascii.Error) as error:
+        form = "hex: an even number of digits" if form == "hex" else form
         raise ValueError(f"{truncate(digits, 40)} is not valid {form}") from error
 
 

@@ -103,17 +103,12 @@ def sync_status_of(store: StoreStatus, peers: Sequence[ProbeResult | ProbeFailur
             has_target=target is not None,
             follows_heads=True,
             known=store.known,
-            is_at_target=store.target is None and target is not None and _is_at(store, target),
+            # Where they show it under a higher number, nothing has to be fetched; who follows takes it over.
+            is_at_target=store.target is None and target is not None and store.shows(target.root),
             copies_in_full=not any(_has_changes_from(store, peer) for peer in met),
             peers=[_peer_facts(store, peer, None if target is None else target.root) for peer in peers],
         )
     )
-
-
-def _is_at(store: StoreStatus, target: Target) -> bool:
-    """Return whether a store shows a root, under a number that is not lower; its own numbers say nothing."""
-    has_number = store.is_local or store.followed_revision >= (target.revision or 0)
-    return has_number and store.shows(target.root)
 
 
 def _next_target(store: StoreStatus, met: Sequence[ProbeResult]) -> Target | None:

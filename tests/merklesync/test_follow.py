@@ -491,7 +491,7 @@ def test_a_root_that_came_back_is_followed_under_its_new_revision(tmp_path: Path
     assert commit(source, {b"a": b"1"}) == first
     hooked = tmp_path / "hooked"
     with serving(source) as address:
-        assert situation(copy, address) == "catching up"
+        assert situation(copy, address) == "in sync"
         hook = f"echo $MERKLESYNC_ROOT $MERKLESYNC_REVISION >> {hooked}"
         with following(copy, address, options=("--trust-peer", "--on-root", hook)) as follower:
             while (first, 3) not in follower.roots:

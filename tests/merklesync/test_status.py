@@ -56,7 +56,7 @@ AFTER_C = AT_A._replace(revisions=[Revision(5, A, 0.0, 1), Revision(4, C, 0.0, 1
         (AT_A, [peer(B, 6, A=False)], SyncStatus.COPYING),
         (AT_A, [peer(B, 6, A=False), peer(A, 5, A=True)], SyncStatus.CATCHING_UP),
         (AT_A, [peer(B, 4)], SyncStatus.PEERS_BEHIND),
-        (AT_A, [peer(A, 7)], SyncStatus.CATCHING_UP),
+        (AT_A, [peer(A, 7)], SyncStatus.IN_SYNC),
         (AT_A, [peer(A, 3)], SyncStatus.IN_SYNC),
         (AFTER_C, [peer(B, 5)], SyncStatus.DIVERGED),
         (AFTER_C, [peer(B, 4)], SyncStatus.DIVERGED),
