@@ -116,6 +116,7 @@ class Manager:
         self._scope = trio.CancelScope()
         self._progress_streams: list[ProgressStream] = []
         self._reached_streams: list[ReachedStream] = []
+        self._has_ended = False
         if target is not None:
             self.update_target(target)
 
@@ -215,16 +216,24 @@ class Manager:
 
     def watch(self) -> ProgressStream:
         """Return an async iterator of the progress as it changes: the newest only; it ends with the run."""
-        self._progress_streams.append(ProgressStream())
-        return self._progress_streams[-1]
+        stream = ProgressStream()
+        if self._has_ended:
+            stream.end()
+        else:
+            self._progress_streams.append(stream)
+        return stream
 
     def roots(self) -> ReachedStream:
         """Return an async iterator of the roots that the database shows from now on.
 
         The newest only, if the reader is slow; it ends with the run.
         """
-        self._reached_streams.append(ReachedStream())
-        return self._reached_streams[-1]
+        stream = ReachedStream()
+        if self._has_ended:
+            stream.end()
+        else:
+            self._reached_streams.append(stream)
+        return stream
 
     def _know(self, revisions: Mapping[int, bytes]) -> None:
         """Note which root is here under which number."""
@@ -298,6 +307,7 @@ class Manager:
         raise AssertionError("following ends with an error only")
 
     def _end_streams(self) -> None:
+        self._has_ended = True
         for progress_stream in self._progress_streams:
             progress_stream.end()
         for reached_stream in self._reached_streams:

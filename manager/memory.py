@@ -90,7 +90,7 @@ class LargeValueLane:
 
     def __init__(self, patience_seconds: float, starving: Callable[[], None]) -> None:
         self.budget = ByteBudget(1, self._somebody_waits)
-        self._patience_seconds = patience_seconds
+        self._least_patience_seconds = self._patience_seconds = patience_seconds
         self._starving = starving
         self._turn: trio.CancelScope | None = None
 
@@ -117,6 +117,8 @@ class LargeValueLane:
         if scope.cancelled_caught:
             self._patience_seconds *= 2
             raise Preempted
+        # So long a turn was not needed this time.
+        self._patience_seconds = max(self._patience_seconds / 2, self._least_patience_seconds)
 
     def _somebody_waits(self) -> None:
         self._starving()

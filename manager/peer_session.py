@@ -118,7 +118,7 @@ class PeerSession:
                 failure = await self._connect_and_work()
                 if failure is None:
                     return
-                if not self.known.is_banned:
+                if not self.known.is_banned and not self._sync.scheduler.is_closed:
                     await trio.sleep(self._note(failure))
 
     def leave(self) -> None:
@@ -385,8 +385,9 @@ class ConnectionWork:
         is_full = progress is None or progress >= FULL_PROGRESS
         self._client.throughput.finish_work(now - began, is_full=is_full)
         self._sync.scheduler.stats.expectation.deliver(known, keys)
-        known.reason = ""
-        known.unusable = known.lacking = None
+        if not known.is_banned:
+            known.reason = ""
+            known.unusable = known.lacking = None
         self._sync.scheduler.wake()
 
     def _note_outrun(self, began: float) -> None:

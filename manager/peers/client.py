@@ -83,6 +83,7 @@ class PeerClient(Conversation):
         self._newest_head: Head | None = None
         self._heard: Callable[[Head], None] = _ignore
         self._first_head = trio.Event()
+        self._step_ended = trio.lowlevel.ParkingLot()
         self.forgotten_roots: set[bytes] = set()
         self.empty_answers = 0
         self.large_value = trio.Lock()
@@ -162,6 +163,8 @@ class PeerClient(Conversation):
             raise ConnectionLost(f"it takes no subscription: {error}") from error
         with trio.move_on_after(self._limits.request_timeout_seconds) as waiting:
             await self._first_head.wait()
+        if self.failure is not None:
+            raise self.failure
         if waiting.cancelled_caught:
             raise RequestTimeout(self._limits.request_timeout_seconds)
 
@@ -171,6 +174,10 @@ class PeerClient(Conversation):
             raise self.failure
         if self.closing.is_set():
             raise ConnectionLost("it takes no more requests, for it is shutting down")
+        # A request that was cancelled counts until its answer has come.
+        with self.until_closing(), trio.move_on_after(self._limits.request_timeout_seconds):
+            while not self._connection.free_requests:
+                await self._step_ended.park()
         try:
             frame = self._connection.send(request)
         except LocalProtocolError as error:
@@ -212,7 +219,7 @@ class PeerClient(Conversation):
         if answer.code in (ErrorCode.UNKNOWN_ROOT, ErrorCode.HISTORY_GONE):
             return RootUnavailable(root, answer.code, answer.message)
         if answer.code is ErrorCode.SHUTTING_DOWN:
-            self.closing.set()
+            self._close()
         return PeerRefused(answer.code, answer.message, answer.detail)
 
     def _cancel(self, request_id: int) -> None:
@@ -242,6 +249,7 @@ class PeerClient(Conversation):
             head, self._newest_head = self._newest_head, None
             self._first_head.set()
             self._heard(head)
+        self._step_ended.unpark_all()
         super()._end_step()
 
     def _greet(self, hello: Hello) -> None:

@@ -10,8 +10,8 @@ Invariants:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -89,6 +89,8 @@ class Conversation(ABC):
         self._pongs = bytearray()
         self.throughput = ThroughputEstimator(limits)
         self.closing = trio.Event()
+        # What is done for requests to come, and is of no use once there will be none.
+        self._until_closing: set[trio.CancelScope] = set()
         self.failure: PeerError | None = None
         self.peer_hello: Hello | None = None
 
@@ -132,7 +134,7 @@ class Conversation(ABC):
 
     async def leave(self) -> None:
         """Say goodbye, if that takes no time.  Afterwards, and once cancelled, nothing can be asked."""
-        self.closing.set()
+        self._close()
         if self.failure is not None:
             return
         with trio.move_on_after(GOODBYE_SECONDS):
@@ -145,7 +147,31 @@ class Conversation(ABC):
         if self.failure is None:
             self.failure = failure
         self._greeted.set()
+        self._close()
+
+    def _close(self) -> None:
+        """Let nobody ask any more, nor wait for what is only needed to ask."""
         self.closing.set()
+        for scope in self._until_closing:
+            scope.cancel()
+
+    @contextmanager
+    def until_closing(self) -> Iterator[None]:
+        """Do what is only needed to ask, such as waiting for memory, while the peer takes requests.
+
+        Raises:
+            PeerError: It takes none any more; what was done inside was cancelled then.
+        """
+        with trio.CancelScope() as scope:
+            if self.closing.is_set():
+                scope.cancel()
+            self._until_closing.add(scope)
+            try:
+                yield
+            finally:
+                self._until_closing.remove(scope)
+        if scope.cancelled_caught:
+            raise self.failure or ConnectionLost("it takes no more requests, for it is shutting down")
 
     # Out.
 
@@ -223,6 +249,9 @@ class Conversation(ABC):
         """
         try:
             for number, message in enumerate(self._connection.receive_data(data), start=1):
+                if self.failure is not None:
+                    # No message goes on with what the one before it, or a task between two steps, has ended.
+                    return
                 if isinstance(message, Head | Ping):
                     self._allowance.spend(trio.current_time())
                 self._handle(message)
@@ -243,7 +272,7 @@ class Conversation(ABC):
             case Ping():
                 self._pongs += self._connection.send(Pong(message.request_id))
             case Goodbye():
-                self.closing.set()
+                self._close()
             case _:
                 pass  # A pong: that it came is all that it says.
 

@@ -25,12 +25,14 @@ class Assignment:
         out: What it was sent for, with all who were.
         scope: Cancelled when it is called off.
         is_outrun: Whether it was called off for another peer was faster.
+        is_held: Whether its answer has come, and waits for another peer to bring more of the same work.
     """
 
     peer: Hashable
     out: "InFlight"
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_outrun: bool = False
+    is_held: bool = False
 
 
 @dataclass(eq=False, slots=True)

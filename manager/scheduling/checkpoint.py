@@ -19,7 +19,10 @@ import msgpack
 
 from manager.errors import InvalidProgress
 from manager.keyspace.range_map import RangeMap
+from manager.scheduling.assignment import Piece, count
+from manager.scheduling.backlog import Work
 from manager.scheduling.pivot import Target
+from manager.status.stats import SyncStats
 from merkledb import MAX_FOREIGN_REVISION
 from syncproto import MAX_PAIRS
 
@@ -171,3 +174,24 @@ def _require(holds: bool, detail: str) -> None:  # noqa: FBT001 - reads as an as
     """Raise InvalidProgress with ``detail`` unless the condition holds."""
     if not holds:
         raise InvalidProgress(detail)
+
+
+def progress_after(
+    pieces: Sequence[Piece], ranges: RangeMap, target: Target, stats: SyncStats, everything: Sequence[Work]
+) -> bytes:
+    """Return what is saved together with pieces, for the next run to go on from."""
+    kept = ranges.copy()
+    # A longer map only costs that what is forgotten is fetched again; a transaction stays bounded.
+    kept.trim(MAX_CHECKPOINT_RANGES)
+    keys, changes, byte_count = count(pieces)
+    keys += stats.keys
+    checkpoint = Checkpoint(
+        target,
+        keys,
+        stats.changes + changes,
+        stats.bytes + byte_count,
+        stats.expectation.keys(keys),
+        kept,
+        shares_of(kept, [(work.start, work.share) for work in everything]),
+    )
+    return encode_checkpoint(checkpoint)

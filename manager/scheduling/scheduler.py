@@ -22,15 +22,17 @@ Called off is only what would lead away from the new pivot.
 State is touched only between checkpoints, by tasks of one trio run; nothing here blocks or does I/O.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum, auto
 from operator import attrgetter
+from typing import Final
 
 import trio
 
 from manager.keyspace.range_map import RangeMap
 from manager.limits import Limits
 from manager.memory import ByteBudget
+from manager.peers.health import FULL_PROGRESS
 from manager.peers.throughput import ThroughputEstimator
 from manager.scheduling.assignment import (
     Assignment,
@@ -41,10 +43,13 @@ from manager.scheduling.assignment import (
     count,
 )
 from manager.scheduling.backlog import Backlog, Suspicion, Work, start_of
-from manager.scheduling.checkpoint import MAX_CHECKPOINT_RANGES, Checkpoint, encode_checkpoint, shares_of
+from manager.scheduling.checkpoint import progress_after
 from manager.scheduling.pivot import PivotTracker, Target
 from manager.scheduling.resume import LocalState, ResumePoint, work_of
 from manager.status.stats import SyncStats
+
+# For how many times ``overdue_seconds`` an answer that holds little waits, at first.
+_FIRST_PATIENCE: Final = 3
 
 
 class WorkTracker:
@@ -59,12 +64,14 @@ class WorkTracker:
         backlog: What nobody works on.
         verified: What waits for the writer, in the order in which it came.
         applying: What a transaction puts on disk.
+        patience_seconds: For how long an answer that holds little waits for a peer that has the same work.
     """
 
     def __init__(self, max_key_bytes: int, limits: Limits, pieces: Iterable[Work]) -> None:
         self.backlog = Backlog(max_key_bytes, limits.overdue_seconds, pieces)
         self.verified: list[Piece] = []
         self.applying: list[Piece] = []
+        self.patience_seconds = _FIRST_PATIENCE * limits.overdue_seconds
         self._limits = limits
         self._out: list[InFlight] = []
 
@@ -112,7 +119,7 @@ class WorkTracker:
         return out.assignments[-1]
 
     def give_back(self, assignment: Assignment, suspicion: Suspicion | None) -> bool:
-        """Take somebody off some work; return whether it went back, for nobody else is at it."""
+        """Take somebody off some work, which goes back if nobody is left; return whether it was at it."""
         out = assignment.out
         # Work that was accepted, or called off, has left this list: it is no more this peer's to give back.
         if assignment not in out.assignments:
@@ -120,9 +127,8 @@ class WorkTracker:
         out.assignments.remove(assignment)
         if suspicion is not None:
             out.work = out.work._replace(suspicion=suspicion)
-        if out.assignments:
-            return False
-        self._put_back(out)
+        if not out.assignments:
+            self._put_back(out)
         return True
 
     def clear_suspicion(self, assignment: Assignment) -> None:
@@ -137,6 +143,10 @@ class WorkTracker:
         if assignment not in out.assignments:
             return None
         # Taken off the list first, the caller is not cancelled, and may go on as it likes.
+        if result.progress < FULL_PROGRESS and out.assignments != [assignment]:
+            # It was held for nothing: whoever has the rest may be slower still, and gets longer for it.
+            longest = self._limits.request_timeout_seconds
+            self.patience_seconds = min(2 * self.patience_seconds, longest)
         out.assignments.remove(assignment)
         for other in out.assignments:
             other.is_outrun = True
@@ -238,7 +248,7 @@ class Scheduler:
         local: What the database shows.
         ranges: What is on disk.
         stats: What was done.
-        is_closed: Whether nobody is to take work any more.
+        is_closed: Whether workers are to end.
     """
 
     def __init__(self, start: ResumePoint, target: Target | None, limits: Limits, now: float) -> None:
@@ -247,9 +257,8 @@ class Scheduler:
         self.work = WorkTracker(checkpoint.ranges.max_key_bytes, limits, work_of(checkpoint))
         self.local = start.local
         self.ranges = checkpoint.ranges
-        self.stats = SyncStats(
-            checkpoint.keys, checkpoint.changes, checkpoint.bytes, checkpoint.expected_keys, now
-        )
+        counts = checkpoint.keys, checkpoint.changes, checkpoint.bytes
+        self.stats = SyncStats(*counts, checkpoint.expected_keys, now)
         self.is_closed = False
         # Workers, and everybody else who waits for something to change.
         self._idle, self._waiting = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -429,7 +438,7 @@ class Scheduler:
         assert pivot is not None
         assert target is not None
         if not ranges.is_at(pivot.root):
-            progress = _progress_after(pieces, ranges, target, self.stats, self.work.everything())
+            progress = progress_after(pieces, ranges, target, self.stats, self.work.everything())
         return PlannedTransaction(pieces, ranges, progress, self.pivots.revision_of(pieces[0].root))
 
     def postpone(self) -> None:
@@ -442,9 +451,13 @@ class Scheduler:
         """Note that what ``plan`` returned is on disk, and what the database shows now."""
         self.work.settle()
         self.ranges = transaction.ranges
-        self.local = local
         self.stats.add(*count(transaction.pieces), now)
-        if local.is_at_rest:
+        self._look_at(local, now)
+
+    def _look_at(self, local: LocalState, now: float) -> None:
+        """Note what the database shows now."""
+        self.local = local
+        if local.is_at_rest and local.root is not None:
             self.reach(local, now)
         else:
             self.wake()
@@ -467,28 +480,6 @@ class Scheduler:
 
     def begin_again(self, start: ResumePoint) -> None:
         """Begin where the database stands, for the books do not say the truth of it."""
-        self.local = start.local
         self.ranges = start.checkpoint.ranges
         self.work.begin(work_of(start.checkpoint))
-        self.wake()
-
-
-def _progress_after(
-    pieces: Sequence[Piece], ranges: RangeMap, target: Target, stats: SyncStats, everything: Sequence[Work]
-) -> bytes:
-    """Return what is saved together with pieces, for the next run to go on from."""
-    kept = ranges.copy()
-    # A longer map only costs that what is forgotten is fetched again; a transaction stays bounded.
-    kept.trim(MAX_CHECKPOINT_RANGES)
-    keys, changes, byte_count = count(pieces)
-    keys += stats.keys
-    checkpoint = Checkpoint(
-        target,
-        keys,
-        stats.changes + changes,
-        stats.bytes + byte_count,
-        stats.expectation.keys(keys),
-        kept,
-        shares_of(kept, [(work.start, work.share) for work in everything]),
-    )
-    return encode_checkpoint(checkpoint)
+        self._look_at(start.local, trio.current_time())

@@ -37,6 +37,7 @@ from manager.executor import SerialExecutor
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
+from manager.peers.health import FULL_PROGRESS
 from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment, VerificationResult
 from manager.scheduling.backlog import Suspicion, Work
@@ -184,13 +185,13 @@ async def fetch(client: PeerClient, assignment: Assignment, sync: Sync) -> Deliv
                 raise
             needed_bytes = refusal.detail or 0
         else:
-            return _accept(attempt, fetched)
+            return await _accept(attempt, fetched)
         if has_grown or not asked_bytes < needed_bytes <= limits.max_bytes:
             break
         # The pair is too large for the line to carry it soon, and no large one: it is asked for once more.
         asked_bytes, has_grown = needed_bytes, True
     async with client.large_value:
-        return _accept(attempt, await _fetch_large_pair(attempt, needed_bytes, asked_bytes))
+        return await _accept(attempt, await _fetch_large_pair(attempt, needed_bytes, asked_bytes))
 
 
 async def _request(
@@ -204,7 +205,9 @@ async def _request(
     client, work, old_root = attempt.client, attempt.work, attempt.old_root
     memory_bytes = range_proof_memory_bytes if old_root is None else change_proof_memory_bytes
     reserved = memory_bytes(max_bytes, max_keys)
-    await budget.reserve(reserved)
+    # A worker that waits on would keep the session from opening another connection.
+    with client.until_closing():
+        await budget.reserve(reserved)
     try:
         if attempt.root is None:
             # Only now, for the pivot may have moved on while memory was waited for.
@@ -254,9 +257,18 @@ def _note_empty(attempt: _Attempt, verified: VerifiedRange | VerifiedChanges) ->
         client.forget_root(attempt.old_root)
 
 
-def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
-    """Hand what came to the writer, and give back the memory that it does not need."""
+async def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
+    """Hand what came to the writer, and give back the memory that it does not need.
+
+    Cancelled, which is only while it is held, nothing has changed.
+    """
     sync, budget = attempt.sync, fetched.reserved_in
+    if fetched.result.progress < FULL_PROGRESS:
+        try:
+            await _hold(attempt.assignment, sync.scheduler)
+        except trio.Cancelled:
+            budget.release(fetched.reserved_bytes)
+            raise
     piece = sync.scheduler.accept(attempt.assignment, fetched.result, budget)
     if piece is None:
         # Another peer was faster.
@@ -264,6 +276,22 @@ def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
         return _NOTHING
     budget.release(fetched.reserved_bytes - piece.memory_bytes)
     return Delivery(piece.keys + piece.changes, fetched.result.progress)
+
+
+async def _hold(assignment: Assignment, scheduler: Scheduler) -> None:
+    """Wait with an answer that holds little, while another peer may bring more of the same work.
+
+    Accepted at once, it would throw away what the other has under way: an answer that comes soon and holds
+    next to nothing would always win.  Where all who have the work hold an answer, the last one is accepted.
+    """
+    assignment.is_held = True
+    # Those that hold an answer already look again.
+    scheduler.wake()
+    deadline = trio.current_time() + scheduler.work.patience_seconds
+    while not scheduler.is_closed and trio.current_time() < deadline:
+        if all(each.is_held for each in assignment.out.assignments):
+            return
+        await scheduler.wait_until(deadline)
 
 
 # Suspicions.
@@ -288,7 +316,8 @@ async def _is_unchanged(attempt: _Attempt, root: bytes, suspicion: Suspicion) ->
     sync, budget = attempt.sync, attempt.sync.writer.budget
     start, max_bytes = attempt.work.start or None, sync.limits.max_bytes
     reserved = change_proof_memory_bytes(max_bytes, 1)
-    await budget.reserve(reserved)
+    with attempt.client.until_closing():
+        await budget.reserve(reserved)
     try:
         answer = await attempt.client.ask(
             root, start, suspicion.end, max_keys=1, max_bytes=max_bytes, old_root=root

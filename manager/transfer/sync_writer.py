@@ -263,11 +263,15 @@ class SyncWriter:
             raise
         finally:
             _free(verified)
-        local = local_state_of(self._database)
-        if local.is_at_rest and planned.progress is not None:
-            # What was applied stands.  At rest nobody reads the progress, and the next write replaces it.
-            with suppress(DatabaseFull):
-                self._database.set_progress(None)
+        try:
+            local = local_state_of(self._database)
+            if local.is_at_rest and planned.progress is not None:
+                # What was applied stands.  At rest nobody reads the progress, and the next write replaces it.
+                with suppress(DatabaseFull):
+                    self._database.set_progress(None)
+        except (*NO_ROOM, MemoryError) as error:
+            # What was applied is on disk and must not be applied again, so the next step looks what is there.
+            raise ConcurrentWrite from error
         return local
 
     def _renumber_now(self, revision: int) -> LocalState:

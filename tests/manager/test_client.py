@@ -348,9 +348,10 @@ async def test_a_subscription_that_is_refused_ends_the_connection(autojump_clock
             assert isinstance(request, Subscribe)
             await line.say(Error(request.request_id, ErrorCode.OVERLOADED, "too many", 5))
 
-        await line.client.subscribe(lambda head: None)
-        assert isinstance(line.client.failure, PeerRefused)
-        assert line.client.failure.code is ErrorCode.OVERLOADED
+        with pytest.raises(PeerRefused) as refused:
+            await line.client.subscribe(lambda head: None)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert line.client.failure is refused.value
 
 
 async def test_a_second_subscription_is_not_sent(autojump_clock: MockClock) -> None:

@@ -172,6 +172,27 @@ async def test_a_peer_that_drips_pairs_at_most_doubles_the_time_of_the_honest_on
     assert_nobody_is_blamed(progress)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("drip_seconds", [0.02, 0.3, 0.6])
+@pytest.mark.parametrize("honest_seconds", [1.0, 2.1, 3.0, 5.0])
+async def test_a_drip_throws_no_honest_answer_away_that_is_under_way(
+    honest_seconds: float, drip_seconds: float, is_first: bool, autojump_clock: MockClock
+) -> None:
+    """All of the work is one piece, so whoever has nothing to do is given what the other one has."""
+    with new_source(some_pairs(600)) as source:
+        old = source.root
+        source.change(300, random.Random(1))
+        drip = ScriptedServer(source.database, dripping(inert_change, drip_seconds), "drip")
+        peers = [drip, honest(source, honest_seconds)]
+        changes, progress = await catch_up(source, old, peers if is_first else peers[::-1], Limits())
+        with new_database() as copy:
+            pairs, _ = await timed(peers if is_first else peers[::-1], source, copy, Limits())
+    assert changes <= 2 * honest_seconds + 0.5
+    # Of a first copy, the drip may have cut the one piece into a few.
+    assert pairs <= 2.5 * honest_seconds + 0.5
+    assert_nobody_is_blamed(progress)
+
+
 @pytest.mark.parametrize("name", DRIPS)
 async def test_a_peer_that_drips_alone_is_asked_for_pairs_in_the_end(
     name: str, autojump_clock: MockClock
