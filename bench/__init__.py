@@ -13,7 +13,7 @@ which promise of the README stands in ``docs/performance.md``.  They share
     options                     what the command lines have in common, and what they refuse
     data, workload, file_tree   pairs, changes and stores; for ``scale``, any number of pairs of several kinds
     raw                         the same pairs without a trie: LMDB alone, and a copy that verifies nothing
-    proofs                      what gets and proofs cost, in ``database`` and ``scale``
+    steps                       what loads, gets, proofs and commits cost, in ``database`` and ``scale``
     processes, instruments      servers and clients, their memory, their event loops and their threads
     figures, results, plots     times, tables, and how figures grow
 

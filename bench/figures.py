@@ -1,4 +1,4 @@
-"""What a benchmark measured: times taken step by step, figures beside what is asked of them, and tables."""
+"""What a benchmark measured: times taken step by step, figures by their names, and tables."""
 
 import statistics
 import time
@@ -8,22 +8,9 @@ from typing import NamedTuple, TypeVar
 
 Result = TypeVar("Result")
 Name = TypeVar("Name", bound=str)
-
-
-class Figure(NamedTuple):
-    """One measured number.
-
-    Attributes:
-        name: What it is, with its unit.
-        value: The number.
-        at_most: What is asked of it; None where nothing is.
-        at_least: The same, where more is better.
-    """
-
-    name: str
-    value: float
-    at_most: float | None = None
-    at_least: float | None = None
+# Numbers by what they are, with their units; and what is asked of some of them: "<=" or ">=", and a bound.
+Figures = dict[str, float]
+Asked = Mapping[str, tuple[str, float]]
 
 
 class Stopwatch:
@@ -71,13 +58,7 @@ def medians(rows: Sequence[Mapping[Name, float]]) -> dict[Name, float]:
 
 
 class Grid(NamedTuple):
-    """A table of several columns.
-
-    Attributes:
-        title: What it shows.
-        heads: One for each column after the first, which has the names of the rows.
-        rows: The name of each, and what is in its columns.
-    """
+    """A table: its title, the heads of its columns, and rows of a name and what is in the columns."""
 
     title: str
     heads: Sequence[str]
@@ -96,25 +77,23 @@ class Grid(NamedTuple):
 
     def markdown(self) -> str:
         """Return the table for a document."""
-        lines = [("", self.heads), ("---", ["--:"] * len(self.heads)), *self.rows]
-        rows = ["| " + " | ".join([name, *cells]) + " |" for name, cells in lines]
-        rows[1] = rows[1].replace(" ", "")
-        return "\n".join([f"### {self.title}", "", *rows])
+        heads = ["|  | " + " | ".join(self.heads) + " |", "|---|" + "--:|" * len(self.heads)]
+        rows = ["| " + " | ".join([name, *cells]) + " |" for name, cells in self.rows]
+        return "\n".join([f"### {self.title}", "", *heads, *rows])
 
 
-def table(title: str, figures: Sequence[Figure]) -> str:
+def table(title: str, figures: Mapping[str, float], asked: Asked) -> str:
     """Return the figures for a person, each beside what is asked of it."""
-    return Grid(title, ["measured", "asked", ""], [(each.name, _cells(each)) for each in figures]).text()
+    rows = [(name, [number(value), *_judgement(value, asked.get(name))]) for name, value in figures.items()]
+    return Grid(title, ["measured", "asked", ""], rows).text()
 
 
-def _cells(figure: Figure) -> list[str]:
-    if figure.at_most is not None:
-        asked, is_met = f"<= {number(figure.at_most)}", figure.value <= figure.at_most
-    elif figure.at_least is not None:
-        asked, is_met = f">= {number(figure.at_least)}", figure.value >= figure.at_least
-    else:
-        asked, is_met = "", True
-    return [number(figure.value), asked, "" if is_met else "missed"]
+def _judgement(value: float, asked: tuple[str, float] | None) -> tuple[str, str]:
+    if asked is None:
+        return "", ""
+    sign, bound = asked
+    is_met = value <= bound if sign == "<=" else value >= bound
+    return f"{sign} {number(bound)}", "" if is_met else "missed"
 
 
 def number(value: float) -> str:

@@ -5,74 +5,61 @@ matplotlib draws them, which nothing else needs; so nothing imports this module 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.figures import short
-from bench.results import Measured, Quantity
+from bench.results import Results
 
 # Text stays text, and the same numbers give the same file.
 _STYLE: Final[dict[Any, str]] = {"svg.fonttype": "none", "svg.hashsalt": "merklesync"}
 # Told apart by everybody, whatever colours they see (Okabe and Ito).
-_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-_MARKERS: Final = "osD^v"
-
-
-class Plot(NamedTuple):
-    """One plot, in a file of this name: a line for each quantity, all of one unit."""
-
-    name: str
-    title: str
-    unit: str
-    quantities: tuple[Quantity, ...]
-
-
-_Q = Quantity
-PLOTS: Final = (
-    Plot("speed", "Speed", "keys a second", (_Q.RAW_KEYS, _Q.LOAD_KEYS, _Q.SYNC_KEYS)),
-    Plot(
-        "memory",
-        "Peak memory of a process",
-        "MB",
-        (_Q.LOAD_MEMORY, _Q.LOAD_ANONYMOUS, _Q.SYNC_CLIENT_MEMORY, _Q.SYNC_SERVER_MEMORY),
-    ),
-    Plot(
-        "store",
-        "Size of the store",
-        "bytes a key",
-        (_Q.STORE_BYTES, _Q.STORE_VALUES, _Q.STORE_BRANCHES, _Q.SYNC_STORE),
-    ),
-    Plot(
-        "range-proof",
-        "A proof of 2,048 pairs",
-        "ms",
-        (_Q.PROVE, _Q.ENCODE, _Q.DECODE, _Q.VERIFY, _Q.APPLY),
-    ),
-    Plot("single-proof", "A proof of one key", "µs", (_Q.GET, _Q.PROVE_ONE, _Q.VERIFY_ONE)),
+_LOOKS: Final = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "^"), ("#e69f00", "v"))
+_SPEED: Final = ("raw append, keys a second", "load, keys a second", "sync, keys a second")
+_MEMORY: Final = (
+    "load, peak memory, MB",
+    "load, peak anonymous memory, MB",
+    "sync, client's peak anonymous memory, MB",
+    "sync, server's peak anonymous memory, MB",
+)
+_STORE: Final = (
+    "store, bytes a key",
+    "of these, values",
+    "of these, branches",
+    "store after a sync, bytes a key",
+)
+_RANGE_PROOF: Final = tuple(
+    f"range proof: {step}, ms" for step in ("prove", "encode", "decode", "verify", "apply durably")
+)
+_SINGLE_PROOF: Final = ("get, µs", "single proof: prove, µs", "single proof: verify, µs")
+# The names of the files, the titles, the units, and the figures that have a line.
+_PLOTS: Final = (
+    ("speed", "Speed", "keys a second", _SPEED),
+    ("memory", "Peak memory of a process", "MB", _MEMORY),
+    ("store", "Size of the store", "bytes a key", _STORE),
+    ("range-proof", "A proof of 2,048 pairs", "ms", _RANGE_PROOF),
+    ("single-proof", "A proof of one key", "µs", _SINGLE_PROOF),
 )
 
 
-def draw(folder: Path, sizes: Sequence[int], measured: Sequence[Measured]) -> None:
-    """Write every plot as an SVG file into ``folder``, which is made.
-
-    ``measured`` has what was measured of the store of each size; the sizes ascend.
-    """
+def draw(folder: Path, results: Results) -> None:
+    """Write every plot of the stores of several sizes as an SVG file into ``folder``, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
-        for plot in PLOTS:
-            figure = _figure(plot, sizes, measured)
-            figure.savefig(folder / f"{plot.name}.svg", metadata={"Date": None}, bbox_inches="tight")
+        for name, title, unit, lines in _PLOTS:
+            figure = _figure(title, unit, lines, results)
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
 
 
-def _figure(plot: Plot, sizes: Sequence[int], measured: Sequence[Measured]) -> Figure:
-    figure = Figure(figsize=(7, 4))
+def _figure(title: str, unit: str, lines: Sequence[str], results: Results) -> Figure:
+    figure, sizes = Figure(figsize=(7, 4)), results.plan.sizes
     axes = figure.add_subplot()
-    for quantity, colour, marker in zip(plot.quantities, _COLOURS, _MARKERS, strict=False):
-        heights = [each[quantity] for each in measured]
-        axes.plot(sizes, heights, color=colour, marker=marker, label=quantity)
+    for line, (colour, marker) in zip(lines, _LOOKS, strict=False):
+        heights = [results.measured[each][line] for each in results.plan.by_size()]
+        axes.plot(sizes, heights, color=colour, marker=marker, label=line)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [short(size) for size in sizes])
     axes.set_xticks([], minor=True)
@@ -81,8 +68,8 @@ def _figure(plot: Plot, sizes: Sequence[int], measured: Sequence[Measured]) -> F
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda height, _: f"{height:,g}" if height < 1e6 else short(height))
     )
-    axes.set_ylabel(plot.unit)
-    axes.set_title(plot.title)
+    axes.set_ylabel(unit)
+    axes.set_title(title)
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure

@@ -49,6 +49,13 @@ def append_raw(environment: lmdb.Environment, keys: Iterable[bytes], values: Ite
         transaction.cursor().putmulti(zip(keys, values, strict=True), append=True)
 
 
+def append_row_by_row(environment: lmdb.Environment, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+    """Do the same as ``append_raw`` with a call from Python for each pair."""
+    with environment.begin(write=True) as transaction:
+        for key, value in zip(keys, values, strict=True):
+            transaction.put(key, value, append=True)
+
+
 def put_raw(environment: lmdb.Environment, pairs: Mapping[bytes, bytes]) -> None:
     """Put pairs, sorted before, in one durable transaction."""
     with environment.begin(write=True) as transaction:
@@ -70,14 +77,7 @@ def _hello(max_requests: int) -> Hello:
 
 
 class RawServer:
-    """Sends rows of a store without proving anything.
-
-    Args:
-        path: The folder of the store.
-
-    Attributes:
-        bytes_sent: In frames of rows.
-    """
+    """Sends rows of the store at ``path`` without proving anything; ``bytes_sent`` counts frames of rows."""
 
     def __init__(self, path: Path) -> None:
         self._environment = open_raw(path, readonly=True)
@@ -110,14 +110,7 @@ class RawServer:
 
 
 class RawClient:
-    """Copies rows from a raw server.
-
-    Args:
-        path: The folder of the new store.
-
-    Attributes:
-        keys: How many pairs it has written.
-    """
+    """Copies rows from a raw server into a new store at ``path``; ``keys`` counts what it has written."""
 
     def __init__(self, path: Path) -> None:
         self._environment = open_raw(path)
@@ -149,7 +142,7 @@ class RawClient:
         root, max_keys, max_bytes = merkledb.EMPTY_ROOT, _LIMITS.max_keys, MAX_FRAME_BYTES // 2
         while True:
             packed = (await client.ask(root, start, end, max_keys=max_keys, max_bytes=max_bytes)).proof
-            keys, values = await self._thread.run(partial(_unpack, packed))
+            keys, values = await self._thread.run(partial(msgpack.unpackb, packed, use_list=False))
             if not keys:
                 return
             self._waiting.append((keys, values))
@@ -167,8 +160,3 @@ class RawClient:
         with self._environment.begin(write=True) as transaction:
             for keys, values in waiting:
                 put_sorted(transaction, self._values, keys, values)
-
-
-def _unpack(packed: bytes) -> Columns:
-    keys, values = msgpack.unpackb(packed, use_list=False)
-    return keys, values

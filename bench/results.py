@@ -1,76 +1,34 @@
-"""What ``bench.scale`` measures of which stores, as a document for programs and as tables for people."""
+"""What ``bench.scale`` measured of which stores, as a document for programs and as tables for people."""
 
 import math
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 import click
 
-from bench.figures import Grid, number, short
+from bench.figures import Figures, Grid, number, short
 from bench.workload import KINDS, Workload
 
 Growth = Literal["flat", "logarithmic", "linear"]
 
 # What machines that others use make of one and the same figure.
 _NOISE: Final = 1.25
-
+# What is decided, not measured, does not grow.
+_GIVEN: Final = ("keys", "bytes of a key", "bytes of a value", "range proof, pairs", "commit, pairs")
 _USUAL_VALUE_BYTES: Final = 32
+_BY_SIZE: Final = f"Stores of uniform keys, values of {_USUAL_VALUE_BYTES} bytes"
+_BY_KIND: Final = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
 # Lengths of values, and by how much fewer there are, so that no store takes more than a few gigabytes.
-_VALUES: Final = ((8, 1), (_USUAL_VALUE_BYTES, 1), (4096, 4), (1 << 20, 1000))
+_VALUES: Final = {
+    "8 bytes": (8, 1),
+    "32 bytes": (_USUAL_VALUE_BYTES, 1),
+    "4 KiB": (4096, 4),
+    "1 MiB": (1 << 20, 1000),
+}
 # The measured part of a document is between these lines.
 _BEGIN: Final = "<!-- measured: begin -->\n"
 _END: Final = "<!-- measured: end -->\n"
-
-
-class Quantity(StrEnum):
-    """A number that is measured of every store, in the order of a table."""
-
-    KEYS = "keys"
-    KEY_BYTES = "bytes of a key"
-    VALUE_BYTES = "bytes of a value"
-    LOAD_KEYS = "load, keys a second"
-    LOAD_MEGABYTES = "load, MB a second"
-    RAW_KEYS = "raw append, keys a second"
-    LOAD_RATIO = "load / raw append"
-    LOAD_MEMORY = "load, peak memory, MB"
-    LOAD_ANONYMOUS = "load, peak anonymous memory, MB"
-    STORE_BYTES = "store, bytes a key"
-    STORE_VALUES = "of these, values"
-    STORE_BRANCHES = "of these, branches"
-    STORE_REST = "of these, all else"
-    GET = "get, µs"
-    PROOF_PAIRS = "range proof, pairs"
-    PROVE = "range proof: prove, ms"
-    ENCODE = "range proof: encode, ms"
-    DECODE = "range proof: decode, ms"
-    VERIFY = "range proof: verify, ms"
-    APPLY = "range proof: apply durably, ms"
-    PROOF_BYTES = "range proof, bytes a key"
-    PROVE_ONE = "single proof: prove, µs"
-    VERIFY_ONE = "single proof: verify, µs"
-    BYTES_OF_ONE = "single proof, bytes"
-    COMMIT_PAIRS = "commit, pairs"
-    COMMIT_NEW = "commit of scattered new pairs, ms"
-    COMMIT_CHANGED = "commit of scattered changed values, ms"
-    SYNC_KEYS = "sync, keys a second"
-    SYNC_MEGABYTES = "sync, MB a second"
-    SYNC_RATIO = "sync / raw copy"
-    SYNC_CLIENT_MEMORY = "sync, client's peak anonymous memory, MB"
-    SYNC_SERVER_MEMORY = "sync, server's peak anonymous memory, MB"
-    SYNC_WIRE = "sync, bytes on the wire a key"
-    SYNC_STORE = "store after a sync, bytes a key"
-
-
-Measured = dict[Quantity, float]
-# What is decided, not measured, does not grow.
-_GIVEN: Final = (
-    Quantity.KEYS,
-    Quantity.KEY_BYTES,
-    Quantity.VALUE_BYTES,
-    Quantity.PROOF_PAIRS,
-    Quantity.COMMIT_PAIRS,
-)
 
 
 class Plan(NamedTuple):
@@ -86,26 +44,21 @@ class Plan(NamedTuple):
     distribution_keys: int
     runs: int
 
-    def by_size(self) -> list[Workload]:
-        """Return the stores that differ in their size."""
-        return [Workload("uniform", size, _USUAL_VALUE_BYTES) for size in self.sizes]
+    def by_size(self) -> dict[Workload, str]:
+        """Return the stores that differ in their size, with what their columns are called."""
+        return {Workload("uniform", size, _USUAL_VALUE_BYTES): short(size) for size in self.sizes}
 
-    def by_kind(self) -> list[Workload]:
-        """Return the stores that differ in their keys."""
-        kinds = KINDS if self.distribution_keys else ()
-        return [Workload(kind, self.distribution_keys, _USUAL_VALUE_BYTES) for kind in kinds]
-
-    def by_value(self) -> list[Workload]:
-        """Return the stores that differ in their values."""
-        lengths = _VALUES if self.distribution_keys else ()
-        return [
-            Workload("uniform", -(-self.distribution_keys // fewer), value_bytes)
-            for value_bytes, fewer in lengths
-        ]
+    def tables(self) -> dict[str, dict[Workload, str]]:
+        """Return the titles of the tables, each with its stores as ``by_size`` returns them."""
+        keys, values = self.distribution_keys, _VALUES.items()
+        by_kind = {Workload(kind, keys, _USUAL_VALUE_BYTES): kind for kind in KINDS}
+        by_value = {Workload("uniform", -(-keys // fewer), size): head for head, (size, fewer) in values}
+        others = {_BY_KIND: by_kind, "Values of other lengths, uniform keys": by_value}
+        return {_BY_SIZE: self.by_size(), **(others if keys else {})}
 
     def workloads(self) -> list[Workload]:
         """Return all stores; one that is wanted twice comes once."""
-        return list(dict.fromkeys([*self.by_size(), *self.by_kind(), *self.by_value()]))
+        return list(dict.fromkeys(chain.from_iterable(self.tables().values())))
 
     def command(self) -> str:
         """Return the command that measures this."""
@@ -114,17 +67,11 @@ class Plan(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What was measured.
-
-    Attributes:
-        machine: Where.
-        plan: What was asked for.
-        measured: The medians for each store.
-    """
+    """What was measured on a machine: the medians for each store of a plan."""
 
     machine: str
     plan: Plan
-    measured: dict[Workload, Measured]
+    measured: dict[Workload, Figures]
 
     def document(self) -> dict[str, Any]:
         """Return the results for a program."""
@@ -136,41 +83,30 @@ class Results(NamedTuple):
         """Return the results that a document has."""
         plan = Plan(tuple(document["sizes"]), document["distribution_keys"], document["runs"])
         measured = {
-            Workload(store["kind"], store["keys"], store["value_bytes"]): {
-                Quantity(name): figure for name, figure in store["figures"].items()
-            }
+            Workload(store["kind"], store["keys"], store["value_bytes"]): dict(store["figures"])
             for store in document["stores"]
         }
         return cls(document["machine"], plan, measured)
 
 
 def grids(results: Results) -> Iterator[Grid]:
-    """Yield the tables of what was measured."""
-    plan = results.plan
-    title = f"Stores of uniform keys, values of {_USUAL_VALUE_BYTES} bytes"
-    columns = [results.measured[each] for each in plan.by_size()]
-    sizes = _grid(title, [short(size) for size in plan.sizes], columns)
-    rows = [(name, [*cells, _growth(Quantity(name), plan.sizes, columns)]) for name, cells in sizes.rows]
-    yield Grid(sizes.title, [*sizes.heads, "growth"], rows)
-    if plan.distribution_keys:
-        kinds, lengths = plan.by_kind(), plan.by_value()
-        title = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
-        yield _grid(title, [each.kind for each in kinds], [results.measured[each] for each in kinds])
-        heads = [_length(each.value_bytes) for each in lengths]
-        yield _grid(
-            "Values of other lengths, uniform keys", heads, [results.measured[each] for each in lengths]
-        )
+    """Yield the tables of what was measured; their first stores have every figure."""
+    for title, stores in results.plan.tables().items():
+        columns, heads = [results.measured[each] for each in stores], list(stores.values())
+        rows = {
+            name: [number(column[name]) if name in column else "-" for column in columns]
+            for name in columns[0]
+        }
+        if title == _BY_SIZE:
+            heads.append("growth")
+            for name, cells in rows.items():
+                cells.append(_growth(name, results.plan.sizes, columns))
+        yield Grid(title, heads, list(rows.items()))
 
 
-def _grid(title: str, heads: list[str], columns: Sequence[Measured]) -> Grid:
-    named = [quantity for quantity in Quantity if any(quantity in column for column in columns)]
-    rows = [(name, [number(column[name]) if name in column else "-" for column in columns]) for name in named]
-    return Grid(title, heads, rows)
-
-
-def _growth(quantity: Quantity, sizes: Sequence[int], columns: Sequence[Measured]) -> str:
+def _growth(name: str, sizes: Sequence[int], columns: Sequence[Figures]) -> str:
     """Return how a figure grows with the store; nothing where it is decided, not measured."""
-    found = None if quantity in _GIVEN else trend(sizes, [column[quantity] for column in columns])
+    found = None if name in _GIVEN else trend(sizes, [column[name] for column in columns])
     return "" if found is None else f"{found[0]:.2g} times, {found[1]}"
 
 
@@ -212,13 +148,6 @@ def _kind_of_growth(sizes: Sequence[float], figures: Sequence[float]) -> Growth:
 def _last_share(figures: Sequence[float]) -> float:
     """Return how much of the whole change the last step brought."""
     return (figures[-1] - figures[-2]) / (figures[-1] - figures[0])
-
-
-def _length(value_bytes: int) -> str:
-    for size, unit in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value_bytes >= size:
-            return f"{value_bytes // size} {unit}"
-    return f"{value_bytes} bytes"
 
 
 def text(results: Results) -> str:
