@@ -11,7 +11,7 @@ Each program says in its docstring, which ``--help`` prints, what it measures an
 which promise of the README stands in ``docs/performance.md``.  They share
 
     options                     what the command lines have in common, and what they refuse
-    data, workload, file_tree   pairs, changes and stores; for ``scale``, any number of pairs of several kinds
+    data, workload              pairs, changes and stores; for ``scale``, any number of pairs of several kinds
     raw                         the same pairs without a trie: LMDB alone, and a copy that verifies nothing
     steps                       what loads, gets, proofs and commits cost, in ``database`` and ``scale``
     processes, instruments      servers and clients, their memory, their event loops and their threads

@@ -54,7 +54,6 @@ def measure(name: str, place: Path | None, keys: int, batch: int) -> Figures:
 @options.RUNS
 @options.AS_JSON
 def main(*, keys: int, batch: int, runs: int, as_json: bool) -> None:
-    """Run the benchmark."""
     disk_bytes = keys * (2 * options.PAIR_BYTES + options.CHANGE_BYTES)
     options.require_room(disk_bytes, pairs_in_memory=min(batch, keys))
     figures = medians([measure("durable", None, keys, batch) for _ in range(runs)])

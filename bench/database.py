@@ -20,7 +20,7 @@ from bench import options
 from bench.data import PROOF_KEYS, append, batches, load, pairs_of, sorted_pairs, store_bytes
 from bench.figures import Figures, Stopwatch, medians
 from bench.raw import append_row_by_row
-from bench.steps import measure_gets, measure_range_proofs, measure_single_proofs
+from bench.steps import measure_reads
 
 _COMMIT_PAIRS: Final = 10_000
 _GETS: Final = 50_000
@@ -48,26 +48,26 @@ def measure(keys: list[bytes], values: list[bytes]) -> Figures:
 
 def measure_store(folder: Path, keys: list[bytes]) -> Figures:
     """Return how long gets, a step of an iteration, the parts of a sync and a commit take."""
-    working, writing, last = Stopwatch(time.process_time), Stopwatch(), len(keys) // 4
+    clock, iterating, last = Stopwatch(), Stopwatch(time.process_time), len(keys) // 4
     new_pairs = pairs_of(range(len(keys), len(keys) + _COMMIT_PAIRS))
     starts = [bytes([256 * number // _RANGE_PROOFS, 128]) for number in range(_RANGE_PROOFS)]
+    gets = random.Random(1).choices(keys, k=_GETS)
+    single_keys = random.Random(2).choices(keys, k=_SINGLE_PROOFS)
     with merkledb.open(folder / "store") as database, merkledb.open(folder / "replica") as replica:
-        working.lap("iterate", lambda: list(database.items(end=keys[last])))
-        measured = measure_range_proofs(database, replica, starts)
-        measured |= measure_gets(database, random.Random(1).choices(keys, k=_GETS))
-        measured |= measure_single_proofs(database, random.Random(2).choices(keys, k=_SINGLE_PROOFS))
-        writing.lap("commit", partial(database.commit, new_pairs))
+        iterating.lap("iterate, µs a key", lambda: list(database.items(end=keys[last])), times=last + 1)
+        read = measure_reads(database, replica, starts, gets, single_keys)
+        commit = partial(database.commit, new_pairs)
+        clock.lap(f"commit of {_COMMIT_PAIRS:,} new pairs, ms", commit)
     return {
-        "get, µs": measured["get, µs"],
-        "iterate, µs a key": working.median("iterate") / (last + 1) * 1e6,
+        "get, µs": read["get, µs"],
+        **iterating.figures(),
         **{
-            f"{step.split()[0]} {PROOF_KEYS:,} pairs, ms": measured[f"range proof: {step}, ms"]
-            for step in _STEPS
+            f"{step.split()[0]} {PROOF_KEYS:,} pairs, ms": read[f"range proof: {step}, ms"] for step in _STEPS
         },
-        "proof, bytes a key": measured["range proof, bytes a key"],
-        "prove one key, µs": measured["single proof: prove, µs"],
-        "verify one key, µs": measured["single proof: verify, µs"],
-        f"commit of {_COMMIT_PAIRS:,} new pairs, ms": writing.median("commit") * 1e3,
+        "proof, bytes a key": read["range proof, bytes a key"],
+        "prove one key, µs": read["single proof: prove, µs"],
+        "verify one key, µs": read["single proof: verify, µs"],
+        **clock.figures(),
     }
 
 
@@ -77,7 +77,6 @@ def measure_store(folder: Path, keys: list[bytes]) -> Figures:
 @options.RUNS
 @options.AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
-    """Run the benchmark."""
     # Two raw tables, the store, and a part of it.
     options.require_room(4 * keys * options.PAIR_BYTES, pairs_in_memory=keys)
     pairs = sorted_pairs(keys)

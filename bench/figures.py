@@ -28,11 +28,11 @@ class Stopwatch:
         self._clock = clock
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def lap(self, name: str, work: Callable[[], Result]) -> Result:
-        """Do one step; return its result."""
+    def lap(self, name: str, work: Callable[[], Result], *, times: int = 1) -> Result:
+        """Do one step, which does something so many times; return its result."""
         began = self._clock()
         result = work()
-        self.seconds[name].append(self._clock() - began)
+        self.seconds[name].append((self._clock() - began) / times)
         return result
 
     def in_turn(self, work: Mapping[str, Callable[[], object]], turn: int) -> None:
@@ -45,6 +45,10 @@ class Stopwatch:
     def median(self, name: str) -> float:
         """Return the median of what a step took, in seconds."""
         return statistics.median(self.seconds[name])
+
+    def figures(self) -> Figures:
+        """Return the median of each step, in µs where its name says so, else in ms."""
+        return {name: self.median(name) * (1e6 if ", µs" in name else 1e3) for name in self.seconds}
 
     def ratio(self, name: str, to: str) -> float:
         """Return the median of the ratios of two steps that were done in turn."""
@@ -84,16 +88,15 @@ class Grid(NamedTuple):
 
 def table(title: str, figures: Mapping[str, float], asked: Asked) -> str:
     """Return the figures for a person, each beside what is asked of it."""
-    rows = [(name, [number(value), *_judgement(value, asked.get(name))]) for name, value in figures.items()]
+    rows = []
+    for name, value in figures.items():
+        cells = [number(value), "", ""]
+        if name in asked:
+            sign, bound = asked[name]
+            is_met = value <= bound if sign == "<=" else value >= bound
+            cells[1:] = f"{sign} {number(bound)}", "" if is_met else "missed"
+        rows.append((name, cells))
     return Grid(title, ["measured", "asked", ""], rows).text()
-
-
-def _judgement(value: float, asked: tuple[str, float] | None) -> tuple[str, str]:
-    if asked is None:
-        return "", ""
-    sign, bound = asked
-    is_met = value <= bound if sign == "<=" else value >= bound
-    return f"{sign} {number(bound)}", "" if is_met else "missed"
 
 
 def number(value: float) -> str:

@@ -63,6 +63,9 @@ class Sizes(NamedTuple):
 def measure_commits(folder: Path, pairs: Columns, sizes: Sizes) -> tuple[Figures, list[bytes]]:
     """Return what commits cost with and without history, and the roots of the store "kept"."""
     clock, grown = Stopwatch(), []
+    raw_puts, what = "raw LMDB puts of the same pairs, ms", f"commit of {sizes.changes:,} changes"
+    in_bare, in_kept = f"{what}, no history, ms", f"{what}, 256 revisions, ms"
+    in_pruned = f"{what}, {_FEW_REVISIONS} revisions, pruning, ms"
     with (
         open_raw(folder / "raw") as raw,
         merkledb.open(folder / "kept") as kept,
@@ -77,20 +80,16 @@ def measure_commits(folder: Path, pairs: Columns, sizes: Sizes) -> tuple[Figures
             if number % every:
                 kept.commit(changes)
             else:
-                stores = {"kept": kept, "bare": bare, "pruned": pruned}
-                work = {name: partial(store.commit, changes) for name, store in stores.items()}
-                clock.in_turn({**work, "raw": partial(put_raw, raw, changes)}, number // every)
+                stores = {in_bare: bare, in_kept: kept, in_pruned: pruned}
+                commits = {name: partial(store.commit, changes) for name, store in stores.items()}
+                clock.in_turn({raw_puts: partial(put_raw, raw, changes), **commits}, number // every)
                 grown.append(data.store_bytes(folder / "pruned"))
             roots.append(kept.root)
-    what = f"commit of {sizes.changes:,} changes"
     return {
-        "raw LMDB puts of the same pairs, ms": clock.median("raw") * 1e3,
-        f"{what}, no history, ms": clock.median("bare") * 1e3,
-        f"{what}, 256 revisions, ms": clock.median("kept") * 1e3,
-        f"{what}, {_FEW_REVISIONS} revisions, pruning, ms": clock.median("pruned") * 1e3,
-        "history adds, of the commit without": clock.ratio("kept", "bare") - 1,
-        "history and pruning add, of the commit without": clock.ratio("pruned", "bare") - 1,
-        "commit with history / raw LMDB puts": clock.ratio("kept", "raw"),
+        **clock.figures(),
+        "history adds, of the commit without": clock.ratio(in_kept, in_bare) - 1,
+        "history and pruning add, of the commit without": clock.ratio(in_pruned, in_bare) - 1,
+        "commit with history / raw LMDB puts": clock.ratio(in_kept, raw_puts),
         **measure_stores(folder, sizes, grown),
     }, roots
 
@@ -157,26 +156,25 @@ def prove_in_turn(
     for turn, key in enumerate(keys):
         for root in roots.values():
             prove(root, key)
-        clock.in_turn({where: partial(prove, root, key) for where, root in roots.items()}, turn)
-    figures = {}
-    for where in roots:
-        figures[f"{what}{where}, {unit}"] = clock.median(where) * {"ms": 1e3, "µs": 1e6}[unit]
-        if _AT_HEAD in roots and where != _AT_HEAD:
-            figures[f"{what}{where} /{_AT_HEAD}"] = clock.ratio(where, _AT_HEAD)
+        work = {f"{what}{where}, {unit}": partial(prove, root, key) for where, root in roots.items()}
+        clock.in_turn(work, turn)
+    figures, head = {}, f"{what}{_AT_HEAD}, {unit}"
+    for name, median in clock.figures().items():
+        figures[name] = median
+        if head in work and name != head:
+            figures[name.removesuffix(f", {unit}") + " /" + _AT_HEAD] = clock.ratio(name, head)
     return figures
 
 
 def measure_views(database: merkledb.Database, sizes: Sizes) -> Figures:
     """Return what views of the head cost."""
-    clock = Stopwatch(time.process_time)
+    clock, what = Stopwatch(time.process_time), f"view of {_VIEW_CHANGES:,} changes, with its root, ms"
+    (start,) = starts(1)
     for number in range(sizes.rounds):
         changes = scattered_changes(sizes.keys, _FIRST_VIEW + number, _VIEW_CHANGES)
-        with clock.lap("view", partial(database.view, changes)) as view:
-            clock.lap("prove", partial(view.prove_range, starts(1)[0], max_keys=PROOF_KEYS))
-    return {
-        f"view of {_VIEW_CHANGES:,} changes, with its root, ms": clock.median("view") * 1e3,
-        f"  its {_RANGE_PROOF}, ms": clock.median("prove") * 1e3,
-    }
+        with clock.lap(what, partial(database.view, changes)) as view:
+            clock.lap(f"  its {_RANGE_PROOF}, ms", partial(view.prove_range, start, max_keys=PROOF_KEYS))
+    return clock.figures()
 
 
 def measure_changes(folder: Path, pairs: Columns, sizes: Sizes) -> Figures:
@@ -191,19 +189,15 @@ def measure_changes(folder: Path, pairs: Columns, sizes: Sizes) -> Figures:
         for number in range(sizes.rounds):
             changes, old = scattered_changes(sizes.keys, _FIRST_SYNCED + number, PROOF_KEYS), source.root
             new = source.commit(changes)
-            proof = clock.lap("prove", partial(source.prove_changes, old, new))
-            encoded = clock.lap("encode", proof.encode)
-            decoded = clock.lap("decode", partial(merkledb.ChangeProof.decode, encoded))
-            verified = clock.lap("verify", partial(replica.verify_changes, decoded, new))
+            proof = clock.lap(f"prove {_SCATTERED}", partial(source.prove_changes, old, new))
+            encoded = clock.lap(f"encode {_SCATTERED}", proof.encode)
+            decoded = clock.lap(f"decode {_SCATTERED}", partial(merkledb.ChangeProof.decode, encoded))
+            verified = clock.lap(f"verify {_SCATTERED}", partial(replica.verify_changes, decoded, new))
             apply, put = partial(replica.apply, verified), partial(put_raw, raw, changes)
-            writing.in_turn({"apply": apply, "raw": put}, number)
+            writing.in_turn({f"apply {_SCATTERED}": apply, f"raw LMDB puts of {_SCATTERED}": put}, number)
             encoded_bytes += len(encoded)
-    return {
-        **{f"{step} {_SCATTERED}": clock.median(step) * 1e3 for step in clock.seconds},
-        f"apply {_SCATTERED}": writing.median("apply") * 1e3,
-        f"raw LMDB puts of {_SCATTERED}": writing.median("raw") * 1e3,
-        "change proof, bytes a change": encoded_bytes / sizes.rounds / PROOF_KEYS,
-    }
+    size = encoded_bytes / sizes.rounds / PROOF_KEYS
+    return {**clock.figures(), **writing.figures(), "change proof, bytes a change": size}
 
 
 def measure(folder: Path, sizes: Sizes) -> Figures:
@@ -227,7 +221,6 @@ def measure(folder: Path, sizes: Sizes) -> Figures:
 @options.number_option("--rounds", 30, "How often each thing is timed.", most=options.MAX_RUNS)
 @options.AS_JSON
 def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
-    """Run the benchmark."""
     sizes = Sizes(keys, commits, changes, rounds)
     options.require_at_most("--changes", changes, "--keys", keys)
     # The base, five copies of it, two raw ones, and the history of one or two.

@@ -40,8 +40,6 @@ _RARE: Final = 1000
 # Of this thread: nanoseconds on a processor, nanoseconds waiting for one, times on one.  Linux has it.
 _SCHEDULED: Final = Path("/proc/thread-self/schedstat")
 _MAX_SCHEDULED_BYTES: Final = 80
-# The method of proofs that is timed.
-_DECODE: Final = "decode"
 
 
 class LoopWatch(trio.abc.Instrument):
@@ -134,8 +132,7 @@ class WatchedThread(SerialExecutor):
         self._jobs: list[Job] = []
         self._decoding_seconds = 0.0
         for proof in (RangeProof, ChangeProof):
-            # The name in a constant, for a method of theirs must not be assigned to in the usual way.
-            setattr(proof, _DECODE, partial(self._decode, proof.decode))
+            proof.decode = partial(self._decode, proof.decode)  # type: ignore[method-assign]
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run the work as ``SerialExecutor`` does."""

@@ -31,9 +31,6 @@ from server import Server
 _SAMPLE_SECONDS: Final = 0.01
 
 
-# The parent's side.
-
-
 class WatchedProcess:
     """A process that has a role of a module; ``arguments`` are what the role takes.
 
@@ -93,9 +90,6 @@ def transfer(kind: str, source: Path, target: Path, root: bytes) -> Figures:
     """Sync ``target`` with ``source`` once; ``kind`` is "raw" or "verified"."""
     server = WatchedProcess(f"serve_{kind}", source)
     return end_both(server, WatchedProcess(f"sync_{kind}", target, int(server.line()), root.hex()))
-
-
-# The children's side.
 
 
 def run_role(roles: Mapping[str, Callable[..., Mapping[str, float]]]) -> None:

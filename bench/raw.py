@@ -8,6 +8,7 @@ the client asks through the manager's own client and writes in transactions of t
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,13 @@ _RECEIVE_BYTES: Final = 1 << 16
 # More than the manager has in flight to one peer.
 _MAX_REQUESTS: Final = 16
 _LIMITS: Final = Limits()
+# What each side says first; a client serves nothing.
+_CLIENT_HELLO: Final = Hello(
+    hasher="blake3", branch_factor=16, root=merkledb.EMPTY_ROOT, revision=0, max_frame_bytes=MAX_FRAME_BYTES
+)
+_SERVER_HELLO: Final = replace(
+    _CLIENT_HELLO, max_keys=_LIMITS.max_keys, max_bytes=MAX_FRAME_BYTES // 2, max_requests=_MAX_REQUESTS
+)
 
 Columns = tuple[tuple[bytes, ...], tuple[bytes, ...]]
 
@@ -62,20 +70,6 @@ def put_raw(environment: lmdb.Environment, pairs: Mapping[bytes, bytes]) -> None
         transaction.cursor().putmulti(sorted(pairs.items()))
 
 
-def _hello(max_requests: int) -> Hello:
-    """Return what a server of so many requests says first; a client serves none."""
-    return Hello(
-        hasher="blake3",
-        branch_factor=16,
-        root=merkledb.EMPTY_ROOT,
-        revision=0,
-        max_frame_bytes=MAX_FRAME_BYTES,
-        max_keys=_LIMITS.max_keys if max_requests else 0,
-        max_bytes=MAX_FRAME_BYTES // 2 if max_requests else 0,
-        max_requests=max_requests,
-    )
-
-
 class RawServer:
     """Sends rows of the store at ``path`` without proving anything; ``bytes_sent`` counts frames of rows."""
 
@@ -86,7 +80,7 @@ class RawServer:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
-        connection = Connection(Role.SERVER, _hello(_MAX_REQUESTS))
+        connection = Connection(Role.SERVER, _SERVER_HELLO)
         await stream.send_all(connection.send(connection.hello))
         while data := await stream.receive_some(_RECEIVE_BYTES):
             for message in connection.receive_data(data):
@@ -123,7 +117,7 @@ class RawClient:
 
     async def copy(self, stream: trio.abc.Stream) -> None:
         """Copy everything, and end."""
-        client = PeerClient(stream, _hello(0), merkledb.Scheme(), _LIMITS)
+        client = PeerClient(stream, _CLIENT_HELLO, merkledb.Scheme(), _LIMITS)
         async with trio.open_nursery() as connected:
             connected.start_soon(client.run)
             await client.greeted()

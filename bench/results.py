@@ -60,11 +60,6 @@ class Plan(NamedTuple):
         """Return all stores; one that is wanted twice comes once."""
         return list(dict.fromkeys(chain.from_iterable(self.tables().values())))
 
-    def command(self) -> str:
-        """Return the command that measures this."""
-        sizes = "".join(f" --keys {size}" for size in self.sizes)
-        return f"python -m bench.scale{sizes} --distribution-keys {self.distribution_keys} --runs {self.runs}"
-
 
 class Results(NamedTuple):
     """What was measured on a machine: the medians for each store of a plan."""
@@ -100,14 +95,10 @@ def grids(results: Results) -> Iterator[Grid]:
         if title == _BY_SIZE:
             heads.append("growth")
             for name, cells in rows.items():
-                cells.append(_growth(name, results.plan.sizes, columns))
+                given = name in _GIVEN
+                found = None if given else trend(results.plan.sizes, [column[name] for column in columns])
+                cells.append("" if found is None else f"{found[0]:.2g} times, {found[1]}")
         yield Grid(title, heads, list(rows.items()))
-
-
-def _growth(name: str, sizes: Sequence[int], columns: Sequence[Figures]) -> str:
-    """Return how a figure grows with the store; nothing where it is decided, not measured."""
-    found = None if name in _GIVEN else trend(sizes, [column[name] for column in columns])
-    return "" if found is None else f"{found[0]:.2g} times, {found[1]}"
 
 
 def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Growth] | None:
@@ -128,21 +119,18 @@ def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Grow
     if len(sizes) < 2 or min(figures) <= 0:
         return None
     ratio = figures[-1] / figures[0]
-    return ratio, _kind_of_growth(sizes, figures if ratio >= 1 else [1 / figure for figure in figures])
-
-
-def _kind_of_growth(sizes: Sequence[float], figures: Sequence[float]) -> Growth:
-    change = figures[-1] / figures[0]
-    if change <= _NOISE:
-        return "flat"
-    logarithms = [math.log(size) for size in sizes]
+    figures = figures if ratio >= 1 else [1 / figure for figure in figures]
+    change, logarithms = figures[-1] / figures[0], [math.log(size) for size in sizes]
     by_logarithm, by_size = logarithms[-1] / logarithms[0], sizes[-1] / sizes[0]
+    if change <= _NOISE:
+        return ratio, "flat"
     if change <= _NOISE * by_logarithm:
-        return "logarithmic"
+        return ratio, "logarithmic"
     if len(sizes) == 2:
-        return "linear" if change > math.sqrt(by_logarithm * by_size) else "logarithmic"
-    between = (_last_share(logarithms) + _last_share(sizes)) / 2
-    return "linear" if _last_share(figures) > between else "logarithmic"
+        is_linear = change > math.sqrt(by_logarithm * by_size)
+    else:
+        is_linear = _last_share(figures) > (_last_share(logarithms) + _last_share(sizes)) / 2
+    return ratio, "linear" if is_linear else "logarithmic"
 
 
 def _last_share(figures: Sequence[float]) -> float:
@@ -158,9 +146,12 @@ def text(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """Return the results for a document."""
+    machine, plan, _ = results
+    sizes = "".join(f" --keys {size}" for size in plan.sizes)
     heading = (
-        f"Measured by `{results.plan.command()}` on {results.machine}. Each figure is the median of "
-        f"{results.plan.runs} runs. MB are millions of bytes."
+        f"Measured by `python -m bench.scale{sizes} --distribution-keys {plan.distribution_keys} "
+        f"--runs {plan.runs}` on {machine}. Each figure is the median of {plan.runs} runs. "
+        "MB are millions of bytes."
     )
     return "\n\n".join([heading, *(grid.markdown() for grid in grids(results))]) + "\n"
 

@@ -36,11 +36,7 @@ _MAX_RAW_VALUE_BYTES: Final = 64
 
 
 def run(plan: Plan) -> Results:
-    """Measure everything.
-
-    Raises:
-        click.UsageError: The machine has not the room for the largest store.
-    """
+    """Measure everything; raise click.UsageError where there is no room for the largest store."""
     # A store, and one copy of it at a time; values of 4 KiB take twice their bytes.
     options.require_room(
         max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in plan.workloads())
@@ -111,34 +107,24 @@ def machine() -> str:
     """Return what this machine is, and how fast it hashes."""
     data, release = bytes(70), platform.release().partition("-")[0]
     microseconds = min(timeit.repeat(lambda: sha256(data).digest(), number=100_000, repeat=5)) * 10
+    # The processor's name, where the system tells it, or else its kind.
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
     return (
-        f"{os.cpu_count()} cores of an {_processor()}, {platform.system()} {release}, "
+        f"{os.cpu_count()} cores of an {next(names, platform.machine())}, {platform.system()} {release}, "
         f"Python {platform.python_version()}, LMDB {'.'.join(map(str, lmdb.version()))}, "
         f"{merkledb.kernel_name()} kernel; sha256 of 70 bytes from Python takes {microseconds:.2f} µs"
     )
 
 
-def _processor() -> str:
-    """Return the processor's name, where the system tells it, or else its kind."""
-    described = Path("/proc/cpuinfo")
-    for line in described.read_text().splitlines() if described.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
-
-
-def read_results(file: IO[str]) -> Results:
-    """Return what an earlier run printed.
-
-    Raises:
-        click.UsageError: It is something else.
-    """
+def read(file: IO[str]) -> Results:
+    """Return what an earlier run printed; raise click.UsageError where it is something else."""
     try:
         return Results.of(json.load(file))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise click.UsageError(
-            f"{file.name} is not what this program prints with --json; measure again ({error!r})"
-        ) from error
+        wrong = f"{file.name} is not what this program prints with --json; measure again ({error!r})"
+        raise click.UsageError(wrong) from error
 
 
 @click.command(cls=options.Benchmark, help=__doc__)
@@ -177,7 +163,6 @@ def main(
     plots: Path | None,
     measured: IO[str] | None,
 ) -> None:
-    """Run the benchmark."""
     if plots and importlib.util.find_spec("matplotlib") is None:
         raise click.UsageError(
             'plots need matplotlib, which is not installed: pip install "merklesync[plots]"'
@@ -186,7 +171,7 @@ def main(
         # What cannot be replaced is to be known before hours of measuring, not after.
         replace_measured(document.read_text(), "")
     plan = Plan(tuple(sorted(set(keys))), distribution_keys, runs)
-    results = read_results(measured) if measured else run(plan)
+    results = read(measured) if measured else run(plan)
     print(json.dumps(results.document()) if as_json else (markdown if as_markdown else text)(results))
     if document:
         document.write_text(replace_measured(document.read_text(), markdown(results)))

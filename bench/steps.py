@@ -29,40 +29,50 @@ _SINGLE_PROOFS_BYTES: Final = 1 << 26
 _PEAK_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
-def measure_gets(database: merkledb.Database, keys: Sequence[bytes]) -> Figures:
-    """Return how long it takes to get a value."""
+def measure_reads(
+    database: merkledb.Database,
+    replica: merkledb.Database,
+    starts: Iterable[bytes],
+    keys: Sequence[bytes],
+    single_keys: Sequence[bytes],
+) -> Figures:
+    """Return what gets and proofs take.
+
+    Args:
+        database: What is read.
+        replica: Gets a proof of 2,048 pairs from each start.
+        starts: Ascending.
+        keys: Those that are got.
+        single_keys: Those that are proved one by one.
+    """
+    root, getting = database.root, Stopwatch(time.process_time)
+    proving, applying = Stopwatch(time.process_time), Stopwatch()
+    pairs, sizes = list[int](), list[float]()
+    for start in starts:
+        prove = partial(database.prove_range, start, max_keys=data.PROOF_KEYS, max_bytes=_PROOF_BYTES)
+        prove()
+        proof = proving.lap("range proof: prove, ms", prove)
+        encoded = proving.lap("range proof: encode, ms", proof.encode)
+        decoded = proving.lap("range proof: decode, ms", partial(merkledb.RangeProof.decode, encoded))
+        verify = partial(merkledb.verify_range, decoded, root, start)
+        verified = proving.lap("range proof: verify, ms", verify)
+        applying.lap("range proof: apply durably, ms", partial(replica.apply, verified))
+        pairs.append(len(proof.keys))
+        sizes.append(len(encoded) / max(1, len(proof.keys)))
 
     def get_all() -> None:
         for key in keys:
             database.get(key)
 
     get_all()
-    clock = Stopwatch(time.process_time)
-    clock.lap("get", get_all)
-    return {"get, µs": clock.median("get") / len(keys) * 1e6}
-
-
-def measure_range_proofs(
-    database: merkledb.Database, replica: merkledb.Database, starts: Iterable[bytes]
-) -> Figures:
-    """Bring ``replica`` a proof of 2,048 pairs from each start, ascending; return the medians."""
-    working, writing, root = Stopwatch(time.process_time), Stopwatch(), database.root
-    pairs, sizes = list[int](), list[float]()
-    for start in starts:
-        prove = partial(database.prove_range, start, max_keys=data.PROOF_KEYS, max_bytes=_PROOF_BYTES)
-        prove()
-        proof = working.lap("prove", prove)
-        encoded = working.lap("encode", proof.encode)
-        decoded = working.lap("decode", partial(merkledb.RangeProof.decode, encoded))
-        verified = working.lap("verify", partial(merkledb.verify_range, decoded, root, start))
-        writing.lap("apply durably", partial(replica.apply, verified))
-        pairs.append(len(proof.keys))
-        sizes.append(len(encoded) / max(1, len(proof.keys)))
-    steps = working.seconds | writing.seconds
+    getting.lap("get, µs", get_all, times=len(keys))
     return {
+        **getting.figures(),
         "range proof, pairs": statistics.median(pairs),
-        **{f"range proof: {step}, ms": statistics.median(each) * 1e3 for step, each in steps.items()},
+        **proving.figures(),
+        **applying.figures(),
         "range proof, bytes a key": statistics.median(sizes),
+        **measure_single_proofs(database, single_keys),
     }
 
 
@@ -74,13 +84,12 @@ def measure_single_proofs(database: merkledb.Database, keys: Sequence[bytes]) ->
         for key, proof in zip(keys, proofs, strict=True):
             merkledb.verify_range(proof, root, key, key)
 
-    proofs = clock.lap("prove", lambda: [database.prove(key) for key in keys])
-    clock.lap("verify", verify_all)
-    return {
-        "single proof: prove, µs": clock.median("prove") / len(keys) * 1e6,
-        "single proof: verify, µs": clock.median("verify") / len(keys) * 1e6,
-        "single proof, bytes": statistics.mean(len(proof.encode()) for proof in proofs),
-    }
+    proofs = clock.lap(
+        "single proof: prove, µs", lambda: [database.prove(key) for key in keys], times=len(keys)
+    )
+    clock.lap("single proof: verify, µs", verify_all, times=len(keys))
+    size = statistics.mean(len(proof.encode()) for proof in proofs)
+    return {**clock.figures(), "single proof, bytes": size}
 
 
 # The steps of one workload.
@@ -102,19 +111,16 @@ def read(folder: Path, workload: Workload) -> Figures:
     """Tell what the store takes on disk; read and prove what it has, and verify and apply that."""
     store, keys, sample = folder / "store", workload.keys, workload.sample()
     single_proofs = min(_SINGLE_PROOFS, max(1, _SINGLE_PROOFS_BYTES // workload.value_bytes))
+    single_keys = sample.present[:single_proofs]
     in_values, in_branches = (data.table_bytes(store, name) for name in ("values", "branches"))
     whole = data.store_bytes(store)
-    with merkledb.open(store, readonly=True) as database:
-        with merkledb.open(folder / "replica") as replica:
-            proofs = measure_range_proofs(database, replica, sample.starts)
+    with merkledb.open(store, readonly=True) as database, merkledb.open(folder / "replica") as replica:
         return {
             "store, bytes a key": whole / keys,
             "of these, values": in_values / keys,
             "of these, branches": in_branches / keys,
             "of these, all else": (whole - in_values - in_branches) / keys,
-            **measure_gets(database, sample.present),
-            **proofs,
-            **measure_single_proofs(database, sample.present[:single_proofs]),
+            **measure_reads(database, replica, sample.starts, sample.present, single_keys),
         }
 
 
@@ -129,7 +135,7 @@ def commit(folder: Path, workload: Workload) -> Figures:
                 some = keys[number::ROUNDS]
                 new_values = values(f"{name} {number}", len(some), workload.value_bytes)
                 clock.lap(name, partial(database.commit, dict(zip(some, new_values, strict=True))))
-    return {"commit, pairs": workload.commit_pairs, **{name: clock.median(name) * 1e3 for name in kinds}}
+    return {"commit, pairs": workload.commit_pairs, **clock.figures()}
 
 
 def _take(step: Callable[[Path, Workload], Figures], folder: str, *workload: object) -> Figures:

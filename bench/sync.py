@@ -95,7 +95,6 @@ def _label(name: str) -> str:
 @options.RUNS
 @options.AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
-    """Run the benchmark."""
     # The source, and one copy of it at a time.
     options.require_room(2 * keys * options.PAIR_BYTES, pairs_in_memory=keys)
     with options.work_folder() as folder:

@@ -18,7 +18,6 @@ from bench.workload import (
     KINDS,
     ROUNDS,
     Workload,
-    addresses,
     counters,
     prefixed_counters,
     uniform_keys,
@@ -187,7 +186,7 @@ def test_keys_are_as_many_as_asked_for_and_strictly_ascending(kind: str, count: 
 
 def test_keys_look_as_their_kinds_do() -> None:
     assert list(counters(3)) == [bytes(8), bytes(7) + b"\1", bytes(7) + b"\2"]
-    assert {len(key) for key in addresses(5000)} == {20}
+    assert {len(key) for key in KINDS["addresses"](5000)} == {20}
     assert {len(key) for key in uniform_keys(5000)} == {32}
     assert len({key[0] for key in uniform_keys(5000)}) == 256
     assert len({key[:64] for key in prefixed_counters(5000)}) == 4
