@@ -16,12 +16,8 @@ Asked = Mapping[str, tuple[str, float]]
 class Stopwatch:
     """Collects how long steps take, by name.
 
-    Args:
-        clock: Tells the time in seconds.  What waits for no disk is timed by the processor's time, which
-            others that use the machine do not disturb.
-
-    Attributes:
-        seconds: What each step took, in the order of its laps.
+    What waits for no disk is timed by the processor's time, which others that use the machine do not disturb:
+    ``clock`` tells the seconds.  ``seconds`` has what each step took, in the order of its laps.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

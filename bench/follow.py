@@ -10,7 +10,7 @@ newest one.  Ratios are taken within a run, and the median of the runs is what c
 
 import tempfile
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
 
@@ -47,22 +47,12 @@ _ASKED: Final = {
 }
 
 
-class Sizes(NamedTuple):
-    """The options of the program."""
-
-    keys: int
-    retained: int
-    changes: int
-    seconds: float
-    runs: int
-
-
-def follow(source: Path, target: Path, sizes: Sizes, first: int) -> Figures:
+def follow(target: Path, *serving: object) -> Figures:
     """Sync ``target`` with a server that commits, until it is at a complete root, and then at the newest.
 
-    The first set of changes that is committed has the number ``first``.
+    The server gets ``serving``, as ``processes.serve_committing`` takes it.
     """
-    server = WatchedProcess("serve_committing", source, sizes.keys, first, sizes.changes, sizes.seconds)
+    server = WatchedProcess("serve_committing", *serving)
     client = WatchedProcess("sync_following", target, int(server.line()))
     client.line()
     server.tell("no more")
@@ -70,21 +60,21 @@ def follow(source: Path, target: Path, sizes: Sizes, first: int) -> Figures:
     return end_both(server, client)
 
 
-def measure_run(folder: Path, sizes: Sizes, run: int) -> Figures:
+def measure_run(folder: Path, keys: int, changes: int, seconds: float, run: int) -> Figures:
     """Return what the syncs of one run took; its replicas are removed."""
     source, first = folder / "source", (run + 1) * _RUN_NUMBERS
     with tempfile.TemporaryDirectory(dir=folder) as name:
         replicas = Path(name)
         copy_store(source, replicas / "forward")
         with merkledb.open(source) as database:
-            root = database.commit(scattered_changes(sizes.keys, first, sizes.changes))
+            root = database.commit(scattered_changes(keys, first, changes))
         full = transfer("verified", source, replicas / "full", root)
         forward = transfer("verified", source, replicas / "forward", root)
-        following = follow(source, replicas / "following", sizes, first + 1)
+        following = follow(replicas / "following", source, keys, first + 1, changes, seconds)
     syncs = dict(zip(_KINDS, (full, forward, following), strict=True))
     return {
         f"{_FULL}, s": full["client_seconds"],
-        f"{_FORWARD} by {sizes.changes:,} changes, s": forward["client_seconds"],
+        f"{_FORWARD} by {changes:,} changes, s": forward["client_seconds"],
         f"{_FORWARD} / {_FULL}": forward["client_seconds"] / full["client_seconds"],
         f"{_FOLLOWING}, to its newest root, s": following["client_seconds"],
         f"{_FOLLOWING} / {_FULL}": following["client_seconds"] / full["client_seconds"],
@@ -101,17 +91,6 @@ def measure_run(folder: Path, sizes: Sizes, run: int) -> Figures:
     }
 
 
-def measure(folder: Path, sizes: Sizes) -> Figures:
-    """Return all figures: of memory the most of any run, else medians."""
-    load(folder / "source", batches(*sorted_pairs(sizes.keys)))
-    with merkledb.open(folder / "source") as database:
-        for number in range(sizes.retained):
-            database.commit(scattered_changes(sizes.keys, number, sizes.changes))
-    rows = [measure_run(folder, sizes, run) for run in range(sizes.runs)]
-    most = {name: max(row[name] for row in rows) for name in rows[0] if name.endswith("memory, MB")}
-    return medians(rows) | most
-
-
 @click.command(cls=options.Benchmark, help=__doc__)
 @options.number_option("--keys", 1_000_000, "Pairs in the store.")
 @options.number_option("--retained", 256, "Commits that the server retains.", least=0, most=_MAX_RETAINED)
@@ -120,7 +99,6 @@ def measure(folder: Path, sizes: Sizes) -> Figures:
 @options.RUNS
 @options.AS_JSON
 def main(*, keys: int, retained: int, changes: int, seconds: float, runs: int, as_json: bool) -> None:
-    sizes = Sizes(keys, retained, changes, seconds, runs)
     options.require_at_most("--changes", changes, "--keys", keys)
     # A comparison that also refuses what is not a number.
     if not 0 <= seconds <= _MAX_SECONDS:
@@ -130,9 +108,17 @@ def main(*, keys: int, retained: int, changes: int, seconds: float, runs: int, a
         4 * keys * options.PAIR_BYTES + 2 * retained * changes * options.CHANGE_BYTES, pairs_in_memory=keys
     )
     with options.work_folder() as folder:
-        figures = measure(folder, sizes)
+        load(folder / "source", batches(*sorted_pairs(keys)))
+        with merkledb.open(folder / "source") as database:
+            for number in range(retained):
+                database.commit(scattered_changes(keys, number, changes))
+        rows = [measure_run(folder, keys, changes, seconds, run) for run in range(runs)]
+    # Of memory the most of any run counts.
+    most = {name: max(row[name] for row in rows) for name in rows[0] if name.endswith("memory, MB")}
+    figures = medians(rows) | most
     title = f"{keys:,} keys of 32 + 32 bytes, {retained} commits retained, median of {runs} runs"
-    options.report(title, sizes._asdict(), figures, _ASKED, as_json=as_json)
+    sizes = {"keys": keys, "retained": retained, "changes": changes, "seconds": seconds, "runs": runs}
+    options.report(title, sizes, figures, _ASKED, as_json=as_json)
 
 
 if __name__ == "__main__":

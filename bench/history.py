@@ -200,19 +200,6 @@ def measure_changes(folder: Path, pairs: Columns, sizes: Sizes) -> Figures:
     return {**clock.figures(), **writing.figures(), "change proof, bytes a change": size}
 
 
-def measure(folder: Path, sizes: Sizes) -> Figures:
-    """Return all figures."""
-    pairs = data.sorted_pairs(sizes.keys)
-    # All these pairs are the benchmark's own; the collector need not look at them again and again.
-    gc.freeze()
-    data.load(folder / "base", data.batches(*pairs))
-    for name in ("kept", "bare", "pruned", "source", "replica"):
-        data.copy_store(folder / "base", folder / name)
-    of_changes = measure_changes(folder, pairs, sizes)
-    of_commits, roots = measure_commits(folder, pairs, sizes)
-    return of_commits | measure_proofs(folder / "kept", pairs[0], roots, sizes) | of_changes
-
-
 @click.command(cls=options.Benchmark, help=__doc__)
 # Fewer, and most of the measured proofs would have fewer pairs than their figures say.
 @options.number_option("--keys", 1_000_000, "Pairs in the store.", least=2 * PROOF_KEYS)
@@ -228,7 +215,15 @@ def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -
         8 * keys * options.PAIR_BYTES + 2 * commits * changes * options.CHANGE_BYTES, pairs_in_memory=keys
     )
     with options.work_folder() as folder:
-        figures = measure(folder, sizes)
+        pairs = data.sorted_pairs(keys)
+        # All these pairs are the benchmark's own; the collector need not look at them again and again.
+        gc.freeze()
+        data.load(folder / "base", data.batches(*pairs))
+        for name in ("kept", "bare", "pruned", "source", "replica"):
+            data.copy_store(folder / "base", folder / name)
+        of_changes = measure_changes(folder, pairs, sizes)
+        of_commits, roots = measure_commits(folder, pairs, sizes)
+        figures = of_commits | measure_proofs(folder / "kept", pairs[0], roots, sizes) | of_changes
     title = f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run"
     options.report(title, sizes._asdict(), figures, _ASKED, as_json=as_json)
 

@@ -1,12 +1,8 @@
 """What the threads of a sync do all the time: how long its event loop is blocked, and what its worker does.
 
-``LoopWatch`` times every step of the tasks in the event loop.  A step is what a task does from one checkpoint
-to the next; nothing else happens in the loop meanwhile.  It is timed three times:
-
-    blocked             by the clock
-    blocked by process  the same, less what the loop's thread waited for a processor that others had
-    own work            by the processor time of the loop's thread
-
+``LoopWatch`` times every step of the tasks in the event loop, from one checkpoint to the next: nothing else
+happens in the loop meanwhile.  It is timed by the clock (blocked); by the clock, less what the loop's thread
+waited for a processor that others had (blocked by process); and by the thread's processor time (own work).
 What is between the last two was spent waiting for the interpreter, which another thread held.  Who holds it
 in Python gives it away after a while (see ``sys.setswitchinterval``), or when it calls what lets go of it; a
 single call that does not, and a collection of garbage, are not interrupted.
@@ -113,10 +109,7 @@ def rare(times: "array[int]") -> int:
 
 
 class Job(NamedTuple):
-    """One piece of work of the thread: when the event loop asked for it, and when it began and ended.
-
-    The times are in seconds of one clock.  What is no verification of an answer, writes.
-    """
+    """One piece of work of the thread, a verification or a write, with times in seconds of one clock."""
 
     is_verification: bool
     asked: float

@@ -61,7 +61,6 @@ class _Count(click.IntRange):
     """A whole number within bounds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number that was typed."""
         try:
             return int(super().convert(value, param, ctx))
         except click.BadParameter:
@@ -89,12 +88,7 @@ def require_at_most(option: str, value: int, other: str, bound: int) -> None:
 
 
 def require_room(disk_bytes: int, *, pairs_in_memory: int = 0) -> None:
-    """Raise click.UsageError where the machine has not the room that a program is about to take.
-
-    Args:
-        disk_bytes: What it writes to temporary files, about.
-        pairs_in_memory: How many pairs it holds.
-    """
+    """Raise click.UsageError where the machine lacks the room on its disk, or the memory for the pairs."""
     folder, memory_bytes = tempfile.gettempdir(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     on_disk = f"free in {folder}: give smaller numbers, or set TMPDIR to a folder with more room"
     for needed_bytes, there_bytes, what in (

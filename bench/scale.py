@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import timeit
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
@@ -28,7 +29,7 @@ import merkledb
 from bench import options, sync
 from bench.figures import Figures, medians
 from bench.processes import WatchedProcess
-from bench.results import Plan, Results, markdown, replace_measured, text
+from bench.results import Plan, Results, draw_plots, markdown, replace_measured, text
 from bench.workload import Workload
 
 # The raw copy counts pairs a frame, not bytes, so heavier values do not fit.
@@ -54,12 +55,14 @@ def measure_run(folder: Path, workload: Workload, run: int) -> Figures:
     what = f"{workload.keys:,} {workload.kind} keys with values of {workload.value_bytes:,} bytes"
     click.echo(f"run {run + 1}: {what}", err=True)
     folder.mkdir()
-    append_seconds = step("append", folder, workload).end()["seconds"]
+    # Each step has a process of its own.
+    begin = partial(WatchedProcess, module="bench.steps")
+    append_seconds = begin("append", folder, *workload).end()["seconds"]
     shutil.rmtree(folder / "raw")
-    load = step("load", folder, workload)
+    load = begin("load", folder, *workload)
     loaded = load.end()
     synced = measure_sync(folder, workload)
-    read, committed = (step(name, folder, workload).end() for name in ("read", "commit"))
+    read, committed = (begin(name, folder, *workload).end() for name in ("read", "commit"))
     shutil.rmtree(folder)
     all_bytes = loaded["key_bytes"] + workload.keys * workload.value_bytes
     return {
@@ -76,11 +79,6 @@ def measure_run(folder: Path, workload: Workload, run: int) -> Figures:
         **committed,
         **synced,
     }
-
-
-def step(name: str, folder: Path, workload: Workload) -> WatchedProcess:
-    """Begin a step in a process of its own."""
-    return WatchedProcess(name, folder, *workload, module="bench.steps")
 
 
 def measure_sync(folder: Path, workload: Workload) -> Figures:
@@ -176,9 +174,7 @@ def main(
     if document:
         document.write_text(replace_measured(document.read_text(), markdown(results)))
     if plots:
-        from bench.plots import draw  # noqa: PLC0415 - it needs matplotlib, which is optional
-
-        draw(plots, results)
+        draw_plots(plots, results)
 
 
 if __name__ == "__main__":

@@ -36,14 +36,9 @@ def measure_reads(
     keys: Sequence[bytes],
     single_keys: Sequence[bytes],
 ) -> Figures:
-    """Return what gets and proofs take.
+    """Return what gets, range proofs, and proofs of single keys take.
 
-    Args:
-        database: What is read.
-        replica: Gets a proof of 2,048 pairs from each start.
-        starts: Ascending.
-        keys: Those that are got.
-        single_keys: Those that are proved one by one.
+    ``replica`` gets a proof of 2,048 pairs from each of ``starts``, which ascend.
     """
     root, getting = database.root, Stopwatch(time.process_time)
     proving, applying = Stopwatch(time.process_time), Stopwatch()
