@@ -51,10 +51,10 @@ def measure_store(folder: Path, keys: list[bytes]) -> Figures:
     clock, iterating, last = Stopwatch(), Stopwatch(time.process_time), len(keys) // 4
     new_pairs = pairs_of(range(len(keys), len(keys) + _COMMIT_PAIRS))
     starts = [bytes([256 * number // _RANGE_PROOFS, 128]) for number in range(_RANGE_PROOFS)]
-    gets = random.Random(1).choices(keys, k=_GETS)
-    single_keys = random.Random(2).choices(keys, k=_SINGLE_PROOFS)
     with merkledb.open(folder / "store") as database, merkledb.open(folder / "replica") as replica:
         iterating.lap("iterate, µs a key", lambda: list(database.items(end=keys[last])), times=last + 1)
+        gets = random.Random(1).choices(keys, k=_GETS)
+        single_keys = random.Random(2).choices(keys, k=_SINGLE_PROOFS)
         read = measure_reads(database, replica, starts, gets, single_keys)
         commit = partial(database.commit, new_pairs)
         clock.lap(f"commit of {_COMMIT_PAIRS:,} new pairs, ms", commit)
