@@ -8,14 +8,7 @@
     python -m bench.scale       all of these figures for stores of several sizes, and of other keys and values
 
 Each program says in its docstring, which ``--help`` prints, what it measures and how.  Which of them measures
-which promise of the README stands in ``docs/performance.md``.  They share
-
-    options                     what the command lines have in common, and what they refuse
-    data, workload, file_tree   pairs, changes and stores; for ``scale``, any number of pairs of several kinds
-    raw                         the same pairs without a trie: LMDB alone, and a copy that verifies nothing
-    proofs                      what gets and proofs cost, in ``database`` and ``scale``
-    processes, instruments      servers and clients, their memory, their event loops and their threads
-    figures, results, plots     times, tables, and how figures grow
-
-Nothing here is a test.
+which promise of the README stands in ``docs/performance.md``.  All time their work with ``figures.Stopwatch``
+on pairs and stores of ``data`` and ``workload``; what has a process of its own runs by way of ``processes``;
+``raw`` does the same without a trie.  Nothing here is a test.
 """

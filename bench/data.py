@@ -3,18 +3,23 @@
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import merkledb
-from bench.raw import open_raw
+from bench.figures import Stopwatch
+from bench.raw import append_raw, open_raw
 
 # Few enough that a commit's columns stay in the processor's cache, many enough that its fsync hardly counts.
 LOAD_BATCH_PAIRS: Final = 16_384
 # The pairs of one range proof, or the changes of one change proof.
 PROOF_KEYS: Final = 2_048
+
+# Keys and their values.
+Columns = tuple[list[bytes], list[bytes]]
 
 
 def key_of(index: int) -> bytes:
@@ -22,17 +27,12 @@ def key_of(index: int) -> bytes:
     return sha256(index.to_bytes(8, "big")).digest()
 
 
-def value_of(index: int) -> bytes:
-    """Return the value number ``index``."""
-    return sha256(b"v" + index.to_bytes(8, "big")).digest()
-
-
 def pairs_of(indexes: range) -> dict[bytes, bytes]:
     """Return the pairs of these numbers; their keys are in no order."""
-    return {key_of(index): value_of(index) for index in indexes}
+    return {key_of(index): sha256(b"v" + index.to_bytes(8, "big")).digest() for index in indexes}
 
 
-def sorted_pairs(count: int) -> tuple[list[bytes], list[bytes]]:
+def sorted_pairs(count: int) -> Columns:
     """Return ``count`` keys, ascending, and their values."""
     pairs = sorted(pairs_of(range(count)).items())
     return [key for key, _ in pairs], [value for _, value in pairs]
@@ -48,18 +48,38 @@ def scattered_changes(keys: int, number: int, count: int) -> dict[bytes, bytes]:
     return {key: sha256(seed + key).digest() for key in chosen}
 
 
-def batches(keys: list[bytes], values: list[bytes]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+def batches(keys: list[bytes], values: list[bytes]) -> Iterator[Columns]:
     """Yield both columns in the stretches of which a load makes a transaction each."""
     for at in range(0, len(keys), LOAD_BATCH_PAIRS):
         yield keys[at : at + LOAD_BATCH_PAIRS], values[at : at + LOAD_BATCH_PAIRS]
 
 
-def load(path: Path, keys: list[bytes], values: list[bytes]) -> bytes:
-    """Load pairs into a new store, as a bulk load does; return its root."""
+class Loaded(NamedTuple):
+    """What a load made: the root, the seconds that its commits took, and the bytes of all keys."""
+
+    root: bytes
+    seconds: float
+    key_bytes: int
+
+
+def load(path: Path, pairs: Iterable[Columns]) -> Loaded:
+    """Load batches of pairs into a new store, as a bulk load does."""
+    clock, key_bytes = Stopwatch(), 0
     with merkledb.open(path) as database:
-        for some_keys, some_values in batches(keys, values):
-            database.commit(dict(zip(some_keys, some_values, strict=True)), keep_history=False)
-        return database.root
+        for keys, values in pairs:
+            changes = dict(zip(keys, values, strict=True))
+            clock.lap("commit", partial(database.commit, changes, keep_history=False))
+            key_bytes += sum(map(len, keys))
+        return Loaded(database.root, sum(clock.seconds["commit"]), key_bytes)
+
+
+def append(path: Path, pairs: Iterable[Columns], write: Callable[..., None] = append_raw) -> float:
+    """Append the pairs to an empty LMDB table, in the transactions of a load; return their seconds."""
+    clock = Stopwatch()
+    with open_raw(path) as environment:
+        for keys, values in pairs:
+            clock.lap("append", partial(write, environment, keys, values))
+    return sum(clock.seconds["append"])
 
 
 def copy_store(source: Path, target: Path) -> None:
@@ -75,12 +95,10 @@ def store_bytes(path: Path) -> int:
     return (path / "data.mdb").stat().st_blocks * 512
 
 
-def table_bytes(path: Path, *names: bytes) -> int:
-    """Return what the pages of some tables of a store take; this process must not have it open."""
+def table_bytes(path: Path, name: str) -> int:
+    """Return what the pages of a table of a store take; this process must not have it open."""
     with open_raw(path, readonly=True) as environment:
-        tables = [environment.open_db(name, create=False) for name in names]
+        table = environment.open_db(name.encode(), create=False)
         with environment.begin() as transaction:
-            stats = [transaction.stat(table) for table in tables]
-    return sum(
-        stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]) for stat in stats
-    )
+            stat = transaction.stat(table)
+    return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))

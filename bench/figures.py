@@ -1,4 +1,4 @@
-"""What a benchmark measured: times taken step by step, figures beside what is asked of them, and tables."""
+"""What a benchmark measured: times taken step by step, figures by their names, and tables."""
 
 import statistics
 import time
@@ -8,44 +8,27 @@ from typing import NamedTuple, TypeVar
 
 Result = TypeVar("Result")
 Name = TypeVar("Name", bound=str)
-
-
-class Figure(NamedTuple):
-    """One measured number.
-
-    Attributes:
-        name: What it is, with its unit.
-        value: The number.
-        at_most: What is asked of it; None where nothing is.
-        at_least: The same, where more is better.
-    """
-
-    name: str
-    value: float
-    at_most: float | None = None
-    at_least: float | None = None
+# Numbers by what they are, with their units; and what is asked of some of them: "<=" or ">=", and a bound.
+Figures = dict[str, float]
+Asked = Mapping[str, tuple[str, float]]
 
 
 class Stopwatch:
     """Collects how long steps take, by name.
 
-    Args:
-        clock: Tells the time in seconds.  What waits for no disk is timed by the processor's time, which
-            others that use the machine do not disturb.
-
-    Attributes:
-        seconds: What each step took, in the order of its laps.
+    What waits for no disk is timed by the processor's time, which others that use the machine do not disturb:
+    ``clock`` tells the seconds.  ``seconds`` has what each step took, in the order of its laps.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def lap(self, name: str, work: Callable[[], Result]) -> Result:
-        """Do one step; return its result."""
+    def lap(self, name: str, work: Callable[[], Result], *, times: int = 1) -> Result:
+        """Do one step, which does something so many times; return its result."""
         began = self._clock()
         result = work()
-        self.seconds[name].append(self._clock() - began)
+        self.seconds[name].append((self._clock() - began) / times)
         return result
 
     def in_turn(self, work: Mapping[str, Callable[[], object]], turn: int) -> None:
@@ -59,6 +42,10 @@ class Stopwatch:
         """Return the median of what a step took, in seconds."""
         return statistics.median(self.seconds[name])
 
+    def figures(self) -> Figures:
+        """Return the median of each step, in µs where its name says so, else in ms."""
+        return {name: self.median(name) * (1e6 if ", µs" in name else 1e3) for name in self.seconds}
+
     def ratio(self, name: str, to: str) -> float:
         """Return the median of the ratios of two steps that were done in turn."""
         pairs = zip(self.seconds[name], self.seconds[to], strict=True)
@@ -71,13 +58,7 @@ def medians(rows: Sequence[Mapping[Name, float]]) -> dict[Name, float]:
 
 
 class Grid(NamedTuple):
-    """A table of several columns.
-
-    Attributes:
-        title: What it shows.
-        heads: One for each column after the first, which has the names of the rows.
-        rows: The name of each, and what is in its columns.
-    """
+    """A table: its title, the heads of its columns, and rows of a name and what is in the columns."""
 
     title: str
     heads: Sequence[str]
@@ -96,25 +77,22 @@ class Grid(NamedTuple):
 
     def markdown(self) -> str:
         """Return the table for a document."""
-        lines = [("", self.heads), ("---", ["--:"] * len(self.heads)), *self.rows]
-        rows = ["| " + " | ".join([name, *cells]) + " |" for name, cells in lines]
-        rows[1] = rows[1].replace(" ", "")
-        return "\n".join([f"### {self.title}", "", *rows])
+        heads = ["|  | " + " | ".join(self.heads) + " |", "|---|" + "--:|" * len(self.heads)]
+        rows = ["| " + " | ".join([name, *cells]) + " |" for name, cells in self.rows]
+        return "\n".join([f"### {self.title}", "", *heads, *rows])
 
 
-def table(title: str, figures: Sequence[Figure]) -> str:
+def table(title: str, figures: Mapping[str, float], asked: Asked) -> str:
     """Return the figures for a person, each beside what is asked of it."""
-    return Grid(title, ["measured", "asked", ""], [(each.name, _cells(each)) for each in figures]).text()
-
-
-def _cells(figure: Figure) -> list[str]:
-    if figure.at_most is not None:
-        asked, is_met = f"<= {number(figure.at_most)}", figure.value <= figure.at_most
-    elif figure.at_least is not None:
-        asked, is_met = f">= {number(figure.at_least)}", figure.value >= figure.at_least
-    else:
-        asked, is_met = "", True
-    return [number(figure.value), asked, "" if is_met else "missed"]
+    rows = []
+    for name, value in figures.items():
+        cells = [number(value), "", ""]
+        if name in asked:
+            sign, bound = asked[name]
+            is_met = value <= bound if sign == "<=" else value >= bound
+            cells[1:] = f"{sign} {number(bound)}", "" if is_met else "missed"
+        rows.append((name, cells))
+    return Grid(title, ["measured", "asked", ""], rows).text()
 
 
 def number(value: float) -> str:

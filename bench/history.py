@@ -20,16 +20,14 @@ from typing import Final, NamedTuple
 import click
 
 import merkledb
-from bench import options
-from bench.data import PROOF_KEYS, copy_store, load, scattered_changes, sorted_pairs, store_bytes, table_bytes
-from bench.figures import Figure, Stopwatch
+from bench import data, options
+from bench.data import PROOF_KEYS, Columns, scattered_changes
+from bench.figures import Figures, Stopwatch
 from bench.raw import append_raw, open_raw, put_raw
 
-# How far back proofs are made, in commits, and what they may cost there, as multiples of the head's.
-_BACKS: Final = (0, 1, 20, 200)
-_ASKED_BACK: Final = {20: 2.0, 200: 5.0}
-# What verifying so many changes may cost; applying them may cost half as much.
-_ASKED_VERIFY_MS: Final = 150.0
+# How far back proofs are made, in commits.
+_BACKS: Final = (1, 20, 200)
+_AT_HEAD: Final = " at the head"
 # Single proofs are made so many at each root, in turn.
 _SINGLE_PROOFS: Final = 300
 _VIEW_CHANGES: Final = 1000
@@ -38,6 +36,19 @@ _FEW_REVISIONS: Final = 8
 # Numbers of change sets that no commit of the others has.
 _FIRST_SYNCED: Final = 1_000_000
 _FIRST_VIEW: Final = 2_000_000
+_RANGE_PROOF: Final = f"range proof of {PROOF_KEYS:,} pairs"
+_SCATTERED: Final = f"{PROOF_KEYS:,} scattered changes, ms"
+_ASKED: Final = {
+    "history adds, of the commit without": ("<=", 0.8),
+    "history, bytes a changed pair": ("<=", 1000.0),
+    f"{_RANGE_PROOF}, 20 commits back / at the head": ("<=", 2.0),
+    f"{_RANGE_PROOF}, 200 commits back / at the head": ("<=", 5.0),
+    f"verify {_SCATTERED}": ("<=", 150.0),
+    f"apply {_SCATTERED}": ("<=", 75.0),
+}
+
+# Makes a proof of a root and a key.
+Prove = Callable[[bytes, bytes], object]
 
 
 class Sizes(NamedTuple):
@@ -49,79 +60,63 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-def measure_commits(
-    folder: Path, keys: list[bytes], values: list[bytes], sizes: Sizes
-) -> tuple[list[Figure], list[bytes]]:
+def measure_commits(folder: Path, pairs: Columns, sizes: Sizes) -> tuple[Figures, list[bytes]]:
     """Return what commits cost with and without history, and the roots of the store "kept"."""
     clock, grown = Stopwatch(), []
+    raw_puts, what = "raw LMDB puts of the same pairs, ms", f"commit of {sizes.changes:,} changes"
+    in_bare, in_kept = f"{what}, no history, ms", f"{what}, 256 revisions, ms"
+    in_pruned = f"{what}, {_FEW_REVISIONS} revisions, pruning, ms"
     with (
         open_raw(folder / "raw") as raw,
         merkledb.open(folder / "kept") as kept,
         merkledb.open(folder / "bare", history=1) as bare,
         merkledb.open(folder / "pruned", history=_FEW_REVISIONS) as pruned,
     ):
-        append_raw(raw, keys, values)
+        append_raw(raw, *pairs)
         roots = [kept.root]
         every = max(1, sizes.commits // sizes.rounds)
         for number in range(sizes.commits):
             changes = scattered_changes(sizes.keys, number, sizes.changes)
-            work: dict[str, Callable[[], object]] = {
-                "kept": partial(kept.commit, changes),
-                "bare": partial(bare.commit, changes),
-                "pruned": partial(pruned.commit, changes),
-                "raw": partial(put_raw, raw, changes),
-            }
             if number % every:
                 kept.commit(changes)
             else:
-                clock.in_turn(work, number // every)
-                grown.append(store_bytes(folder / "pruned"))
+                stores = {in_bare: bare, in_kept: kept, in_pruned: pruned}
+                commits = {name: partial(store.commit, changes) for name, store in stores.items()}
+                clock.in_turn({raw_puts: partial(put_raw, raw, changes), **commits}, number // every)
+                grown.append(data.store_bytes(folder / "pruned"))
             roots.append(kept.root)
-    return [*commit_figures(clock, sizes), *store_figures(folder, sizes, grown)], roots
+    return {
+        **clock.figures(),
+        "history adds, of the commit without": clock.ratio(in_kept, in_bare) - 1,
+        "history and pruning add, of the commit without": clock.ratio(in_pruned, in_bare) - 1,
+        "commit with history / raw LMDB puts": clock.ratio(in_kept, raw_puts),
+        **measure_stores(folder, sizes, grown),
+    }, roots
 
 
-def commit_figures(clock: Stopwatch, sizes: Sizes) -> list[Figure]:
-    """Return what a commit took."""
-    what = f"commit of {sizes.changes:,} changes"
-    return [
-        Figure("raw LMDB puts of the same pairs, ms", clock.median("raw") * 1e3),
-        Figure(f"{what}, no history, ms", clock.median("bare") * 1e3),
-        Figure(f"{what}, 256 revisions, ms", clock.median("kept") * 1e3),
-        Figure(f"{what}, {_FEW_REVISIONS} revisions, pruning, ms", clock.median("pruned") * 1e3),
-        Figure("history adds, of the commit without", clock.ratio("kept", "bare") - 1, 0.8),
-        Figure("history and pruning add, of the commit without", clock.ratio("pruned", "bare") - 1),
-        Figure("commit with history / raw LMDB puts", clock.ratio("kept", "raw")),
-    ]
-
-
-def store_figures(folder: Path, sizes: Sizes, grown: list[int]) -> list[Figure]:
-    """Return what history takes on disk.
-
-    Args:
-        folder: Where the stores are, all closed.
-        sizes: What was committed.
-        grown: How large the store that prunes was after each of its commits.
-    """
+def measure_stores(folder: Path, sizes: Sizes, grown: list[int]) -> Figures:
+    """Return what history takes on disk; ``grown`` is how large the pruning store was after its commits."""
+    (kept_values, kept_branches), pruned = (
+        [data.table_bytes(folder / name, table) for table in ("value_history", "branch_history")]
+        for name in ("kept", "pruned")
+    )
     changed = sizes.commits * sizes.changes
-    value_bytes = table_bytes(folder / "kept", b"value_history")
-    branch_bytes = table_bytes(folder / "kept", b"branch_history")
     retained = min(_FEW_REVISIONS - 1, len(grown)) * sizes.changes
-    added = table_bytes(folder / "pruned", b"value_history", b"branch_history")
     settled = grown[min(2 * _FEW_REVISIONS, len(grown) - 1)]
-    return [
-        Figure("history, bytes a changed pair", (value_bytes + branch_bytes) / changed, 1000),
-        Figure("  of these, values", value_bytes / changed),
-        Figure("  of these, branches", branch_bytes / changed),
-        Figure("history when pruning, bytes a retained changed pair", added / retained),
-        Figure("file when pruning / file without history", grown[-1] / store_bytes(folder / "bare")),
-        Figure(f"file when pruning, at the end / after {2 * _FEW_REVISIONS} commits", grown[-1] / settled),
-    ]
+    return {
+        "history, bytes a changed pair": (kept_values + kept_branches) / changed,
+        "  of these, values": kept_values / changed,
+        "  of these, branches": kept_branches / changed,
+        "history when pruning, bytes a retained changed pair": sum(pruned) / retained,
+        "file when pruning / file without history": grown[-1] / data.store_bytes(folder / "bare"),
+        f"file when pruning, at the end / after {2 * _FEW_REVISIONS} commits": grown[-1] / settled,
+    }
 
 
-def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Sizes) -> list[Figure]:
-    """Return what proofs cost at older roots, beside those at the head."""
-    backs = {back: roots[-1 - back] for back in _BACKS if back < len(roots)}
-    older = {back: root for back, root in backs.items() if back}
+def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Sizes) -> Figures:
+    """Return what proofs cost at older roots, beside those at the head, and what views of the head cost."""
+    older = {back: roots[-1 - back] for back in _BACKS if back < len(roots)}
+    all_roots = {_AT_HEAD: roots[-1]} | {f", {back} commits back": root for back, root in older.items()}
     with merkledb.open(path, readonly=True) as database:
 
         def prove_range(root: bytes, start: bytes) -> None:
@@ -135,18 +130,14 @@ def measure_proofs(path: Path, keys: list[bytes], roots: list[bytes], sizes: Siz
         def prove_changes(old: bytes, start: bytes) -> None:
             database.prove_changes(old, roots[-1], start, max_keys=PROOF_KEYS)
 
-        ranges = prove_in_turn(prove_range, backs, starts(sizes.rounds))
-        singles = prove_in_turn(prove_one, backs, random.Random(3).choices(keys, k=_SINGLE_PROOFS))
-        changes = prove_in_turn(prove_changes, older, starts(sizes.rounds, share=0.5))
-        return [
-            *proof_figures(f"range proof of {PROOF_KEYS:,} pairs", "ms", ranges, _ASKED_BACK),
-            *proof_figures("single proof", "µs", singles, {}),
-            *(
-                Figure(f"change proof of {PROOF_KEYS:,}, from {back} back, ms", changes.median(back) * 1e3)
-                for back in changes.seconds
-            ),
-            *measure_views(database, sizes),
-        ]
+        single, changes = random.Random(3).choices(keys, k=_SINGLE_PROOFS), f"change proof of {PROOF_KEYS:,}"
+        from_older = {f", from {back} back": root for back, root in older.items()}
+        return {
+            **prove_in_turn(_RANGE_PROOF, "ms", prove_range, all_roots, starts(sizes.rounds)),
+            **prove_in_turn("single proof", "µs", prove_one, all_roots, single),
+            **prove_in_turn(changes, "ms", prove_changes, from_older, starts(sizes.rounds, share=0.5)),
+            **measure_views(database, sizes),
+        }
 
 
 def starts(proofs: int, share: float = 0.97) -> list[bytes]:
@@ -155,47 +146,38 @@ def starts(proofs: int, share: float = 0.97) -> list[bytes]:
 
 
 def prove_in_turn(
-    prove: Callable[[bytes, bytes], object], roots: Mapping[int, bytes], keys: list[bytes]
-) -> Stopwatch:
+    what: str, unit: str, prove: Prove, roots: Mapping[str, bytes], keys: list[bytes]
+) -> Figures:
     """Return how long a proof takes at each root and key, in turn, once its pages are in memory.
 
-    The steps of the result are the numbers of commits that the roots are back.
+    Where the roots lie is part of the names of the figures.  The others are also compared with the head's.
     """
     clock = Stopwatch(time.process_time)
     for turn, key in enumerate(keys):
         for root in roots.values():
             prove(root, key)
-        clock.in_turn({str(back): partial(prove, root, key) for back, root in roots.items()}, turn)
-    return clock
-
-
-def proof_figures(what: str, unit: str, clock: Stopwatch, asked: Mapping[int, float]) -> list[Figure]:
-    """Return what proofs took at the head, and so many commits back."""
-    factor = {"ms": 1e3, "µs": 1e6}[unit]
-    figures = []
-    for back in clock.seconds:
-        where = f", {back} commits back" if int(back) else " at the head"
-        figures.append(Figure(f"{what}{where}, {unit}", clock.median(back) * factor))
-        if int(back):
-            ratio = clock.ratio(back, "0")
-            figures.append(Figure(f"{what}{where} / at the head", ratio, asked.get(int(back))))
+        work = {f"{what}{where}, {unit}": partial(prove, root, key) for where, root in roots.items()}
+        clock.in_turn(work, turn)
+    figures, head = {}, f"{what}{_AT_HEAD}, {unit}"
+    for name, median in clock.figures().items():
+        figures[name] = median
+        if head in work and name != head:
+            figures[name.removesuffix(f", {unit}") + " /" + _AT_HEAD] = clock.ratio(name, head)
     return figures
 
 
-def measure_views(database: merkledb.Database, sizes: Sizes) -> list[Figure]:
+def measure_views(database: merkledb.Database, sizes: Sizes) -> Figures:
     """Return what views of the head cost."""
-    clock = Stopwatch(time.process_time)
+    clock, what = Stopwatch(time.process_time), f"view of {_VIEW_CHANGES:,} changes, with its root, ms"
+    (start,) = starts(1)
     for number in range(sizes.rounds):
         changes = scattered_changes(sizes.keys, _FIRST_VIEW + number, _VIEW_CHANGES)
-        with clock.lap("view", partial(database.view, changes)) as view:
-            clock.lap("prove", partial(view.prove_range, starts(1)[0], max_keys=PROOF_KEYS))
-    return [
-        Figure(f"view of {_VIEW_CHANGES:,} changes, with its root, ms", clock.median("view") * 1e3),
-        Figure(f"  its range proof of {PROOF_KEYS:,} pairs, ms", clock.median("prove") * 1e3),
-    ]
+        with clock.lap(what, partial(database.view, changes)) as view:
+            clock.lap(f"  its {_RANGE_PROOF}, ms", partial(view.prove_range, start, max_keys=PROOF_KEYS))
+    return clock.figures()
 
 
-def measure_changes(folder: Path, keys: list[bytes], values: list[bytes], sizes: Sizes) -> list[Figure]:
+def measure_changes(folder: Path, pairs: Columns, sizes: Sizes) -> Figures:
     """Return what the parts of a change sync cost, a proof of 2,048 changes each."""
     clock, writing, encoded_bytes = Stopwatch(time.process_time), Stopwatch(), 0
     with (
@@ -203,38 +185,19 @@ def measure_changes(folder: Path, keys: list[bytes], values: list[bytes], sizes:
         merkledb.open(folder / "source") as source,
         merkledb.open(folder / "replica") as replica,
     ):
-        append_raw(raw, keys, values)
+        append_raw(raw, *pairs)
         for number in range(sizes.rounds):
             changes, old = scattered_changes(sizes.keys, _FIRST_SYNCED + number, PROOF_KEYS), source.root
             new = source.commit(changes)
-            proof = clock.lap("prove", partial(source.prove_changes, old, new))
-            encoded = clock.lap("encode", proof.encode)
-            decoded = clock.lap("decode", partial(merkledb.ChangeProof.decode, encoded))
-            verified = clock.lap("verify", partial(replica.verify_changes, decoded, new))
+            proof = clock.lap(f"prove {_SCATTERED}", partial(source.prove_changes, old, new))
+            encoded = clock.lap(f"encode {_SCATTERED}", proof.encode)
+            decoded = clock.lap(f"decode {_SCATTERED}", partial(merkledb.ChangeProof.decode, encoded))
+            verified = clock.lap(f"verify {_SCATTERED}", partial(replica.verify_changes, decoded, new))
             apply, put = partial(replica.apply, verified), partial(put_raw, raw, changes)
-            writing.in_turn({"apply": apply, "raw": put}, number)
+            writing.in_turn({f"apply {_SCATTERED}": apply, f"raw LMDB puts of {_SCATTERED}": put}, number)
             encoded_bytes += len(encoded)
-    asked = {"verify": _ASKED_VERIFY_MS}
-    what = f"{PROOF_KEYS:,} scattered changes, ms"
-    return [
-        *(Figure(f"{step} {what}", clock.median(step) * 1e3, asked.get(step)) for step in clock.seconds),
-        Figure(f"apply {what}", writing.median("apply") * 1e3, _ASKED_VERIFY_MS / 2),
-        Figure(f"raw LMDB puts of {what}", writing.median("raw") * 1e3),
-        Figure("change proof, bytes a change", encoded_bytes / sizes.rounds / PROOF_KEYS),
-    ]
-
-
-def measure(folder: Path, sizes: Sizes) -> list[Figure]:
-    """Return all figures."""
-    keys, values = sorted_pairs(sizes.keys)
-    # All these pairs are the benchmark's own; the collector need not look at them again and again.
-    gc.freeze()
-    load(folder / "base", keys, values)
-    for name in ("kept", "bare", "pruned", "source", "replica"):
-        copy_store(folder / "base", folder / name)
-    figures = measure_changes(folder, keys, values, sizes)
-    commit_part, roots = measure_commits(folder, keys, values, sizes)
-    return commit_part + measure_proofs(folder / "kept", keys, roots, sizes) + figures
+    size = encoded_bytes / sizes.rounds / PROOF_KEYS
+    return {**clock.figures(), **writing.figures(), "change proof, bytes a change": size}
 
 
 @click.command(cls=options.Benchmark, help=__doc__)
@@ -245,7 +208,6 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
 @options.number_option("--rounds", 30, "How often each thing is timed.", most=options.MAX_RUNS)
 @options.AS_JSON
 def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -> None:
-    """Run the benchmark."""
     sizes = Sizes(keys, commits, changes, rounds)
     options.require_at_most("--changes", changes, "--keys", keys)
     # The base, five copies of it, two raw ones, and the history of one or two.
@@ -253,9 +215,17 @@ def main(*, keys: int, commits: int, changes: int, rounds: int, as_json: bool) -
         8 * keys * options.PAIR_BYTES + 2 * commits * changes * options.CHANGE_BYTES, pairs_in_memory=keys
     )
     with options.work_folder() as folder:
-        figures = measure(folder, sizes)
+        pairs = data.sorted_pairs(keys)
+        # All these pairs are the benchmark's own; the collector need not look at them again and again.
+        gc.freeze()
+        data.load(folder / "base", data.batches(*pairs))
+        for name in ("kept", "bare", "pruned", "source", "replica"):
+            data.copy_store(folder / "base", folder / name)
+        of_changes = measure_changes(folder, pairs, sizes)
+        of_commits, roots = measure_commits(folder, pairs, sizes)
+        figures = of_commits | measure_proofs(folder / "kept", pairs[0], roots, sizes) | of_changes
     title = f"{keys:,} keys of 32 + 32 bytes, medians of {rounds} rounds in one run"
-    options.report(title, sizes._asdict(), figures, as_json=as_json)
+    options.report(title, sizes._asdict(), figures, _ASKED, as_json=as_json)
 
 
 if __name__ == "__main__":

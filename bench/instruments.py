@@ -1,12 +1,8 @@
 """What the threads of a sync do all the time: how long its event loop is blocked, and what its worker does.
 
-``LoopWatch`` times every step of the tasks in the event loop.  A step is what a task does from one checkpoint
-to the next; nothing else happens in the loop meanwhile.  It is timed three times:
-
-    blocked             by the clock
-    blocked by process  the same, less what the loop's thread waited for a processor that others had
-    own work            by the processor time of the loop's thread
-
+``LoopWatch`` times every step of the tasks in the event loop, from one checkpoint to the next: nothing else
+happens in the loop meanwhile.  It is timed by the clock (blocked); by the clock, less what the loop's thread
+waited for a processor that others had (blocked by process); and by the thread's processor time (own work).
 What is between the last two was spent waiting for the interpreter, which another thread held.  Who holds it
 in Python gives it away after a while (see ``sys.setswitchinterval``), or when it calls what lets go of it; a
 single call that does not, and a collection of garbage, are not interrupted.
@@ -40,8 +36,6 @@ _RARE: Final = 1000
 # Of this thread: nanoseconds on a processor, nanoseconds waiting for one, times on one.  Linux has it.
 _SCHEDULED: Final = Path("/proc/thread-self/schedstat")
 _MAX_SCHEDULED_BYTES: Final = 80
-# The method of proofs that is timed.
-_DECODE: Final = "decode"
 
 
 class LoopWatch(trio.abc.Instrument):
@@ -54,20 +48,22 @@ class LoopWatch(trio.abc.Instrument):
         self._scheduled: int | None = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch the event loop that runs this, as long as the block lasts."""
+    def watching(self) -> Iterator[dict[str, float]]:
+        """Watch the event loop that runs this; yield what has the figures when the block has ended."""
+        figures: dict[str, float] = {}
         if _SCHEDULED.exists():
             self._scheduled = os.open(_SCHEDULED, os.O_RDONLY)
         trio.lowlevel.add_instrument(self)
         gc.callbacks.append(self._note_collection)
         self.before_task_step(trio.lowlevel.current_task())
         try:
-            yield
+            yield figures
         finally:
             gc.callbacks.remove(self._note_collection)
             trio.lowlevel.remove_instrument(self)
             if self._scheduled is not None:
                 os.close(self._scheduled)
+            figures.update(self._figures())
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
         """Note that a step begins."""
@@ -94,8 +90,7 @@ class LoopWatch(trio.abc.Instrument):
         else:
             self._collections.append(now - self._collection_began)
 
-    def figures(self) -> dict[str, float]:
-        """Return what was seen, in milliseconds."""
+    def _figures(self) -> dict[str, float]:
         nanoseconds = {
             "loop_blocked_most_ms": max(self._blocked, default=0),
             "loop_blocked_rare_ms": rare(self._blocked),
@@ -114,14 +109,7 @@ def rare(times: "array[int]") -> int:
 
 
 class Job(NamedTuple):
-    """One piece of work of the thread, with times in seconds of one clock.
-
-    Attributes:
-        is_verification: Whether it verifies an answer; else it writes.
-        asked: When the event loop wanted it.
-        began: When the thread began.
-        ended: When it had ended.
-    """
+    """One piece of work of the thread, a verification or a write, with times in seconds of one clock."""
 
     is_verification: bool
     asked: float
@@ -130,20 +118,14 @@ class Job(NamedTuple):
 
 
 class WatchedThread(SerialExecutor):
-    """A processor that times what it does.
-
-    Attributes:
-        jobs: All that it has done, in this order.
-        decoding_seconds: The part of the verifications in which proofs were decoded.
-    """
+    """A ``SerialExecutor`` that times its jobs, and the decoding of proofs, which is a part of verifying."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.jobs: list[Job] = []
-        self.decoding_seconds = 0.0
+        self._jobs: list[Job] = []
+        self._decoding_seconds = 0.0
         for proof in (RangeProof, ChangeProof):
-            # The name in a constant, for a method of theirs must not be assigned to in the usual way.
-            setattr(proof, _DECODE, partial(self._decode, proof.decode))
+            proof.decode = partial(self._decode, proof.decode)  # type: ignore[method-assign]
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run the work as ``SerialExecutor`` does."""
@@ -155,20 +137,20 @@ class WatchedThread(SerialExecutor):
         try:
             return work()
         finally:
-            self.jobs.append(Job(is_verification, asked, began, time.perf_counter()))
+            self._jobs.append(Job(is_verification, asked, began, time.perf_counter()))
 
     def _decode(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
         began = time.perf_counter()
         try:
             return decode(data)
         finally:
-            self.decoding_seconds += time.perf_counter() - began
+            self._decoding_seconds += time.perf_counter() - began
 
     def figures(self) -> dict[str, float]:
         """Return how the time from the first job to the end of the last one divides, in seconds."""
-        spent = {"decoding": self.decoding_seconds, **divide(self.jobs)}
-        spent["verifying"] -= self.decoding_seconds
-        return {f"{name}_seconds": seconds for name, seconds in spent.items()}
+        spent = {"decoding": self._decoding_seconds, **divide(self._jobs)}
+        spent["verifying"] -= self._decoding_seconds
+        return {f"thread_{name}_seconds": seconds for name, seconds in spent.items()}
 
 
 def divide(jobs: list[Job]) -> dict[str, float]:

@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from bench.figures import Figure, table
+from bench.figures import Asked, table
 from merklesync.errors import usage_error_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -33,12 +33,7 @@ _PAIR_MEMORY_BYTES: Final = 256
 
 
 class Benchmark(click.Command):
-    """A command that refuses a wrong command line in one line.
-
-    Args:
-        help: The docstring of the program; what is indented there is not wrapped.
-        more: As of ``click.Command``.
-    """
+    """A command that refuses a wrong command line in one line; what its help indents is not wrapped."""
 
     def __init__(self, *, help: str, **more: Any) -> None:  # noqa: A002 - click's name
         super().__init__(help=help.replace("\n\n    ", "\n\n\b\n    "), **more)
@@ -66,7 +61,6 @@ class _Count(click.IntRange):
     """A whole number within bounds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number that was typed."""
         try:
             return int(super().convert(value, param, ctx))
         except click.BadParameter:
@@ -77,14 +71,8 @@ def number_option(
     name: str, default: int | tuple[int, ...], text: str, *, least: int = 1, most: int = MAX_KEYS
 ) -> Decorator:
     """Return the decorator of an option that is a whole number; several defaults make it several numbers."""
-    return click.option(
-        name,
-        type=_Count(least, most),
-        default=default,
-        multiple=isinstance(default, tuple),
-        show_default=True,
-        help=text,
-    )
+    several, bounds = isinstance(default, tuple), _Count(least, most)
+    return click.option(name, type=bounds, default=default, multiple=several, show_default=True, help=text)
 
 
 RUNS: Final = number_option("--runs", 3, "How often all is measured.", most=MAX_RUNS)
@@ -100,25 +88,16 @@ def require_at_most(option: str, value: int, other: str, bound: int) -> None:
 
 
 def require_room(disk_bytes: int, *, pairs_in_memory: int = 0) -> None:
-    """Raise click.UsageError where the machine has not the room that a program is about to take.
-
-    Args:
-        disk_bytes: What it writes to temporary files, about.
-        pairs_in_memory: How many pairs it holds.
-    """
-    folder = tempfile.gettempdir()
-    otherwise = ", or set TMPDIR to a folder with more room"
-    _require(disk_bytes, shutil.disk_usage(folder).free, f"free in {folder}", otherwise)
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    _require(pairs_in_memory * _PAIR_MEMORY_BYTES, memory_bytes, "of memory", "")
-
-
-def _require(needed_bytes: int, there_bytes: int, what: str, otherwise: str) -> None:
-    if needed_bytes > there_bytes:
-        raise click.UsageError(
-            f"this takes about {needed_bytes / 1e9:,.1f} GB, and there are {there_bytes / 1e9:,.1f} GB "
-            f"{what}: give smaller numbers{otherwise}"
-        )
+    """Raise click.UsageError where the machine lacks the room on its disk, or the memory for the pairs."""
+    folder, memory_bytes = tempfile.gettempdir(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    on_disk = f"free in {folder}: give smaller numbers, or set TMPDIR to a folder with more room"
+    for needed_bytes, there_bytes, what in (
+        (disk_bytes, shutil.disk_usage(folder).free, on_disk),
+        (pairs_in_memory * _PAIR_MEMORY_BYTES, memory_bytes, "of memory: give smaller numbers"),
+    ):
+        if needed_bytes > there_bytes:
+            needed, there = needed_bytes / 1e9, there_bytes / 1e9
+            raise click.UsageError(f"this takes about {needed:,.1f} GB, and there are {there:,.1f} GB {what}")
 
 
 @contextmanager
@@ -128,9 +107,8 @@ def work_folder(place: Path | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def report(title: str, sizes: Mapping[str, float], figures: Sequence[Figure], *, as_json: bool) -> None:
+def report(
+    title: str, sizes: Mapping[str, float], figures: Mapping[str, float], asked: Asked, *, as_json: bool
+) -> None:
     """Print what was measured: a table for people, or one JSON document with the sizes and the figures."""
-    if as_json:
-        print(json.dumps({**sizes, **{figure.name: figure.value for figure in figures}}))
-    else:
-        print(table(title, figures))
+    print(json.dumps({**sizes, **figures}) if as_json else table(title, figures, asked))

@@ -8,6 +8,7 @@ the client asks through the manager's own client and writes in transactions of t
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,13 @@ _RECEIVE_BYTES: Final = 1 << 16
 # More than the manager has in flight to one peer.
 _MAX_REQUESTS: Final = 16
 _LIMITS: Final = Limits()
+# What each side says first; a client serves nothing.
+_CLIENT_HELLO: Final = Hello(
+    hasher="blake3", branch_factor=16, root=merkledb.EMPTY_ROOT, revision=0, max_frame_bytes=MAX_FRAME_BYTES
+)
+_SERVER_HELLO: Final = replace(
+    _CLIENT_HELLO, max_keys=_LIMITS.max_keys, max_bytes=MAX_FRAME_BYTES // 2, max_requests=_MAX_REQUESTS
+)
 
 Columns = tuple[tuple[bytes, ...], tuple[bytes, ...]]
 
@@ -49,35 +57,21 @@ def append_raw(environment: lmdb.Environment, keys: Iterable[bytes], values: Ite
         transaction.cursor().putmulti(zip(keys, values, strict=True), append=True)
 
 
+def append_row_by_row(environment: lmdb.Environment, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+    """Do the same as ``append_raw`` with a call from Python for each pair."""
+    with environment.begin(write=True) as transaction:
+        for key, value in zip(keys, values, strict=True):
+            transaction.put(key, value, append=True)
+
+
 def put_raw(environment: lmdb.Environment, pairs: Mapping[bytes, bytes]) -> None:
     """Put pairs, sorted before, in one durable transaction."""
     with environment.begin(write=True) as transaction:
         transaction.cursor().putmulti(sorted(pairs.items()))
 
 
-def _hello(max_requests: int) -> Hello:
-    """Return what a server of so many requests says first; a client serves none."""
-    return Hello(
-        hasher="blake3",
-        branch_factor=16,
-        root=merkledb.EMPTY_ROOT,
-        revision=0,
-        max_frame_bytes=MAX_FRAME_BYTES,
-        max_keys=_LIMITS.max_keys if max_requests else 0,
-        max_bytes=MAX_FRAME_BYTES // 2 if max_requests else 0,
-        max_requests=max_requests,
-    )
-
-
 class RawServer:
-    """Sends rows of a store without proving anything.
-
-    Args:
-        path: The folder of the store.
-
-    Attributes:
-        bytes_sent: In frames of rows.
-    """
+    """Sends rows of the store at ``path`` without proving anything; ``bytes_sent`` counts frames of rows."""
 
     def __init__(self, path: Path) -> None:
         self._environment = open_raw(path, readonly=True)
@@ -86,7 +80,7 @@ class RawServer:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
-        connection = Connection(Role.SERVER, _hello(_MAX_REQUESTS))
+        connection = Connection(Role.SERVER, _SERVER_HELLO)
         await stream.send_all(connection.send(connection.hello))
         while data := await stream.receive_some(_RECEIVE_BYTES):
             for message in connection.receive_data(data):
@@ -110,14 +104,7 @@ class RawServer:
 
 
 class RawClient:
-    """Copies rows from a raw server.
-
-    Args:
-        path: The folder of the new store.
-
-    Attributes:
-        keys: How many pairs it has written.
-    """
+    """Copies rows from a raw server into a new store at ``path``; ``keys`` counts what it has written."""
 
     def __init__(self, path: Path) -> None:
         self._environment = open_raw(path)
@@ -130,7 +117,7 @@ class RawClient:
 
     async def copy(self, stream: trio.abc.Stream) -> None:
         """Copy everything, and end."""
-        client = PeerClient(stream, _hello(0), merkledb.Scheme(), _LIMITS)
+        client = PeerClient(stream, _CLIENT_HELLO, merkledb.Scheme(), _LIMITS)
         async with trio.open_nursery() as connected:
             connected.start_soon(client.run)
             await client.greeted()
@@ -149,7 +136,7 @@ class RawClient:
         root, max_keys, max_bytes = merkledb.EMPTY_ROOT, _LIMITS.max_keys, MAX_FRAME_BYTES // 2
         while True:
             packed = (await client.ask(root, start, end, max_keys=max_keys, max_bytes=max_bytes)).proof
-            keys, values = await self._thread.run(partial(_unpack, packed))
+            keys, values = await self._thread.run(partial(msgpack.unpackb, packed, use_list=False))
             if not keys:
                 return
             self._waiting.append((keys, values))
@@ -167,8 +154,3 @@ class RawClient:
         with self._environment.begin(write=True) as transaction:
             for keys, values in waiting:
                 put_sorted(transaction, self._values, keys, values)
-
-
-def _unpack(packed: bytes) -> Columns:
-    keys, values = msgpack.unpackb(packed, use_list=False)
-    return keys, values

@@ -1,130 +1,84 @@
-"""What ``bench.scale`` measures of which stores, as a document for programs and as tables for people."""
+"""What ``bench.scale`` measured of which stores: a document for programs, and tables and plots for people."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import click
 
-from bench.figures import Grid, number, short
+from bench.figures import Figures, Grid, number, short
 from bench.workload import KINDS, Workload
 
 Growth = Literal["flat", "logarithmic", "linear"]
 
 # What machines that others use make of one and the same figure.
 _NOISE: Final = 1.25
-
+# What is decided, not measured, does not grow.
+_GIVEN: Final = ("keys", "bytes of a key", "bytes of a value", "range proof, pairs", "commit, pairs")
 _USUAL_VALUE_BYTES: Final = 32
+_BY_SIZE: Final = f"Stores of uniform keys, values of {_USUAL_VALUE_BYTES} bytes"
+_BY_KIND: Final = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
 # Lengths of values, and by how much fewer there are, so that no store takes more than a few gigabytes.
-_VALUES: Final = ((8, 1), (_USUAL_VALUE_BYTES, 1), (4096, 4), (1 << 20, 1000))
+_VALUES: Final = {
+    "8 bytes": (8, 1),
+    "32 bytes": (_USUAL_VALUE_BYTES, 1),
+    "4 KiB": (4096, 4),
+    "1 MiB": (1 << 20, 1000),
+}
 # The measured part of a document is between these lines.
 _BEGIN: Final = "<!-- measured: begin -->\n"
 _END: Final = "<!-- measured: end -->\n"
 
-
-class Quantity(StrEnum):
-    """A number that is measured of every store, in the order of a table."""
-
-    KEYS = "keys"
-    KEY_BYTES = "bytes of a key"
-    VALUE_BYTES = "bytes of a value"
-    LOAD_KEYS = "load, keys a second"
-    LOAD_MEGABYTES = "load, MB a second"
-    RAW_KEYS = "raw append, keys a second"
-    LOAD_RATIO = "load / raw append"
-    LOAD_MEMORY = "load, peak memory, MB"
-    LOAD_ANONYMOUS = "load, peak anonymous memory, MB"
-    STORE_BYTES = "store, bytes a key"
-    STORE_VALUES = "of these, values"
-    STORE_BRANCHES = "of these, branches"
-    STORE_REST = "of these, all else"
-    GET = "get, µs"
-    PROOF_PAIRS = "range proof, pairs"
-    PROVE = "range proof: prove, ms"
-    ENCODE = "range proof: encode, ms"
-    DECODE = "range proof: decode, ms"
-    VERIFY = "range proof: verify, ms"
-    APPLY = "range proof: apply durably, ms"
-    PROOF_BYTES = "range proof, bytes a key"
-    PROVE_ONE = "single proof: prove, µs"
-    VERIFY_ONE = "single proof: verify, µs"
-    BYTES_OF_ONE = "single proof, bytes"
-    COMMIT_PAIRS = "commit, pairs"
-    COMMIT_NEW = "commit of scattered new pairs, ms"
-    COMMIT_CHANGED = "commit of scattered changed values, ms"
-    SYNC_KEYS = "sync, keys a second"
-    SYNC_MEGABYTES = "sync, MB a second"
-    SYNC_RATIO = "sync / raw copy"
-    SYNC_CLIENT_MEMORY = "sync, client's peak anonymous memory, MB"
-    SYNC_SERVER_MEMORY = "sync, server's peak anonymous memory, MB"
-    SYNC_WIRE = "sync, bytes on the wire a key"
-    SYNC_STORE = "store after a sync, bytes a key"
-
-
-Measured = dict[Quantity, float]
-# What is decided, not measured, does not grow.
-_GIVEN: Final = (
-    Quantity.KEYS,
-    Quantity.KEY_BYTES,
-    Quantity.VALUE_BYTES,
-    Quantity.PROOF_PAIRS,
-    Quantity.COMMIT_PAIRS,
+# Text stays text, and the same numbers give the same file.
+_STYLE: Final[dict[Any, str]] = {"svg.fonttype": "none", "svg.hashsalt": "merklesync"}
+# Told apart by everybody, whatever colours they see (Okabe and Ito).
+_LOOKS: Final = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "^"), ("#e69f00", "v"))
+# The names of the files, the titles, the units, and what the names of the figures match that have a line.
+_PLOTS: Final = (
+    ("speed", "Speed", "keys a second", r".*, keys a second"),
+    ("memory", "Peak memory of a process", "MB", r".* memory, MB"),
+    ("store", "Size of the store", "bytes a key", r"store.*|of these, (values|branches)"),
+    ("range-proof", "A proof of 2,048 pairs", "ms", r"range proof: .*"),
+    ("single-proof", "A proof of one key", "µs", r".*, µs"),
 )
 
 
 class Plan(NamedTuple):
-    """What is measured.
+    """What is measured, and how often: stores of uniform keys of these sizes, ascending, and others.
 
-    Attributes:
-        sizes: The pairs in stores of uniform keys, ascending.
-        distribution_keys: The pairs in stores of other keys and values; 0 for none of these stores.
-        runs: How often each is measured.
+    The others have other keys or values; where ``distribution_keys`` is 0, there are none.
     """
 
     sizes: tuple[int, ...]
     distribution_keys: int
     runs: int
 
-    def by_size(self) -> list[Workload]:
-        """Return the stores that differ in their size."""
-        return [Workload("uniform", size, _USUAL_VALUE_BYTES) for size in self.sizes]
+    def by_size(self) -> dict[Workload, str]:
+        """Return the stores that differ in their size, with what their columns are called."""
+        return {Workload("uniform", size, _USUAL_VALUE_BYTES): short(size) for size in self.sizes}
 
-    def by_kind(self) -> list[Workload]:
-        """Return the stores that differ in their keys."""
-        kinds = KINDS if self.distribution_keys else ()
-        return [Workload(kind, self.distribution_keys, _USUAL_VALUE_BYTES) for kind in kinds]
-
-    def by_value(self) -> list[Workload]:
-        """Return the stores that differ in their values."""
-        lengths = _VALUES if self.distribution_keys else ()
-        return [
-            Workload("uniform", -(-self.distribution_keys // fewer), value_bytes)
-            for value_bytes, fewer in lengths
-        ]
+    def tables(self) -> dict[str, dict[Workload, str]]:
+        """Return the titles of the tables, each with its stores as ``by_size`` returns them."""
+        keys, values = self.distribution_keys, _VALUES.items()
+        by_kind = {Workload(kind, keys, _USUAL_VALUE_BYTES): kind for kind in KINDS}
+        by_value = {Workload("uniform", -(-keys // fewer), size): head for head, (size, fewer) in values}
+        others = {_BY_KIND: by_kind, "Values of other lengths, uniform keys": by_value}
+        return {_BY_SIZE: self.by_size(), **(others if keys else {})}
 
     def workloads(self) -> list[Workload]:
         """Return all stores; one that is wanted twice comes once."""
-        return list(dict.fromkeys([*self.by_size(), *self.by_kind(), *self.by_value()]))
-
-    def command(self) -> str:
-        """Return the command that measures this."""
-        sizes = "".join(f" --keys {size}" for size in self.sizes)
-        return f"python -m bench.scale{sizes} --distribution-keys {self.distribution_keys} --runs {self.runs}"
+        return list(dict.fromkeys(chain.from_iterable(self.tables().values())))
 
 
 class Results(NamedTuple):
-    """What was measured.
-
-    Attributes:
-        machine: Where.
-        plan: What was asked for.
-        measured: The medians for each store.
-    """
+    """What was measured on a machine: the medians for each store of a plan."""
 
     machine: str
     plan: Plan
-    measured: dict[Workload, Measured]
+    measured: dict[Workload, Figures]
 
     def document(self) -> dict[str, Any]:
         """Return the results for a program."""
@@ -136,42 +90,27 @@ class Results(NamedTuple):
         """Return the results that a document has."""
         plan = Plan(tuple(document["sizes"]), document["distribution_keys"], document["runs"])
         measured = {
-            Workload(store["kind"], store["keys"], store["value_bytes"]): {
-                Quantity(name): figure for name, figure in store["figures"].items()
-            }
+            Workload(store["kind"], store["keys"], store["value_bytes"]): dict(store["figures"])
             for store in document["stores"]
         }
         return cls(document["machine"], plan, measured)
 
 
 def grids(results: Results) -> Iterator[Grid]:
-    """Yield the tables of what was measured."""
-    plan = results.plan
-    title = f"Stores of uniform keys, values of {_USUAL_VALUE_BYTES} bytes"
-    columns = [results.measured[each] for each in plan.by_size()]
-    sizes = _grid(title, [short(size) for size in plan.sizes], columns)
-    rows = [(name, [*cells, _growth(Quantity(name), plan.sizes, columns)]) for name, cells in sizes.rows]
-    yield Grid(sizes.title, [*sizes.heads, "growth"], rows)
-    if plan.distribution_keys:
-        kinds, lengths = plan.by_kind(), plan.by_value()
-        title = f"Keys of other kinds, values of {_USUAL_VALUE_BYTES} bytes"
-        yield _grid(title, [each.kind for each in kinds], [results.measured[each] for each in kinds])
-        heads = [_length(each.value_bytes) for each in lengths]
-        yield _grid(
-            "Values of other lengths, uniform keys", heads, [results.measured[each] for each in lengths]
-        )
-
-
-def _grid(title: str, heads: list[str], columns: Sequence[Measured]) -> Grid:
-    named = [quantity for quantity in Quantity if any(quantity in column for column in columns)]
-    rows = [(name, [number(column[name]) if name in column else "-" for column in columns]) for name in named]
-    return Grid(title, heads, rows)
-
-
-def _growth(quantity: Quantity, sizes: Sequence[int], columns: Sequence[Measured]) -> str:
-    """Return how a figure grows with the store; nothing where it is decided, not measured."""
-    found = None if quantity in _GIVEN else trend(sizes, [column[quantity] for column in columns])
-    return "" if found is None else f"{found[0]:.2g} times, {found[1]}"
+    """Yield the tables of what was measured; their first stores have every figure."""
+    for title, stores in results.plan.tables().items():
+        columns, heads = [results.measured[each] for each in stores], list(stores.values())
+        rows = {
+            name: [number(column[name]) if name in column else "-" for column in columns]
+            for name in columns[0]
+        }
+        if title == _BY_SIZE:
+            heads.append("growth")
+            for name, cells in rows.items():
+                given = name in _GIVEN
+                found = None if given else trend(results.plan.sizes, [column[name] for column in columns])
+                cells.append("" if found is None else f"{found[0]:.2g} times, {found[1]}")
+        yield Grid(title, heads, list(rows.items()))
 
 
 def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Growth] | None:
@@ -192,33 +131,23 @@ def trend(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, Grow
     if len(sizes) < 2 or min(figures) <= 0:
         return None
     ratio = figures[-1] / figures[0]
-    return ratio, _kind_of_growth(sizes, figures if ratio >= 1 else [1 / figure for figure in figures])
-
-
-def _kind_of_growth(sizes: Sequence[float], figures: Sequence[float]) -> Growth:
-    change = figures[-1] / figures[0]
-    if change <= _NOISE:
-        return "flat"
-    logarithms = [math.log(size) for size in sizes]
+    figures = figures if ratio >= 1 else [1 / figure for figure in figures]
+    change, logarithms = figures[-1] / figures[0], [math.log(size) for size in sizes]
     by_logarithm, by_size = logarithms[-1] / logarithms[0], sizes[-1] / sizes[0]
+    if change <= _NOISE:
+        return ratio, "flat"
     if change <= _NOISE * by_logarithm:
-        return "logarithmic"
+        return ratio, "logarithmic"
     if len(sizes) == 2:
-        return "linear" if change > math.sqrt(by_logarithm * by_size) else "logarithmic"
-    between = (_last_share(logarithms) + _last_share(sizes)) / 2
-    return "linear" if _last_share(figures) > between else "logarithmic"
+        is_linear = change > math.sqrt(by_logarithm * by_size)
+    else:
+        is_linear = _last_share(figures) > (_last_share(logarithms) + _last_share(sizes)) / 2
+    return ratio, "linear" if is_linear else "logarithmic"
 
 
 def _last_share(figures: Sequence[float]) -> float:
     """Return how much of the whole change the last step brought."""
     return (figures[-1] - figures[-2]) / (figures[-1] - figures[0])
-
-
-def _length(value_bytes: int) -> str:
-    for size, unit in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value_bytes >= size:
-            return f"{value_bytes // size} {unit}"
-    return f"{value_bytes} bytes"
 
 
 def text(results: Results) -> str:
@@ -229,9 +158,12 @@ def text(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """Return the results for a document."""
+    machine, plan, _ = results
+    sizes = "".join(f" --keys {size}" for size in plan.sizes)
     heading = (
-        f"Measured by `{results.plan.command()}` on {results.machine}. Each figure is the median of "
-        f"{results.plan.runs} runs. MB are millions of bytes."
+        f"Measured by `python -m bench.scale{sizes} --distribution-keys {plan.distribution_keys} "
+        f"--runs {plan.runs}` on {machine}. Each figure is the median of {plan.runs} runs. "
+        "MB are millions of bytes."
     )
     return "\n\n".join([heading, *(grid.markdown() for grid in grids(results))]) + "\n"
 
@@ -247,3 +179,30 @@ def replace_measured(document: str, tables: str) -> str:
     if not (begin and end):
         raise click.UsageError(f"the document has no lines {_BEGIN.strip()} and, after it, {_END.strip()}")
     return f"{before}{begin}\n{tables}\n{end}{after}"
+
+
+def draw_plots(folder: Path, results: Results) -> None:
+    """Write the plots of the stores of several sizes as SVG files into ``folder``, which is made."""
+    import matplotlib as mpl  # noqa: PLC0415 - nothing else needs it, so that it is optional
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes, stores = results.plan.sizes, [results.measured[each] for each in results.plan.by_size()]
+    with mpl.rc_context(_STYLE):
+        for name, title, unit, pattern in _PLOTS:
+            figure = Figure(figsize=(7, 4))
+            axes = figure.add_subplot()
+            lines = [line for line in stores[0] if re.fullmatch(pattern, line)]
+            for line, (colour, marker) in zip(lines, _LOOKS, strict=False):
+                axes.plot(sizes, [store[line] for store in stores], color=colour, marker=marker, label=line)
+            axes.set_xscale("log")
+            axes.set_xticks(sizes, [short(size) for size in sizes])
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(
+                lambda height, _: f"{height:,g}" if height < 1e6 else short(height)
+            )
+            axes.set(title=title, xlabel="keys in the store", ylabel=unit)
+            axes.grid(visible=True, axis="y", alpha=0.3)
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")

@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import timeit
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
@@ -26,150 +27,102 @@ import lmdb
 
 import merkledb
 from bench import options, sync
-from bench.data import store_bytes, table_bytes
-from bench.figures import medians
+from bench.figures import Figures, medians
 from bench.processes import WatchedProcess
-from bench.results import Measured, Plan, Quantity, Results, markdown, replace_measured, text
+from bench.results import Plan, Results, draw_plots, markdown, replace_measured, text
 from bench.workload import Workload
 
 # The raw copy counts pairs a frame, not bytes, so heavier values do not fit.
 _MAX_RAW_VALUE_BYTES: Final = 64
-_NO_PLOTS: Final = 'plots need matplotlib, which is not installed: pip install "merklesync[plots]"'
 
 
-def measure(plan: Plan, folder: Path) -> dict[Workload, Measured]:
-    """Return the medians for each store of a plan."""
-    return {
-        workload: medians([measure_run(folder / "run", workload, run) for run in range(plan.runs)])
-        for workload in plan.workloads()
-    }
+def run(plan: Plan) -> Results:
+    """Measure everything; raise click.UsageError where there is no room for the largest store."""
+    # A store, and one copy of it at a time; values of 4 KiB take twice their bytes.
+    options.require_room(
+        max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in plan.workloads())
+    )
+    with options.work_folder() as folder:
+        measured = {
+            workload: medians([measure_run(folder / "run", workload, run) for run in range(plan.runs)])
+            for workload in plan.workloads()
+        }
+        return Results(machine(), plan, measured)
 
 
-def measure_run(folder: Path, workload: Workload, run: int) -> Measured:
-    """Return what one run measured of one store."""
+def measure_run(folder: Path, workload: Workload, run: int) -> Figures:
+    """Return what one run measured of one store, in the order of a table."""
     what = f"{workload.keys:,} {workload.kind} keys with values of {workload.value_bytes:,} bytes"
     click.echo(f"run {run + 1}: {what}", err=True)
     folder.mkdir()
-    figures: Measured = {
-        Quantity.KEYS: workload.keys,
-        Quantity.VALUE_BYTES: workload.value_bytes,
-        Quantity.COMMIT_PAIRS: workload.commit_pairs,
-    }
-    figures |= step("append", folder, workload)[0]
+    # Each step has a process of its own.
+    begin = partial(WatchedProcess, module="bench.steps")
+    append_seconds = begin("append", folder, *workload).end()["seconds"]
     shutil.rmtree(folder / "raw")
-    loaded, anonymous_bytes = step("load", folder, workload)
-    figures |= loaded | {Quantity.LOAD_ANONYMOUS: anonymous_bytes / 1e6}
-    figures[Quantity.LOAD_RATIO] = figures[Quantity.LOAD_KEYS] / figures[Quantity.RAW_KEYS]
-    figures |= store_figures(folder / "store", workload.keys) | measure_sync(folder, workload)
-    for name in ("read", "commit"):
-        figures |= step(name, folder, workload)[0]
+    load = begin("load", folder, *workload)
+    loaded = load.end()
+    synced = measure_sync(folder, workload)
+    read, committed = (begin(name, folder, *workload).end() for name in ("read", "commit"))
     shutil.rmtree(folder)
-    return {quantity: figures[quantity] for quantity in Quantity if quantity in figures}
-
-
-def step(name: str, folder: Path, workload: Workload) -> tuple[Measured, int]:
-    """Take one step in a process of its own.
-
-    Returns:
-        What it measured, and the peak of its anonymous memory in bytes.
-    """
-    process = WatchedProcess(name, folder, *workload, module="bench.scale_steps")
-    return {Quantity(each): figure for each, figure in process.end().items()}, process.peak_bytes
-
-
-def store_figures(path: Path, keys: int) -> Measured:
-    """Return what a store takes on disk, and for what."""
-    whole, values, branches = store_bytes(path), table_bytes(path, b"values"), table_bytes(path, b"branches")
+    all_bytes = loaded["key_bytes"] + workload.keys * workload.value_bytes
     return {
-        Quantity.STORE_BYTES: whole / keys,
-        Quantity.STORE_VALUES: values / keys,
-        Quantity.STORE_BRANCHES: branches / keys,
-        Quantity.STORE_REST: (whole - values - branches) / keys,
+        "keys": workload.keys,
+        "bytes of a key": loaded["key_bytes"] / workload.keys,
+        "bytes of a value": workload.value_bytes,
+        "load, keys a second": workload.keys / loaded["seconds"],
+        "load, MB a second": all_bytes / loaded["seconds"] / 1e6,
+        "raw append, keys a second": workload.keys / append_seconds,
+        "load / raw append": append_seconds / loaded["seconds"],
+        "load, peak memory, MB": loaded["memory_bytes"] / 1e6,
+        "load, peak anonymous memory, MB": load.memory,
+        **read,
+        **committed,
+        **synced,
     }
 
 
-def measure_sync(folder: Path, workload: Workload) -> Measured:
+def measure_sync(folder: Path, workload: Workload) -> Figures:
     """Return what a sync of the store takes, beside a raw copy where that is possible."""
     with merkledb.open(folder / "store", readonly=True) as database:
         root = database.root
     kinds = ["raw", "verified"] if workload.value_bytes <= _MAX_RAW_VALUE_BYTES else ["verified"]
-    copies = {
-        kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root)[0] for kind in kinds
-    }
+    copies = {kind: sync.copy(kind, folder / "store", folder / kind, workload.keys, root) for kind in kinds}
     verified = copies["verified"]
-    keys_per_second, wire_bytes = verified["keys_per_second"], verified["wire_bytes_per_key"]
-    measured = {
-        Quantity.SYNC_KEYS: keys_per_second,
-        Quantity.SYNC_MEGABYTES: keys_per_second * wire_bytes / 1e6,
-        Quantity.SYNC_CLIENT_MEMORY: verified["client_memory"],
-        Quantity.SYNC_SERVER_MEMORY: verified["server_memory"],
-        Quantity.SYNC_WIRE: wire_bytes,
-        Quantity.SYNC_STORE: verified["store_bytes_per_key"],
+    rate, wire_bytes = verified["keys_per_second"], verified["wire_bytes_per_key"]
+    ratio = {"sync / raw copy": rate / copies["raw"]["keys_per_second"]} if "raw" in copies else {}
+    return {
+        "sync, keys a second": rate,
+        "sync, MB a second": rate * wire_bytes / 1e6,
+        **ratio,
+        "sync, client's peak anonymous memory, MB": verified["client_memory"],
+        "sync, server's peak anonymous memory, MB": verified["server_memory"],
+        "sync, bytes on the wire a key": wire_bytes,
+        "store after a sync, bytes a key": verified["store_bytes_per_key"],
     }
-    if "raw" in copies:
-        measured[Quantity.SYNC_RATIO] = keys_per_second / copies["raw"]["keys_per_second"]
-    return measured
 
 
 def machine() -> str:
     """Return what this machine is, and how fast it hashes."""
     data, release = bytes(70), platform.release().partition("-")[0]
     microseconds = min(timeit.repeat(lambda: sha256(data).digest(), number=100_000, repeat=5)) * 10
+    # The processor's name, where the system tells it, or else its kind.
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
     return (
-        f"{os.cpu_count()} cores of an {_executor()}, {platform.system()} {release}, "
+        f"{os.cpu_count()} cores of an {next(names, platform.machine())}, {platform.system()} {release}, "
         f"Python {platform.python_version()}, LMDB {'.'.join(map(str, lmdb.version()))}, "
         f"{merkledb.kernel_name()} kernel; sha256 of 70 bytes from Python takes {microseconds:.2f} µs"
     )
 
 
-def _executor() -> str:
-    """Return the processor's name, where the system tells it, or else its kind."""
-    described = Path("/proc/cpuinfo")
-    for line in described.read_text().splitlines() if described.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
-
-
-def require_plots() -> None:
-    """Raise click.UsageError, with what to do, where plots cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise click.UsageError(_NO_PLOTS)
-
-
-def draw_plots(folder: Path, results: Results) -> None:
-    """Draw how stores of several sizes compare."""
-    from bench import plots  # noqa: PLC0415 - it needs matplotlib, which is optional
-
-    plots.draw(folder, results.plan.sizes, [results.measured[each] for each in results.plan.by_size()])
-
-
-def run(plan: Plan) -> Results:
-    """Measure everything.
-
-    Raises:
-        click.UsageError: The machine has not the room for the largest store.
-    """
-    # A store, and one copy of it at a time; values of 4 KiB take twice their bytes.
-    options.require_room(
-        max(2 * each.keys * (options.PAIR_BYTES + 2 * each.value_bytes) for each in plan.workloads())
-    )
-    with options.work_folder() as folder:
-        return Results(machine(), plan, measure(plan, folder))
-
-
-def read_results(file: IO[str]) -> Results:
-    """Return what an earlier run printed.
-
-    Raises:
-        click.UsageError: It is something else.
-    """
+def read(file: IO[str]) -> Results:
+    """Return what an earlier run printed; raise click.UsageError where it is something else."""
     try:
         return Results.of(json.load(file))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise click.UsageError(
-            f"{file.name} is not what this program prints with --json; measure again ({error!r})"
-        ) from error
+        wrong = f"{file.name} is not what this program prints with --json; measure again ({error!r})"
+        raise click.UsageError(wrong) from error
 
 
 @click.command(cls=options.Benchmark, help=__doc__)
@@ -208,14 +161,15 @@ def main(
     plots: Path | None,
     measured: IO[str] | None,
 ) -> None:
-    """Run the benchmark."""
-    if plots:
-        require_plots()
+    if plots and importlib.util.find_spec("matplotlib") is None:
+        raise click.UsageError(
+            'plots need matplotlib, which is not installed: pip install "merklesync[plots]"'
+        )
     if document:
         # What cannot be replaced is to be known before hours of measuring, not after.
         replace_measured(document.read_text(), "")
     plan = Plan(tuple(sorted(set(keys))), distribution_keys, runs)
-    results = read_results(measured) if measured else run(plan)
+    results = read(measured) if measured else run(plan)
     print(json.dumps(results.document()) if as_json else (markdown if as_markdown else text)(results))
     if document:
         document.write_text(replace_measured(document.read_text(), markdown(results)))

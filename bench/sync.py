@@ -21,74 +21,62 @@ import json
 import shutil
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from bench import options
-from bench.data import load, sorted_pairs, store_bytes
-from bench.figures import Grid, medians
+from bench.data import batches, load, sorted_pairs, store_bytes
+from bench.figures import Figures, Grid, medians
 from bench.processes import transfer
 
+_KINDS: Final = ("raw", "verified")
+_SIDES: Final = ("client", "server")
+# What the names of the figures of the client's thread begin with.
+_THREAD: Final = "client_thread_"
 
-def copy(
-    kind: str, source: Path, target: Path, keys: int, root: bytes
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Copy ``source`` once into a new store, which is removed again; ``kind`` is "raw" or "verified".
+
+def copy(kind: str, source: Path, target: Path, keys: int, root: bytes) -> Figures:
+    """Copy ``source`` once into a new store, which is removed again; ``kind`` is one of ``_KINDS``.
 
     Returns:
-        The figures of the copy, and what the client's thread did with its time, where that is known.
+        The figures of the copy; last what the client's thread did with its time, where that is known.
     """
     done = transfer(kind, source, target, root)
-    if done.client["keys"] != keys:
-        raise SystemExit(f"the {kind} copy has {done.client['keys']} of {keys} keys: this is a defect")
+    if done["client_keys"] != keys:
+        raise SystemExit(f"the {kind} copy has {done['client_keys']} of {keys} keys: this is a defect")
     figures = {
-        "keys_per_second": keys / done.seconds,
-        "client_cpu_seconds": done.client["cpu_seconds"],
-        "server_cpu_seconds": done.server["cpu_seconds"],
-        "client_memory": done.client_memory,
-        "server_memory": done.server_memory,
-        **{f"client_{name}": figure for name, figure in done.client["loop"].items()},
-        **{f"server_{name}": figure for name, figure in done.server["loop"].items()},
-        "wire_bytes_per_key": done.server["bytes_sent"] / keys,
+        "keys_per_second": keys / done["client_seconds"],
+        **{f"{side}_{name}": done[f"{side}_{name}"] for name in ("cpu_seconds", "memory") for side in _SIDES},
+        **{name: done[name] for name in done if "_loop_" in name or "_collection_" in name},
+        "wire_bytes_per_key": done["server_bytes_sent"] / keys,
         "store_bytes_per_key": store_bytes(target) / keys,
+        **{name: done[name] for name in done if name.startswith(_THREAD)},
     }
     shutil.rmtree(target)
-    return figures, done.client.get("thread", {})
+    return figures
 
 
 def measure(keys: int, runs: int, folder: Path) -> dict[str, Any]:
     """Return the medians of ``runs`` runs, raw and verified."""
     source = folder / "source"
-    root = load(source, *sorted_pairs(keys))
-    copies: dict[str, list[dict[str, float]]] = {"raw": [], "verified": []}
-    threads = []
-    for _ in range(runs):
-        for kind, done in copies.items():
-            figures, thread = copy(kind, source, folder / kind, keys, root)
-            done.append(figures)
-        threads.append(thread)
-    rates = [[figures["keys_per_second"] for figures in done] for done in copies.values()]
-    return {
-        "keys": keys,
-        "runs": runs,
-        **{kind: medians(done) for kind, done in copies.items()},
-        "thread": medians(threads),
-        "ratio": statistics.median(verified / raw for raw, verified in zip(*rates, strict=True)),
-    }
+    root = load(source, batches(*sorted_pairs(keys))).root
+    rows = [{kind: copy(kind, source, folder / kind, keys, root) for kind in _KINDS} for _ in range(runs)]
+    copies = {kind: medians([row[kind] for row in rows]) for kind in _KINDS}
+    verified = copies["verified"]
+    thread = {name.removeprefix(_THREAD): verified.pop(name) for name in list(verified) if _THREAD in name}
+    ratio = statistics.median(
+        row["verified"]["keys_per_second"] / row["raw"]["keys_per_second"] for row in rows
+    )
+    return {"keys": keys, "runs": runs, **copies, "thread": thread, "ratio": ratio}
 
 
 def text(result: dict[str, Any]) -> str:
     """Return the result for a person."""
     title = f"{result['keys']:,} keys of 32 + 32 bytes, median of {result['runs']} runs"
-    rows = [
-        (_label(name), [f"{result[kind][name]:,.1f}" for kind in ("raw", "verified")])
-        for name in result["raw"]
-    ]
-    thread = [
-        (_label(name.removesuffix("_seconds")), [f"{seconds:.3f}"])
-        for name, seconds in result["thread"].items()
-    ]
+    rows = [(_label(name), [f"{result[kind][name]:,.1f}" for kind in _KINDS]) for name in result["raw"]]
+    spent = result["thread"].items()
+    thread = [(_label(name.removesuffix("_seconds")), [f"{seconds:.3f}"]) for name, seconds in spent]
     return "\n\n".join(
         [
             Grid(title, ["raw copy", "verified"], rows).text(),
@@ -107,7 +95,6 @@ def _label(name: str) -> str:
 @options.RUNS
 @options.AS_JSON
 def main(*, keys: int, runs: int, as_json: bool) -> None:
-    """Run the benchmark."""
     # The source, and one copy of it at a time.
     options.require_room(2 * keys * options.PAIR_BYTES, pairs_in_memory=keys)
     with options.work_folder() as folder:

@@ -9,18 +9,37 @@ A workload makes more keys than it loads.  Those held back lie among the others 
 are the new pairs of the commits that are measured.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from hashlib import shake_128
-from itertools import islice
+from itertools import islice, pairwise
 from random import Random
 from typing import Final, NamedTuple
 
-from bench.data import LOAD_BATCH_PAIRS, PROOF_KEYS
-from bench.file_tree import file_paths
+from bench.data import LOAD_BATCH_PAIRS, PROOF_KEYS, Columns
 
 _CELL_KEYS: Final = 1024
 _PREFIX_BYTES: Final = 64
 _PREFIXES: Final = 4
+# Below so many files a folder has no folders.
+_FEW_FILES: Final = 12
+_MOST_FILES: Final = 24
+_MOST_FOLDERS: Final = 12
+# A folder below so many others holds all its files itself, so that no path is longer than a key may be.
+_DEEPEST: Final = 9
+_WORDS: Final = """
+    account archive article backup batch billing book branch build cache camera chapter client cloud
+    common config contract core course daily data design device document draft engine export family
+    figure filter final garden history holiday house image import index invoice kernel kitchen lecture
+    letter library main manual map market meeting memory message model module month music network notes
+    office order page parser patch payment photo picture plan project proof protocol query recipe record
+    release report request research result review sample schedule script search server session sketch
+    source storage summary system table target template test thesis ticket tools travel tutorial utility
+    vector video week
+""".split()  # noqa: SIM905 - a hundred words read better so
+_ENDINGS: Final = """
+    .py .js .ts .rs .c .h .md .txt .json .yaml .html .css .png .jpg .pdf .csv .xml .docx
+""".split()  # noqa: SIM905 - as above
 
 
 def uniform_keys(count: int, key_bytes: int = 32) -> Iterator[bytes]:
@@ -46,11 +65,6 @@ def _between(low: int, high: int, random_bytes: bytes) -> bytes:
     return first.to_bytes(8, "big") + random_bytes[8:]
 
 
-def addresses(count: int) -> Iterator[bytes]:
-    """Yield the addresses of accounts: 20 bytes, the end of a hash."""
-    return uniform_keys(count, 20)
-
-
 def counters(count: int) -> Iterator[bytes]:
     """Yield 0, 1, 2, ... as 8 big-endian bytes: rows with a serial number."""
     return (number.to_bytes(8, "big") for number in range(count))
@@ -64,9 +78,51 @@ def prefixed_counters(count: int) -> Iterator[bytes]:
         yield from (prefix + counter for counter in counters(share))
 
 
+def file_paths(count: int) -> Iterator[bytes]:
+    """Yield the paths of the files of a tree as people have them, each of at most 252 bytes.
+
+    A folder's content follows from its path alone, so that only the folders on the way down to one file are
+    in memory.  It holds some files, and divides the rest at random among some folders; with a million files
+    the usual path has eight parts and ninety bytes.
+    """
+    return _files_below("", count, 0)
+
+
+def _files_below(folder: str, count: int, depth: int) -> Iterator[bytes]:
+    chances, few = Random(folder), count <= _FEW_FILES or depth == _DEEPEST
+    here = count if few else min(count, chances.randint(0, _MOST_FILES))
+    below = count - here
+    cuts = sorted(chances.randint(0, below) for _ in range(chances.randint(1, _MOST_FOLDERS - 1)))
+    # How many files are below each name: none for a file.  A folder's ends with a slash, which sorts it.
+    names: dict[str, int] = {}
+    for low, high in pairwise([0, *cuts, below]):
+        if high > low:
+            names[_new_name(chances, names, ["/"])] = high - low
+    for _ in range(here):
+        names[_new_name(chances, names, _ENDINGS)] = 0
+    for name, files in sorted(names.items()):
+        if files:
+            yield from _files_below(folder + name, files, depth + 1)
+        else:
+            yield (folder + name).encode()
+
+
+def _new_name(chances: Random, taken: Container[str], endings: list[str]) -> str:
+    while True:
+        name, kind = chances.choice(_WORDS), chances.random()
+        if kind >= 2 / 3:
+            name += f"_{chances.randrange(10_000):04}"
+        elif kind >= 1 / 3:
+            name += "-" + chances.choice(_WORDS)
+        name += chances.choice(endings)
+        if name not in taken:
+            return name
+
+
 KINDS: Final[dict[str, Callable[[int], Iterator[bytes]]]] = {
     "uniform": uniform_keys,
-    "addresses": addresses,
+    # The end of a hash, as accounts have it.
+    "addresses": partial(uniform_keys, key_bytes=20),
     "file paths": file_paths,
     "long prefixes": prefixed_counters,
     "counters": counters,
@@ -84,13 +140,7 @@ _SEED: Final = 1
 
 
 class Workload(NamedTuple):
-    """The pairs of one store.
-
-    Attributes:
-        kind: One of ``KINDS``.
-        keys: Pairs in the store, at least 1.
-        value_bytes: The length of each value, at least 1.
-    """
+    """The pairs of one store: the keys are one of ``KINDS``, and values have so many bytes, at least 1."""
 
     kind: str
     keys: int
@@ -116,7 +166,7 @@ class Workload(NamedTuple):
         every = enumerate(KINDS[self.kind](self._all_keys))
         return (key for place, key in every if place not in held_back)
 
-    def batches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    def batches(self) -> Iterator[Columns]:
         """Yield the keys and values of the store as a bulk load takes them, ascending."""
         size = max(1, min(LOAD_BATCH_PAIRS, _BATCH_BYTES // self.value_bytes))
         keys, number = self.loaded_keys(), 0

@@ -15,7 +15,7 @@ import trio.testing
 from click.testing import CliRunner
 
 import merkledb
-from bench.figures import Figure, Stopwatch, table
+from bench.figures import Stopwatch, table
 from bench.instruments import Job, divide, rare
 from bench.raw import RawClient, RawServer
 from bench.sync import text as sync_text
@@ -48,9 +48,9 @@ def test_a_benchmark_runs(name: str) -> None:
 
 
 def test_a_table_tells_what_is_missed() -> None:
-    figures = [Figure("a", 1234.5), Figure("b", 0.2, 0.25), Figure("c", 3.0, 2.0)]
-    figures += [Figure("d", 0.5, at_least=0.4), Figure("e", 0.3, at_least=0.4)]
-    lines = table("title", figures).splitlines()
+    figures = {"a": 1234.5, "b": 0.2, "c": 3.0, "d": 0.5, "e": 0.3}
+    asked = {"b": ("<=", 0.25), "c": ("<=", 2.0), "d": (">=", 0.4), "e": (">=", 0.4)}
+    lines = table("title", figures, asked).splitlines()
     assert lines[0] == "title"
     assert [line.split() for line in lines[3:]] == [
         ["a", "1,234"],

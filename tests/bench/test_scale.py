@@ -12,13 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from bench.figures import Grid, short
-from bench.results import Growth, Plan, Quantity, Results, grids, markdown, replace_measured, text, trend
-from bench.scale import main, require_plots
+from bench.results import Growth, Plan, Results, grids, markdown, replace_measured, text, trend
+from bench.scale import main
 from bench.workload import (
     KINDS,
     ROUNDS,
     Workload,
-    addresses,
     counters,
     prefixed_counters,
     uniform_keys,
@@ -30,6 +29,43 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench_scale")]
 
 ROOT = Path(__file__).parents[2]
 PLAN = Plan((100, 300), 300, 1)
+# What is measured of every store, in the order of a table.
+FIGURES = [
+    "keys",
+    "bytes of a key",
+    "bytes of a value",
+    "load, keys a second",
+    "load, MB a second",
+    "raw append, keys a second",
+    "load / raw append",
+    "load, peak memory, MB",
+    "load, peak anonymous memory, MB",
+    "store, bytes a key",
+    "of these, values",
+    "of these, branches",
+    "of these, all else",
+    "get, µs",
+    "range proof, pairs",
+    "range proof: prove, ms",
+    "range proof: encode, ms",
+    "range proof: decode, ms",
+    "range proof: verify, ms",
+    "range proof: apply durably, ms",
+    "range proof, bytes a key",
+    "single proof: prove, µs",
+    "single proof: verify, µs",
+    "single proof, bytes",
+    "commit, pairs",
+    "commit of scattered new pairs, ms",
+    "commit of scattered changed values, ms",
+    "sync, keys a second",
+    "sync, MB a second",
+    "sync / raw copy",
+    "sync, client's peak anonymous memory, MB",
+    "sync, server's peak anonymous memory, MB",
+    "sync, bytes on the wire a key",
+    "store after a sync, bytes a key",
+]
 
 
 def scale(*options: str) -> str:
@@ -48,18 +84,25 @@ def document() -> dict[str, object]:
 def test_every_store_of_the_plan_is_measured_once(document: dict[str, object]) -> None:
     results = Results.of(document)
     assert results.plan == PLAN
-    assert set(results.measured) == {*PLAN.by_size(), *PLAN.by_kind(), *PLAN.by_value()}
+    assert set(results.measured) == set(chain.from_iterable(PLAN.tables().values()))
+    assert {(each.kind, each.keys, each.value_bytes) for each in results.measured} == {
+        ("uniform", 100, 32),
+        *((kind, 300, 32) for kind in KINDS),
+        ("uniform", 300, 8),
+        ("uniform", 75, 4096),
+        ("uniform", 1, 1 << 20),
+    }
     assert len(results.measured) == 1 + len(KINDS) + 3
     assert json.loads(json.dumps(results.document())) == document
 
 
-def test_every_quantity_is_measured(document: dict[str, object]) -> None:
+def test_every_figure_is_measured(document: dict[str, object]) -> None:
     for workload, measured in Results.of(document).measured.items():
-        not_there = {Quantity.SYNC_RATIO} if workload.value_bytes > 1000 else set[Quantity]()
-        assert set(measured) == set(Quantity) - not_there
+        not_there = ["sync / raw copy"] if workload.value_bytes > 1000 else []
+        assert list(measured) == [name for name in FIGURES if name not in not_there]
         # A store of one key has no branch, and memory of a process that lives briefly is not always seen.
         assert all(figure >= 0 for figure in measured.values())
-        assert measured[Quantity.LOAD_KEYS] > 0
+        assert measured["load, keys a second"] > 0
 
 
 def test_tables_have_a_row_for_each_quantity_and_a_column_for_each_store(document: dict[str, object]) -> None:
@@ -68,7 +111,7 @@ def test_tables_have_a_row_for_each_quantity_and_a_column_for_each_store(documen
     assert list(kinds.heads) == list(KINDS)
     assert list(lengths.heads) == ["8 bytes", "32 bytes", "4 KiB", "1 MiB"]
     for grid in (sizes, kinds, lengths):
-        assert [name for name, _ in grid.rows] == list(Quantity)
+        assert [name for name, _ in grid.rows] == FIGURES
         assert all(len(cells) == len(grid.heads) for _, cells in grid.rows)
 
 
@@ -100,8 +143,9 @@ def test_plots_are_small_files(document: dict[str, object], tmp_path: Path) -> N
 
 def test_plots_without_matplotlib_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(click.UsageError, match=r'pip install "merklesync\[plots\]"'):
-        require_plots()
+    done = CliRunner().invoke(main, ["--plots=plots"])
+    assert done.exit_code == 2
+    assert 'pip install "merklesync[plots]"' in done.stderr
 
 
 @pytest.mark.parametrize("page", ["", "<!-- measured: end -->\n<!-- measured: begin -->\n"])
@@ -142,7 +186,7 @@ def test_keys_are_as_many_as_asked_for_and_strictly_ascending(kind: str, count: 
 
 def test_keys_look_as_their_kinds_do() -> None:
     assert list(counters(3)) == [bytes(8), bytes(7) + b"\1", bytes(7) + b"\2"]
-    assert {len(key) for key in addresses(5000)} == {20}
+    assert {len(key) for key in KINDS["addresses"](5000)} == {20}
     assert {len(key) for key in uniform_keys(5000)} == {32}
     assert len({key[0] for key in uniform_keys(5000)}) == 256
     assert len({key[:64] for key in prefixed_counters(5000)}) == 4
