@@ -188,7 +188,12 @@ class Database(ReadableMapping):
 
         Args:
             limit: How many at most; None for all.
+
+        Raises:
+            ValueError: The limit is negative.
         """
+        if limit is not None and limit < 0:
+            raise ValueError(f"a limit is at least 0, not {limit}")
         with self._read() as transaction:
             tip = read_tip(transaction)
             if not tip.has_head:
@@ -426,6 +431,7 @@ class Database(ReadableMapping):
             ImplausibleTime: As of ``commit``.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
+            RevisionTooHigh, TypeError, ValueError: No honest source has a revision of that number.
         """
         require_foreign_number(revision)
         ranges = verified if isinstance(verified, Sequence) else [verified]
@@ -454,6 +460,7 @@ class Database(ReadableMapping):
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
         """
+        require_foreign_number(revision)
         with self._write() as write:
             write.renumber(revision)
 

@@ -33,6 +33,8 @@ _PLANNED_FILLING: Final = 0.85
 _DENSITY_MEMORY: Final = 0.9
 # What is done is joined when there are so many pieces more than after the last time.
 _DONE_PIECES: Final = 64
+# Pivots of which it is known in which order they were left; by then, peers have pruned the ones before.
+_REMEMBERED_PIVOTS: Final = 64
 # A proof names at most some hundred pieces and work is depth first, so a heap stays far below this; only a
 # trie built to be deep everywhere reaches it, and then neighbours are joined.
 MAX_PIECES: Final = 4096
@@ -91,6 +93,8 @@ class Backlog:
         self._max_key_bytes = max_key_bytes
         self._suspicion_seconds = suspicion_seconds
         self._pivot: bytes | None = None
+        # The pivots that were left, the last one last.
+        self._left: dict[bytes, None] = {}
         # By the root that content is at: how many changes a share of the tree holds; by None, how many pairs.
         self._densities: dict[bytes | None, Density] = {}
         self._took_stale = False
@@ -101,7 +105,7 @@ class Backlog:
         pieces = list(pieces)  # It may be an iterator, and is looked at twice.
         self._unsynced_roots = {None, *(work.root for work in pieces)}
         self._unsynced: list[Work] = []
-        # By the pivot that was left, the oldest first.
+        # By the pivot that was left.
         self._stale: dict[bytes | None, list[Work]] = {}
         self._suspected: list[Work] = []
         self._done: list[Work] = []
@@ -127,6 +131,11 @@ class Backlog:
 
     def set_pivot(self, pivot: bytes) -> None:
         """Sort everything again for another pivot."""
+        if self._pivot is not None:
+            self._left.pop(self._pivot, None)
+            self._left[self._pivot] = None
+            if len(self._left) > _REMEMBERED_PIVOTS:
+                del self._left[next(iter(self._left))]
         self._pivot = pivot
         # Stale work of other roots and suspected work stay what they are, whatever the pivot.
         done = join_neighbours(sorted(self._done, key=start_of), self._max_key_bytes)
@@ -174,13 +183,20 @@ class Backlog:
         self._took_stale = bool(self._stale) and not (self._took_stale and self._unsynced)
         if not self._took_stale and not self._unsynced:
             return free_at
-        pivot_left, heap = next(iter(self._stale.items())) if self._took_stale else (None, self._unsynced)
+        pivot_left, heap = self._oldest() if self._took_stale else (None, self._unsynced)
         density = self._densities.get(heap[0].root)
         max_share = density.share_of(_PLANNED_FILLING, max_bytes) if density is not None else 0.0
         taken = take_leftmost(heap, max_share, self._max_key_bytes)
         if self._took_stale and not heap:
             del self._stale[pivot_left]
         return taken
+
+    def _oldest(self) -> tuple[bytes | None, list[Work]]:
+        """Return the stale work of the pivot that was left first, and that pivot."""
+        # Work that is given back keeps its turn.  A pivot that is not remembered was left before all others.
+        turns = {root: turn for turn, root in enumerate(self._left)}
+        pivot_left = min(self._stale, key=lambda root: -1 if root is None else turns.get(root, -1))
+        return pivot_left, self._stale[pivot_left]
 
     def learn(self, root: bytes | None, filling: float, byte_count: int, share: float) -> None:
         """Note how full a proof was of a share of what is at ``root``, and how many bytes it had."""

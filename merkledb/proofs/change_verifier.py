@@ -129,6 +129,8 @@ def verify_changes(
         max_keys: The limit of changes that was asked for, if any.
         max_bytes: The limit of encoded bytes that was asked for, if any.
     """
+    if not isinstance(proof, tuple):
+        raise TypeError(f"a proof is what ChangeProof.decode returns, not {type(proof).__name__}")
     if type(proof) is not ChangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no change proof")
     require_claim(root, start, end, max_keys, max_bytes)

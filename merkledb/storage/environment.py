@@ -45,6 +45,8 @@ _MIN_MAP_BYTES: Final = 64 << 20
 _LOCK_FILE_BYTES: Final = 128 + 64 * MAX_READERS
 # A look at the places of readers costs a few microseconds; so seldom, it costs a read nothing.
 _BEGINS_BETWEEN_READER_CHECKS: Final = 1024
+# How long single reads may go on from a folder that is gone: a look takes longer than such a read.
+_SECONDS_BETWEEN_LOOKS: Final = 0.1
 # How often a transaction is tried again after what stood in its way was put right: a store that grows
 # meanwhile may stand in its way once more.
 _MAX_TRIES: Final = 8
@@ -83,16 +85,16 @@ class Environment:
         self.folder = Path(os.path.abspath(path))  # noqa: PTH100 - ``resolve`` follows links now.
         self.readonly = readonly
         self.renewed: Callable[[], None] = _do_nothing
-        self.is_forked = False
         self._map_bytes = map_bytes
         self._lock_file = lock_file
-        self.is_closed = False
+        self.is_closed = self.is_forked = False
         # One for each transaction that has begun or is about to.  Appending and popping are atomic.
         self._held: list[None] = []
         # Whether ``begin`` has to look what is the matter before it goes on.
         self._is_barred = False
         self._opening = threading.Lock()
-        self._begins = count(1)
+        # How often ``begin`` was called, and when it looks again whether the folder is still there.
+        self._begins, self._looks_at = count(1), 0.0
         if any(each.is_forked and each.folder.resolve() == path.resolve() for each in list(_ALL)):
             raise ForkedDatabase(str(path))
         # Where this process has it open, closing any descriptor of the file would give up LMDB's locks.
@@ -145,6 +147,9 @@ class Environment:
             self.require_usable()
         if write and self.readonly:
             raise ReadonlyDatabase(str(self.path))
+        if time.monotonic() >= self._looks_at:
+            self.require_present()
+            self._looks_at = time.monotonic() + _SECONDS_BETWEEN_LOOKS
         if not next(self._begins) % _BEGINS_BETWEEN_READER_CHECKS:
             self.require_present()
             self._look_for_dead_readers()

@@ -352,7 +352,11 @@ class OpenTrie(Trie):
         """
         codec, max_key_bytes = self.scheme.codec, self.scheme.max_key_bytes
         found: dict[bytes, Pairs] = {}
-        for slot, low, weight in zip(slots, list(map(codec.pack, slots)), weights, strict=True):
+        try:
+            lows = list(map(codec.pack, slots))
+        except ValueError as error:
+            raise self.corrupt("the path of a branch has a token that is none") from error
+        for slot, low, weight in zip(slots, lows, weights, strict=True):
             pairs: Pairs = []
             left = weight
             for row in self.rows(low):

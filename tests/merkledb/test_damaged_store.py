@@ -371,3 +371,20 @@ def test_whatever_is_damaged_gives_a_right_result_or_a_typed_error(tmp_path: Pat
         for seed in (386, 10062, 10305, 20102, *range(40)):
             search.run(seed)
     assert search.failures == []
+
+
+def test_a_token_inside_the_path_of_a_branch_that_is_none_is_damage() -> None:
+    with new_database({b"a%03d" % number: b"v" * 40 for number in range(200)}) as database:
+        with database._write() as write:
+            lmdb, table = write.transaction.lmdb, write.transaction.store.branches
+            longest = max(lmdb.cursor(db=table).iternext(values=False), key=len)
+            row = lmdb.pop(longest, db=table)
+            assert row is not None
+            lmdb.put(longest[:1] + bytes([longest[1] | 0x80]) + longest[2:], row, db=table)
+        with new_database({b"b%03d" % number: b"w" * 40 for number in range(200)}) as source:
+            proof = source.prove_range(max_keys=1000)
+            verified = merkledb.verify_range(proof, source.root, None, None, scheme=source.scheme)
+            with pytest.raises(merkledb.CorruptDatabase):
+                database.apply(verified)
+        with pytest.raises(merkledb.CorruptDatabase):
+            database.check()

@@ -195,3 +195,28 @@ async def test_a_store_with_the_highest_number_that_may_be_named_is_followed_aft
             await Manager(copy, peers, trust_peers=True, executor=InEventLoop()).run()
             nursery.cancel_scope.cancel()
         assert (copy.root, copy.revision) == (named.root, MAX_NAMED_REVISION + 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (MAX_FOREIGN_REVISION + 1, merkledb.RevisionTooHigh),
+        (MAX_REVISION, merkledb.RevisionTooHigh),
+        (True, TypeError),
+        (-1, ValueError),
+    ],
+)
+def test_a_head_takes_no_number_over_that_no_honest_store_reaches(
+    number: int, error: type[Exception]
+) -> None:
+    with new_database({b"a": b"1"}) as database:
+        with pytest.raises(error):
+            database.renumber(number)
+        assert database.revision == 1
+
+
+def test_a_limit_of_revisions_is_not_negative() -> None:
+    with new_database({b"a": b"1"}) as database:
+        assert database.revisions(limit=0) == []
+        with pytest.raises(ValueError, match="a limit is at least 0, not -1"):
+            database.revisions(limit=-1)
