@@ -85,8 +85,7 @@ class Environment:
         self.folder = Path(os.path.abspath(path))  # noqa: PTH100 - ``resolve`` follows links now.
         self.readonly = readonly
         self.renewed: Callable[[], None] = _do_nothing
-        self._map_bytes = map_bytes
-        self._lock_file = lock_file
+        self._map_bytes, self._lock_file = map_bytes, lock_file
         self.is_closed = self.is_forked = False
         # One for each transaction that has begun or is about to.  Appending and popping are atomic.
         self._held: list[None] = []
