@@ -40,7 +40,7 @@ from tests.support.fake_servers import (
     ScriptedServer,
     after,
 )
-from tests.support.syncing import SMALL, assert_same, some_pairs, sync_from
+from tests.support.syncing import SMALL, assert_same, some_pairs
 
 # Many proofs out of a small store, each large enough to be verified in the executor.
 IN_EXECUTOR = Limits(max_keys=128, max_changes=16)
@@ -195,13 +195,15 @@ async def test_no_head_is_followed_that_came_in_the_same_bytes_as_the_one_that_d
 
 
 async def greeted_line(
-    source: Database, nursery: trio.Nursery
+    source: Database, nursery: trio.Nursery, max_requests: int = 16
 ) -> tuple[PeerClient, trio.abc.Stream, Connection]:
     """Return a client that was greeted, and the server's side, to be played by the test."""
     theirs, ours = trio.testing.memory_stream_pair()
     hello = hello_of(source.scheme, local_state_of(source), Limits())
     client = PeerClient(ours, hello, source.scheme, Limits())
-    connection = Connection(Role.SERVER, FakeServer(source).hello())
+    server = FakeServer(source)
+    server.max_requests = max_requests
+    connection = Connection(Role.SERVER, server.hello())
     nursery.start_soon(client.run)
     await theirs.send_all(connection.send(connection.hello))
     assert await client.greeted()
@@ -282,22 +284,29 @@ async def test_a_peer_is_connected_to_again_while_no_memory_is_left_to_ask_it(
     assert server.connections > 1
 
 
-async def test_a_connection_outlives_requests_that_a_faster_peer_made_superfluous(
+async def test_a_request_waits_for_the_place_of_a_cancelled_one_and_costs_no_connection(
     autojump_clock: MockClock,
 ) -> None:
     """A request that was cancelled has its place at the server until its answer comes all the same."""
+    with new_database(some_pairs(30)) as source:
+        async with trio.open_nursery() as nursery:
+            client, stream, connection = await greeted_line(source, nursery, max_requests=1)
+            proof = source.prove_range(max_keys=100).encode()
 
-    async def late(server: FakeServer, conversation: ClientConnection, request: Asked) -> None:
-        await trio.sleep(3.0)
-        await conversation.send(server.honest_answer(request))
+            @nursery.start_soon
+            async def answer_late() -> None:
+                while data := await stream.receive_some():
+                    for message in connection.receive_data(data):
+                        if isinstance(message, GetRange):
+                            await trio.sleep(1)
+                            await stream.send_all(connection.send(Range(message.request_id, proof)))
 
-    with new_database(some_pairs(3000)) as source, new_database() as database:
-        slow, fast = ScriptedServer(source, late, "slow"), ScriptedServer(source, after(0.05), "fast")
-        slow.max_requests = 1
-        await sync_from([slow, fast], source.root, database)
-        assert_same(database, source)
-    assert slow.cancels > 0
-    assert slow.connections == 1
+            with trio.move_on_after(0.5):
+                await client.ask(source.root, None, None, max_keys=100, max_bytes=100_000)
+            answer = await client.ask(source.root, None, None, max_keys=100, max_bytes=100_000)
+            assert answer.proof == proof
+            assert client.failure is None
+            nursery.cancel_scope.cancel()
 
 
 # Runs that end.
