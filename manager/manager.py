@@ -296,7 +296,7 @@ class Manager:
 
         Raises:
             LocalContent, WrongRoot, MerkleDBError: As ``run``, but for DatabaseFull and TooManyReaders.
-            NoPeersLeft: Every peer is dropped, for it lied, or cannot be talked to.
+            NoPeersLeft: Every peer is dropped, for it lied or cannot be talked to, before the target is here.
         """
         self._follows = True
         try:
