@@ -113,11 +113,11 @@ class _Check:
     def _feed(self, fold: AnyFold, keys: list[bytes], values: list[bytes]) -> Branches:
         """Fold pairs; return the branches that closed."""
         if len(max(keys, key=len)) > self._scheme.max_key_bytes:
-            raise self._difference(f"behind key 0x{keys[0].hex()} is one that is too long")
+            raise self._difference(f"after key 0x{keys[0].hex()} is one that is too long")
         try:
             return fold.feed(kernel().leaves(self._scheme, keys, values))
         except ValueError as error:
-            raise self._difference(f"behind key 0x{keys[0].hex()} keys are out of order") from error
+            raise self._difference(f"after key 0x{keys[0].hex()} keys are out of order") from error
 
     def _stretches(self, rows: Iterable[Row]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Yield keys and values of rows in stretches."""

@@ -71,7 +71,7 @@ class InvalidRange(CallerError):
     """The start of a range lies after its end."""
 
     def __init__(self, start: bytes, end: bytes) -> None:
-        super().__init__(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}: swap them")
+        super().__init__(f"the range starts at 0x{start.hex()}, after its end 0x{end.hex()}: swap them")
         self.start = start
         self.end = end
 

@@ -96,7 +96,7 @@ class RangeMap:
             ValueError: ``end`` lies below ``start``.
         """
         if end is not None and end < start:
-            raise ValueError(f"the range starts at 0x{start.hex()}, behind its end 0x{end.hex()}")
+            raise ValueError(f"the range starts at 0x{start.hex()}, after its end 0x{end.hex()}")
         following = None if end is None else key_after(end, self.max_key_bytes)
         if following is not None and following not in self._roots:
             self._roots[following] = self.root_at(following)

@@ -9,8 +9,8 @@ of a branch that really exists*.
     that the fold puts it under, plus one token.
 
 Without this check a liar sends a stub deeper than its slot and hides every key beside it, while the root
-still matches.  The branch that the fold puts an item under is as deep as the more of what the item shares
-with its neighbours on either side.
+still matches.  The branch that the fold puts an item under is as deep as the longer of the two prefixes that
+the item shares with its neighbours.
 
 The checks of a proof's form serve change proofs too.
 """
@@ -161,7 +161,7 @@ def _check_change_bounds(proof: ChangeProof, start: bytes | None, end: bytes | N
     if proof.end == end:
         return
     if proof.end is None or (end is not None and proof.end > end) or len(proof.end) > scheme.max_key_bytes:
-        raise InvalidProof(Reason.WRONG_END, "it lies behind the requested end")
+        raise InvalidProof(Reason.WRONG_END, "it lies after the requested end")
     if keys and proof.end < keys[-1]:
         raise InvalidProof(Reason.WRONG_END, "it lies before the last change")
     if start is not None and proof.end < start:
@@ -236,8 +236,8 @@ def _check_stubs(items: Items) -> None:
     for index, digest in enumerate(items.digests):
         if digest is not None:
             continue
-        # The branch that the fold puts the stub under is as deep as the more of what the stub shares with
-        # either neighbour; it has to be the stub's direct parent.
+        # The branch that the fold puts the stub under is as deep as the longer of the two prefixes that the
+        # stub shares with its neighbours; it has to be the stub's direct parent.
         path = paths[index]
         depth = -1
         for neighbour in paths[max(index - 1, 0) : index] + paths[index + 1 : index + 2]:

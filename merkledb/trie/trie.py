@@ -130,7 +130,7 @@ class Trie(ABC):
             self.transaction.store.digests.put(self.scheme.leaf_id(path, digest), digest)
         return digest
 
-    def spine_digests(self, nodes: Sequence[Node]) -> list[bytes | None]:
+    def boundary_digests(self, nodes: Sequence[Node]) -> list[bytes | None]:
         """Return the digests of those nodes that are leaves, of the paths of bounds, ascending."""
         digests: list[bytes | None] = []
         above: list[Node] = []
@@ -203,7 +203,7 @@ class Trie(ABC):
             for node in self.boundary_nodes(start, end)
             if node.record is not None or is_path_outside(node.path, start, end)
         ]
-        digests = self.spine_digests(nodes)
+        digests = self.boundary_digests(nodes)
         paths, records = [node.path for node in nodes], [node.record for node in nodes]
         try:
             branches = kernel().trimmed(paths, records, digests, start, end)
@@ -224,7 +224,7 @@ class Trie(ABC):
             for node in boundary_nodes
             if node.bucket is None and (node.record is not None or is_path_outside(node.path, start, end))
         ]
-        digests = dict(zip([node.path for node in stored], self.spine_digests(stored), strict=True))
+        digests = dict(zip([node.path for node in stored], self.boundary_digests(stored), strict=True))
         for node in boundary_nodes:
             if node.bucket is not None:
                 pairs = zip(node.bucket.paths, node.bucket.values, strict=True)

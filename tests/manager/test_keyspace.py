@@ -138,7 +138,7 @@ def test_a_copy_changes_on_its_own() -> None:
 
 
 def test_a_range_whose_end_lies_before_its_start_is_refused() -> None:
-    with pytest.raises(ValueError, match="behind its end"):
+    with pytest.raises(ValueError, match="after its end"):
         RangeMap(255).set(b"b", b"a", None)
 
 
