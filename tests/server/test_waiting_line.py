@@ -18,6 +18,7 @@ from server.waiting_line import LOOK_SECONDS, WaitingLine
 from syncproto import Error, ErrorCode, GetHead, Head, Hello, Subscribe
 from tests.support.fake_database import FakeDatabase
 from tests.support.protocol_client import Client
+from tests.support.thoroughness import amount
 from tests.support.town import Town, a_town
 
 SMALL = ServerLimits(
@@ -77,7 +78,7 @@ async def come_with_patience(town: Town, network: str, random: Random) -> float:
     [(60, asks_all_the_time), (0.2, asks_all_the_time), (60, subscribes)],
     ids=["they wait", "they hang up", "they subscribe"],
 )
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(amount(1, soak=10)))
 async def test_an_honest_client_gets_in_behind_the_address_of_64_greedy_ones(
     database: FakeDatabase,
     seed: int,
