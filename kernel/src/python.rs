@@ -13,7 +13,7 @@ use crate::leaves::hash_all;
 use crate::whole;
 
 /// Which interface this is; the Python side refuses another one.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 /// Return the digests of values, and the ids of the leaves of keys with them.
 #[pyfunction]

@@ -15,7 +15,7 @@ from merkledb.kernel.interface import Kernel
 
 VARIABLE: Final = "MERKLESYNC_KERNEL"
 # What the compiled kernel must say of itself: its arguments and results are those that are used here.
-_INTERFACE: Final = 2
+_INTERFACE: Final = 3
 
 _log = logging.getLogger(__name__)
 

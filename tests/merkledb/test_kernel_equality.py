@@ -428,3 +428,23 @@ def test_without_the_compiled_kernel_the_pure_one_runs(monkeypatch: pytest.Monke
     assert choice.load("").name == "pure"
     with pytest.raises(KernelMissing, match="cannot be loaded"):
         choice.load("compiled")
+
+
+def test_a_function_that_is_renamed_raises_the_number_of_the_interface() -> None:
+    """With an older kernel under the same number, the first use of the new name would be an AttributeError."""
+    names = {name for name in dir(merklekernel) if not name.startswith("_")} - {"merklekernel"}
+    assert names == {
+        "Fold",
+        "INTERFACE",
+        "Walk",
+        "bucket_branches",
+        "child_weight",
+        "delta_rows",
+        "fold_all",
+        "hash_leaves",
+        "in_order",
+        "sort_changes",
+        "trimmed",
+        "verify_range",
+    }
+    assert merklekernel.INTERFACE == 3, "these are the names of interface 3"
