@@ -431,7 +431,7 @@ def test_without_the_compiled_kernel_the_pure_one_runs(monkeypatch: pytest.Monke
 
 
 def test_a_function_that_is_renamed_raises_the_number_of_the_interface() -> None:
-    """With an older kernel under the same number, the first use of the new name would be an AttributeError."""
+    """With an older kernel under the same number, using the new name would be an AttributeError."""
     names = {name for name in dir(merklekernel) if not name.startswith("_")} - {"merklekernel"}
     assert names == {
         "Fold",
