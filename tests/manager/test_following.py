@@ -536,6 +536,7 @@ class Renewing(Silent):
         return Head(request_id, self.said.to_bytes(32), 1000 + self.said, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Silent, Renewing])
 async def test_who_announces_what_it_never_shows_does_not_keep_us_from_the_honest_for_long(
     kind: type[FakeServer], autojump_clock: MockClock

@@ -361,6 +361,7 @@ def test_a_damaged_format_is_damage(tmp_path: Path, row: bytes) -> None:
         merkledb.open(tmp_path / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["pure", "compiled"])
 def test_whatever_is_damaged_gives_a_right_result_or_a_typed_error(tmp_path: Path, kernel: str) -> None:
     """Try seeds that once gave something else, and some more; the module itself tries as many as told."""

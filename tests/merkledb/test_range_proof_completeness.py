@@ -218,6 +218,7 @@ def test_a_proof_of_any_size_in_bytes_is_cut_at_the_last_pair_that_fits(scheme: 
             assert_limits_are_used_up(proof, store, scheme, None, limit)
 
 
+@pytest.mark.slow
 def test_a_boundary_that_shrinks_with_the_end_leaves_no_room_unused() -> None:
     # Cut off at 01 00 a proof carries a stub for each of 255 neighbours, 8 KiB; cut off at 00 ff
     # it carries none.

@@ -73,6 +73,7 @@ async def come_with_patience(town: Town, network: str, random: Random) -> float:
     return trio.current_time() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patience_seconds", "use"),
     [(60, asks_all_the_time), (0.2, asks_all_the_time), (60, subscribes)],
