@@ -143,11 +143,14 @@ class WorkTracker:
         if assignment not in out.assignments:
             return None
         # Taken off the list first, the caller is not cancelled, and may go on as it likes.
-        if result.progress < FULL_PROGRESS and out.assignments != [assignment]:
-            # It was held for nothing: whoever has the rest may be slower still, and gets longer for it.
+        out.assignments.remove(assignment)
+        if result.progress >= FULL_PROGRESS:
+            least = _FIRST_PATIENCE * self._limits.overdue_seconds
+            self.patience_seconds = max(self.patience_seconds / 2, least)
+        elif not all(other.is_held for other in out.assignments):
+            # It was held for nothing: the peer that has the same work may be slower still, and gets longer.
             longest = self._limits.request_timeout_seconds
             self.patience_seconds = min(2 * self.patience_seconds, longest)
-        out.assignments.remove(assignment)
         for other in out.assignments:
             other.is_outrun = True
         self._out.remove(out)
