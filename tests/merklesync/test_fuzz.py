@@ -23,6 +23,7 @@ from merklesync.commands.prove import MAX_PROOF_FILE_BYTES
 from merklesync.commands.revision_option import REVISION
 from merklesync.errors import ExitCode
 from tests.support.command_line import fail, fill, succeed
+from tests.support.thoroughness import amount
 
 # In the folder that a command works in.
 _PATHS: Final = [
@@ -145,7 +146,7 @@ def _in_copy_of(template: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("nobody_waits")
 @pytest.mark.parametrize("name", main.commands)
 def test_whatever_a_command_is_given_it_ends_as_documented(name: str, template: Path) -> None:
-    @settings(max_examples=30)  # each in a folder of its own, with a store
+    @settings(max_examples=amount(30, soak=1_000))  # each in a folder of its own, with a store
     @given(arguments=command_lines(main.commands[name]), stdin=st.sampled_from(_STANDARD_INPUTS))
     def ends_as_documented(arguments: list[str], stdin: bytes) -> None:
         with ExitStack() as cleanup:

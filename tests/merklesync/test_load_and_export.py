@@ -453,7 +453,7 @@ def test_a_load_makes_the_content_the_sources_whatever_the_batches(
 some_paths = st.text("a/.", max_size=4).map(str.encode)
 
 
-@settings(max_examples=30)  # each makes a store, durably
+@settings(max_examples=amount(30, soak=500))  # each makes a store, durably
 @given(
     before=st.dictionaries(some_paths, st.just(b"old"), max_size=20),
     source=st.sets(some_paths, max_size=10),
@@ -505,7 +505,7 @@ some_bytes = st.binary(max_size=12) | st.sampled_from(
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-@settings(max_examples=30)  # each makes two stores, durably
+@settings(max_examples=amount(30, soak=500))  # each makes two stores, durably
 @given(pairs=st.dictionaries(some_bytes, some_bytes, max_size=6))
 def test_every_pair_comes_back_exactly_from_what_export_writes(form: str, pairs: dict[bytes, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
