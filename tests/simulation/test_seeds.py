@@ -20,14 +20,14 @@ pytestmark = pytest.mark.usefixtures("untraced")
 ROOT = Path(__file__).parents[2]
 # In chunks, so that the tests of several processes share them.
 CHUNK = 25
-CHUNKS = amount(2, soak=400)
+CHUNKS = amount(1, soak=400)
 # Seeds whose counts are looked at until every event has happened; other ones, so that more are run.
 COUNTED = range(10_000, 10_200)
 # Within so many seeds each lie is told at least once, however seldom it fits.
 SEEDS_FOR_A_LIE = 40
 # So many of each kind of announcer, whose time is the honest peers' and that of the pauses after it.
-SEEDS_FOR_AN_ANNOUNCER = 8
-SEEDS_FOR_A_DISK = 15
+SEEDS_FOR_AN_ANNOUNCER = amount(4, soak=80)
+SEEDS_FOR_A_DISK = amount(8, soak=150)
 EVENTS = {
     "applied a range",
     "applied changes",
