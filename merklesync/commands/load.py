@@ -76,7 +76,8 @@ def load(
     SOURCE is a folder (the path of each file below it becomes a key, its contents the value), a file of JSON
     Lines (.jsonl: {"key": ..., "value": ...}; bytes that are no UTF-8 as {"hex": ...} or {"base64": ...}), or
     a CSV file (.csv: key and value, text as it is, unless --keys, --values or a header such as key_hex,value
-    says otherwise). - is standard input.
+    says otherwise). A first line key,value is a header too, and no pair; another one, such as name,value, is
+    a pair, which is noted. - is standard input.
 
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
     devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
@@ -273,7 +274,9 @@ class _NotPortable:
 
 
 def _reader(form: Format, notations: NotationsOption) -> _Reader:
-    return partial(read_csv, **notations._asdict()) if form is Format.CSV else read_json_lines
+    if form is Format.CSV:
+        return partial(read_csv, **notations._asdict(), on_note=print_note)
+    return read_json_lines
 
 
 def _load_lines(

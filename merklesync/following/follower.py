@@ -95,7 +95,9 @@ class Follower:
             print_note(f"stopped: {format_server_totals(self._server)}")
         if self._source_ended and self._manager.target is None:
             if self._lines_left_out:
-                raise CommandError("no line named a root that can be followed: write a root in hex on each line")
+                raise CommandError(
+                    "no line named a root that can be followed: write a root in hex on each line"
+                )
             print_note(
                 f"{_name_of(self._roots)} ended before it named a root, so nothing was followed: "
                 "write a root in hex on each line"
