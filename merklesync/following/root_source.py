@@ -170,7 +170,8 @@ class TargetParser:
                 self._left_out = MAX_REPORTED_LINES + 1
         elif self._left_out == MAX_REPORTED_LINES + 1:
             self._on_error(
-                "the next lines of the roots name no root either, and are left out without a note until one does"
+                "the next lines of the roots name no root either; they are left out without a note "
+                "until one names a root"
             )
 
 

@@ -239,10 +239,9 @@ def test_a_first_csv_row_that_looks_like_a_header_is_a_pair_and_noted(first: byt
     assert pairs[0] == tuple(first.replace(b'"', b"").split(b","))
     assert len(pairs) == 2
     shown = first.replace(b'"', b"").decode()
-    assert notes == is_noted * [
-        f"line 2, {shown}, looks like a header and is taken as a pair: "
-        "if it is a header, write key,value in its place, and delete that key"
-    ]
+    note = f"line 2, {shown}, looks like a header and is taken as a pair: "
+    advice = "if it is a header, write key,value in its place, and delete that key"
+    assert notes == is_noted * [note + advice]
 
 
 def test_a_header_is_not_noted() -> None:

@@ -150,7 +150,8 @@ def test_of_many_bad_lines_in_a_row_the_first_few_are_reported() -> None:
         lines.reset()
     assert len(complaints) == MAX_REPORTED_LINES + 1
     assert complaints[-1] == (
-        "the next lines of the roots name no root either, and are left out without a note until one does"
+        "the next lines of the roots name no root either; they are left out without a note "
+        "until one names a root"
     )
     lines.feed(line(1) + b"nonsense\n")
     assert complaints[-1].startswith("line 2 of the roots is left out: 'nonsense'")
