@@ -346,7 +346,7 @@ class Manager:
         """Note why the machine has no room for what is to be written; empty when it has."""
         if lack != self._no_room:
             if lack:
-                _logger.warning("%s: it is tried again", lack)
+                _logger.warning("nothing can be written, which is tried again until it can: %s", lack)
             self._no_room = lack
             self._publish()
 

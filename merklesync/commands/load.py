@@ -28,7 +28,7 @@ from merklesync.commands.options import (
     scheme_options,
     store_argument,
 )
-from merklesync.commands.stores import is_store, open_for_writing, snapshot_as_json
+from merklesync.commands.stores import is_store, note_end_of_copy, open_for_writing, snapshot_as_json
 from merklesync.console.bar import CountedPairs, progress_bar, wants_bar
 from merklesync.console.output import (
     format_key_count,
@@ -202,7 +202,7 @@ def _load_folder(
         raise CommandError(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
-    with store_options.open() as database, interrupted_load_hint(database):
+    with store_options.open() as database, interrupted_load_hint(database), note_end_of_copy(database):
         loaded, skipped = load_folder(
             database, source, replace=replace, excluded=(store,), shows_progress=shows_progress
         )
@@ -293,6 +293,7 @@ def _load_lines(
         if database is None:
             database = cleanup.enter_context(store_options.open())
         cleanup.enter_context(interrupted_load_hint(database))
+        cleanup.enter_context(note_end_of_copy(database))
         bar = cleanup.enter_context(progress_bar("loading", shows_progress=shows_progress))
         watched = CountedPairs(pairs, bar, total_keys=lines, total_bytes=size_bytes)
         loaded = load_pairs(database, watched, replace=replace)

@@ -88,6 +88,8 @@ class TargetParser:
         self._on_error = on_error
         # How many lines were left out since the last one that named a target.
         self._left_out = 0
+        # Whether the last byte was a CR, which ends a line, and a LF after it ends no other.
+        self._ended_with_return = False
         self.reset()
 
     def feed(self, data: bytes) -> Target | None:
@@ -95,9 +97,9 @@ class TargetParser:
         newest: Target | None = None
         if self._ended_with_return and data.startswith(b"\n"):
             # The second half of a line end of which the first has ended the line already.
-            data = data[1:]
-            self._ended_with_return = False
-        self._ended_with_return = data.endswith(b"\r") or (self._ended_with_return and not data)
+            data, self._ended_with_return = data[1:], False
+        if data:
+            self._ended_with_return = data.endswith(b"\r")
         *ended, rest = _LINE_END.split(data)
         for part in ended:
             newest = self._end_line(part) or newest
@@ -120,7 +122,6 @@ class TargetParser:
     def reset(self) -> None:
         """Begin with the first line of something else."""
         self._line, self._is_too_long, self._is_utf_16, self._number = b"", False, False, 0
-        # Whether the last byte was a CR, which ends a line, and a LF after it ends no other.
         self._ended_with_return = False
         self.unended_bytes = 0
 
