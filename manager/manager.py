@@ -324,7 +324,7 @@ class Manager:
             reached_stream.end()
 
     async def _begin(self) -> Scheduler:
-        """Look at the database, and open the books."""
+        """Look at the database, and make the scheduler."""
         start, known = await self._prepare_somehow()
         self._know(known)
         self._targets.target = self._targets.target or start.target

@@ -308,7 +308,7 @@ class ConnectionWork:
     # Fetching.
 
     def _start_workers(self, working: trio.Nursery) -> None:
-        """Have as many workers as the link has use for; should it become slower, the last ones wait."""
+        """Have as many workers as the line to the peer has use for; where it becomes slower, some wait."""
         useful = self._client.useful_requests
         for index in range(self._workers, useful):
             working.start_soon(self._worker, index, working)

@@ -1,4 +1,4 @@
-"""The books of a sync: what is left to fetch, what is being fetched, and what is on disk.
+"""The schedule of a sync: what is left to fetch, what is being fetched, and what is on disk.
 
 Workers take work here and bring back verified ranges; the writer plans transactions with them, and settles
 what it has applied.  ``WorkTracker`` knows where every key of the key space is, at any time in exactly one
@@ -482,7 +482,7 @@ class Scheduler:
             self.wake()
 
     def begin_again(self, start: ResumePoint) -> None:
-        """Begin where the database stands, for the books do not say the truth of it."""
+        """Begin where the database stands, for what the scheduler has of it is not true."""
         self.ranges = start.checkpoint.ranges
         self.work.begin(work_of(start.checkpoint))
         self._look_at(start.local, trio.current_time())
