@@ -27,11 +27,11 @@ import trio
 
 from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError, no_peers_left
 from manager.executor import SerialExecutor
+from manager.known_peer import KnownPeer
 from manager.limits import Limits
 from manager.peer_session import PeerSession
 from manager.peers.address import PeerAddress, peers_at
 from manager.peers.health import Backoff
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.backlog import Suspicion
 from manager.scheduling.checkpoint import ROOT_BYTES
 from manager.scheduling.pivot import Target

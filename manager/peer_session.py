@@ -59,10 +59,10 @@ from manager.errors import (
     ValueTooLargeForPeer,
     reason_of,
 )
+from manager.known_peer import KnownPeer
 from manager.peers.address import Peer
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS, Backoff
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment
 from manager.scheduling.backlog import Suspicion
 from manager.scheduling.pivot import SeenHead

@@ -46,7 +46,7 @@ from manager.scheduling.backlog import Backlog, Suspicion, Work, start_of
 from manager.scheduling.checkpoint import progress_after
 from manager.scheduling.pivot import PivotTracker, Target
 from manager.scheduling.resume import LocalState, ResumePoint, work_of
-from manager.status.stats import SyncStats
+from manager.scheduling.stats import SyncStats
 
 # For how many times ``overdue_seconds`` an answer that holds little waits, at first.
 _FIRST_PATIENCE: Final = 3

@@ -34,11 +34,11 @@ from manager.errors import (
     ValueTooLargeForPeer,
 )
 from manager.executor import SerialExecutor
+from manager.known_peer import KnownPeer
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment, VerificationResult
 from manager.scheduling.backlog import Suspicion, Work
 from manager.scheduling.scheduler import Scheduler

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from manager.known_peer import KnownPeer
 from manager.manager import Manager
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling import resume
 from manager.scheduling.assignment import VerificationResult
 from manager.scheduling.checkpoint import Checkpoint
