@@ -40,7 +40,9 @@ def test_a_store_keeps_its_scheme(tmp_path: Path, scheme: Scheme) -> None:
 def test_another_scheme_is_refused_and_both_are_named(path: Path) -> None:
     for scheme in (Scheme("sha256", 16), Scheme("blake3", 2)):
         for readonly in (False, True):
-            with pytest.raises(merkledb.SchemeMismatch) as caught:
+            with pytest.raises(
+                merkledb.SchemeMismatch, match="open it with scheme=None, which takes"
+            ) as caught:
                 merkledb.open(path, scheme=scheme, readonly=readonly)
             assert (caught.value.expected, caught.value.found) == (scheme, Scheme("blake3", 16))
     assert_intact(path)
