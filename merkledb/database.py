@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import lmdb
 
-from merkledb.arguments import require_bytes, require_callable, require_instance, require_int
+from merkledb.arguments import require_bytes, require_callable, require_int
 from merkledb.check import check
 from merkledb.differences import Difference, Differences
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
@@ -292,7 +292,6 @@ class Database(ReadableMapping):
             KeyTooLong, ValueTooLong, TypeError: As ``commit``.
             SyncUnfinished: A sync is under way, so nothing could be committed.
         """
-        require_instance("changes", changes, Mapping)
         snapshot = self.snapshot()
         try:
             if not snapshot.is_tip:
@@ -335,7 +334,6 @@ class Database(ReadableMapping):
             DatabaseReplaced: The folder was removed or replaced meanwhile; and nothing is changed in either.
             ReadonlyDatabase: It was opened for reading.
         """
-        require_instance("changes", changes, Mapping)
         columns = sorted_changes(changes, self.scheme)
         with self._write() as write:
             root = write.commit(columns, keep_history=keep_history)
