@@ -1,7 +1,7 @@
 """The manager of syncs: makes a database the verified copy of a root, from peers that it does not trust.
 
 Start reading with ``manager``, which ties the parts together; then ``targets``, ``pivot``, ``scheduler``,
-``peer_session``, ``fetcher`` and ``sync_writer``.
+``peer_session`` with ``known_peer``, ``fetcher`` and ``sync_writer``.
 """
 
 from manager.errors import (

@@ -160,7 +160,7 @@ class NoPeersLeft(SyncError):
 class PeerUnreachable(NoPeersLeft):
     """None of the peers could be reached: nothing came from any of them when it was tried last."""
 
-    sentence = "no peer could be reached: check the addresses and that a server runs there, then try again"
+    sentence = "no peer could be reached: check the addresses, and that merklesync runs there, then try again"
 
 
 class PeersOverloaded(NoPeersLeft):

@@ -5,10 +5,11 @@ the database; patience is bounded by the timeouts and the numbers of failures.  
 few peers; what is asked at a time follows what the line to a peer carries (see ``throughput``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from merkledb import MAX_PROOF_KEYS, MAX_VALUE_BYTES
+from merkledb.arguments import require_number, require_whole
 from syncproto import MAX_FRAME_BYTES, RANGE_OVERHEAD_BYTES
 
 KIB: Final = 1024
@@ -107,9 +108,12 @@ class Limits:
     max_timeouts: int = 2
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            (require_whole if field.type is int else require_number)(field.name, value)
+            # A comparison that also refuses what is not a number.
+            if not value > 0:
+                raise ValueError(f"{field.name} must be positive, not {value}")
         if max(self.max_keys, self.max_changes) > MAX_PROOF_KEYS:
             most = max(self.max_keys, self.max_changes)
             raise ValueError(f"max_keys {most} is more than a proof holds, {MAX_PROOF_KEYS}")

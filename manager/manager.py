@@ -27,11 +27,11 @@ import trio
 
 from manager.errors import PeerError, PeerFailure, PeerNotReady, SyncError, no_peers_left
 from manager.executor import SerialExecutor
+from manager.known_peer import KnownPeer
 from manager.limits import Limits
 from manager.peer_session import PeerSession
-from manager.peers.address import PeerAddress, peer_at
+from manager.peers.address import PeerAddress, peers_at
 from manager.peers.health import Backoff
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.backlog import Suspicion
 from manager.scheduling.checkpoint import ROOT_BYTES
 from manager.scheduling.pivot import Target
@@ -59,6 +59,7 @@ from manager.targets import TargetChooser
 from manager.transfer.fetcher import Sync
 from manager.transfer.sync_writer import NO_ROOM, SyncWriter
 from merkledb import MAX_NAMED_REVISION, Database, MerkleDBError, Revision, RevisionTooHigh
+from merkledb.arguments import require_bytes, require_instance, require_int
 
 _logger = getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Manager:
 
     Raises:
         ValueError: No peers, an address that is none, or a target that is no root.
+        TypeError: An argument is of another type than these.
     """
 
     def __init__(
@@ -94,10 +96,16 @@ class Manager:
         random: Random | None = None,
         executor: SerialExecutor | None = None,
     ) -> None:
-        if not peers:
-            raise ValueError("a sync needs at least one peer")
+        require_instance("database", database, Database)
+        for name, value, kind in (
+            ("limits", limits, Limits),
+            ("random", random, Random),
+            ("executor", executor, SerialExecutor),
+        ):
+            if value is not None:
+                require_instance(name, value, kind)
         self.database = database
-        self.peers = tuple(map(peer_at, peers))
+        self.peers = peers_at(peers)
         self.limits = limits or Limits()
         self._targets = TargetChooser(self.limits, trusts_heads=trust_peers, changed=self._publish)
         self._replace = replace
@@ -145,10 +153,12 @@ class Manager:
 
         Raises:
             ValueError: It is no root, or the number is negative.
+            TypeError: The root is not bytes, or the number not an int.
             RevisionTooHigh: No honest store has a revision of that number.
         """
-        if revision is not None and revision < 0:
-            raise ValueError(f"the number of a revision is at least 0, not {revision}")
+        require_bytes("a target", root)
+        if revision is not None:
+            require_int("the number of a revision", revision, 0)
         if revision is not None and revision > MAX_NAMED_REVISION:
             raise RevisionTooHigh(revision, MAX_NAMED_REVISION)
         if len(root) != ROOT_BYTES:
@@ -314,7 +324,7 @@ class Manager:
             reached_stream.end()
 
     async def _begin(self) -> Scheduler:
-        """Look at the database, and open the books."""
+        """Look at the database, and make the scheduler."""
         start, known = await self._prepare_somehow()
         self._know(known)
         self._targets.target = self._targets.target or start.target
@@ -346,7 +356,7 @@ class Manager:
         """Note why the machine has no room for what is to be written; empty when it has."""
         if lack != self._no_room:
             if lack:
-                _logger.warning("%s: it is tried again", lack)
+                _logger.warning("nothing can be written, which is tried again until it can: %s", lack)
             self._no_room = lack
             self._publish()
 

@@ -59,10 +59,10 @@ from manager.errors import (
     ValueTooLargeForPeer,
     reason_of,
 )
+from manager.known_peer import KnownPeer
 from manager.peers.address import Peer
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS, Backoff
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment
 from manager.scheduling.backlog import Suspicion
 from manager.scheduling.pivot import SeenHead
@@ -308,7 +308,7 @@ class ConnectionWork:
     # Fetching.
 
     def _start_workers(self, working: trio.Nursery) -> None:
-        """Have as many workers as the link has use for; should it become slower, the last ones wait."""
+        """Have as many workers as the line to the peer has use for; where it becomes slower, some wait."""
         useful = self._client.useful_requests
         for index in range(self._workers, useful):
             working.start_soon(self._worker, index, working)

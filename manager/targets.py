@@ -6,7 +6,7 @@ every other peer from then on, whatever the number: its heads are followed only 
 be done, until one of them was reached.
 
 How the scheduler goes to a target stands in ``scheduling.pivot``, what is known of each head in
-``peers.known_peer``.
+``known_peer``.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import trio
 
+from manager.known_peer import KnownPeer
 from manager.limits import Limits
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.pivot import Target, newest_announced
 from manager.scheduling.scheduler import Scheduler
 from merkledb import Revision

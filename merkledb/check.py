@@ -10,10 +10,11 @@ The values are folded in stretches, so memory stays small however large the stor
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final
 
+from merkledb.arguments import require_bytes, require_instance
 from merkledb.errors import HistoryGone, UnknownRoot
 from merkledb.formats.branch_delta import parse_branch_delta
 from merkledb.formats.branch_record import branch_id
@@ -42,14 +43,38 @@ def root_of(
         pairs: A mapping, or (key, value) pairs in any order; of a key that comes twice the last value
             counts.  Keys may be longer here than a database can hold them.
         scheme: Scheme() when not given.
+
+    Raises:
+        TypeError: These are no pairs, a key or value is not bytes, or the scheme is no Scheme.
     """
-    scheme = scheme or Scheme()
-    content = dict(pairs)
+    scheme = Scheme() if scheme is None else scheme
+    require_instance("scheme", scheme, Scheme)
+    content = _content_of(pairs)
     keys = sorted(content)
     values = [content[key] for key in keys]
     fold = kernel().fold(scheme)
     fold.feed(kernel().leaves(scheme, keys, values))
     return fold.finish()[0]
+
+
+def _content_of(pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    if not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs are a mapping, or keys with values, not {type(pairs).__name__}")
+    content = dict(pairs) if isinstance(pairs, Mapping) else dict(map(_pair_of, pairs))
+    # The types of all of them are looked at many times as fast as each of them is.
+    if not {bytes}.issuperset(map(type, chain(content, content.values()))):
+        for key, value in content.items():
+            require_bytes("a key", key)
+            require_bytes("a value", value)
+    return content
+
+
+def _pair_of(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    try:
+        key, value = pair
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"a pair is a key and a value, not {type(pair).__name__}") from error
+    return key, value
 
 
 def check(transaction: StoreTransaction, on_pairs: Callable[[int], None]) -> None:

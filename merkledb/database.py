@@ -15,11 +15,12 @@ from contextlib import contextmanager
 
 import lmdb
 
+from merkledb.arguments import require_bytes, require_callable, require_int
 from merkledb.check import check
 from merkledb.differences import Difference, Differences
 from merkledb.errors import NoCompleteRoot, SchemeMismatch, StaleView, SyncUnfinished
 from merkledb.formats.proof import ChangeProof, RangeProof, require_bounds, require_limits
-from merkledb.formats.scheme import Scheme, require_bytes, require_range, require_root
+from merkledb.formats.scheme import Scheme, require_range, require_root
 from merkledb.history.revisions import (
     Revision,
     Tip,
@@ -177,7 +178,9 @@ class Database(ReadableMapping):
 
         Raises:
             CorruptDatabase: It names the first difference.
+            TypeError: ``on_pairs`` is no function.
         """
+        require_callable("on_pairs", on_pairs)
         with self._read() as transaction:
             check(transaction, on_pairs)
 
@@ -190,10 +193,10 @@ class Database(ReadableMapping):
             limit: How many at most; None for all.
 
         Raises:
-            ValueError: The limit is negative.
+            TypeError, ValueError: The limit is no whole number, or negative.
         """
-        if limit is not None and limit < 0:
-            raise ValueError(f"a limit is at least 0, not {limit}")
+        if limit is not None:
+            require_int("a limit", limit, 0)
         with self._read() as transaction:
             tip = read_tip(transaction)
             if not tip.has_head:
@@ -323,7 +326,7 @@ class Database(ReadableMapping):
 
         Raises:
             KeyTooLong, ValueTooLong: And nothing is changed.
-            TypeError: A key or value is not bytes.
+            TypeError: ``changes`` is no mapping, or a key or value in it is not bytes.
             SyncUnfinished: A sync is under way: finish it, or roll it back.
             RevisionTooHigh: The head has the highest number that there is; and nothing is changed.
             ImplausibleTime: The clock tells a time that no calendar has; and nothing is changed.
@@ -459,7 +462,9 @@ class Database(ReadableMapping):
             SyncUnfinished: A sync is under way, so the head is about to be another one.
             DatabaseFull: And nothing is changed.
             ReadonlyDatabase: It was opened for reading.
+            RevisionTooHigh, TypeError, ValueError: No honest source has a revision of that number.
         """
+        require_int("the number of a revision", revision, 0)
         require_foreign_number(revision)
         with self._write() as write:
             write.renumber(revision)

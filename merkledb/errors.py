@@ -297,7 +297,8 @@ class SchemeMismatch(OpenError):
 
     def __init__(self, path: str, expected: object, found: object) -> None:
         super().__init__(
-            f"{path} holds {found}, not {expected}: open it with its own scheme, or use another path"
+            f"{path} holds {found}, not {expected}: open it with scheme=None, which takes the one "
+            "that it has, or use another path"
         )
         self.expected = expected
         self.found = found
@@ -372,7 +373,7 @@ class DatabaseFull(MerkleDBError):
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(
-            f"{path} is full ({cause}): nothing of this change was kept; make room and repeat it"
+            f"{path} is full ({cause}): nothing of this change was kept; make room, then try again"
         )
 
 

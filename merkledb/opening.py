@@ -2,10 +2,18 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from merkledb.arguments import (
+    require_callable,
+    require_instance,
+    require_int,
+    require_number,
+    require_whole,
+)
 from merkledb.database import Database
 from merkledb.errors import CorruptDatabase, SchemeMismatch
 from merkledb.formats.scheme import Scheme
@@ -51,7 +59,8 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         clock: Tells the time of new revisions, in seconds since 1970.
 
     Raises:
-        ValueError: A retention that is none.
+        TypeError: An argument is of another type than these.
+        ValueError: The path is empty or holds a NUL character, or a number is out of its bounds.
         ImplausibleTime: The clock tells a time that no calendar has.
         NotADatabase: Nothing is there and it may not be made, or something else is there.
         SchemeMismatch: It has another scheme.
@@ -60,14 +69,16 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         DatabaseFull: There is no room for its first pages.
         KernelMissing: The environment wants a kernel that cannot be had.
     """
-    if history is not None and (type(history) is not int or not 1 <= history <= MAX_HISTORY):
-        raise ValueError(f"a history holds 1 to {MAX_HISTORY} revisions, not {history}")
-    if history_seconds is not None and not 0 <= history_seconds <= MAX_TIME and history_seconds != math.inf:
-        raise ValueError(f"a history holds 0 to {MAX_TIME} seconds, or infinity, not {history_seconds}")
+    if scheme is not None:
+        require_instance("scheme", scheme, Scheme)
+    _require_retention(history, history_seconds)
+    require_int("map_bytes", map_bytes, 1, sys.maxsize)
+    require_callable("clock", clock)
+    folder = _folder_at(path)
     kernel_name()
     rows = first_rows(Retention(), require_time(clock()))
     rows[b"meta"] |= _first_meta(scheme or Scheme())
-    store = Store(Path(path), rows, readonly=readonly, create=create, map_bytes=map_bytes)
+    store = Store(folder, rows, readonly=readonly, create=create, map_bytes=map_bytes)
     try:
         found = _read_scheme(store)
         if scheme is not None and found != scheme:
@@ -78,6 +89,24 @@ def open(  # noqa: A001 - the package's verb, used as merkledb.open
         store.close()
         raise
     return Database(store, found, clock)
+
+
+def _folder_at(path: object) -> Path:
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise TypeError(f"a path is a str or a Path, not {type(path).__name__}")
+    if not name or "\0" in name:
+        raise ValueError(f"a path is not empty and holds no NUL character, as {name!r:.100} does")
+    return Path(name)
+
+
+def _require_retention(history: object, history_seconds: object) -> None:
+    if history is not None and not 1 <= require_whole("history", history) <= MAX_HISTORY:
+        raise ValueError(f"a history holds 1 to {MAX_HISTORY} revisions, not {history}")
+    if history_seconds is not None:
+        seconds = require_number("history_seconds", history_seconds)
+        if not 0 <= seconds <= MAX_TIME and seconds != math.inf:
+            raise ValueError(f"a history holds 0 to {MAX_TIME} seconds, or infinity, not {seconds}")
 
 
 def _retain(store: Store, scheme: Scheme, history: int | None, history_seconds: float | None) -> None:

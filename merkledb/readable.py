@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
 
+from merkledb.arguments import require_bytes
 from merkledb.formats.proof import RangeProof, require_bounds, require_limits
-from merkledb.formats.scheme import Scheme, require_bytes, require_range
+from merkledb.formats.scheme import Scheme, require_range
 from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
 from merkledb.storage.store import Store, key_of_row

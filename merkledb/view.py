@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
+from merkledb.arguments import require_instance
 from merkledb.errors import StaleView
 from merkledb.formats.branch_record import HEAVY, MAX_WEIGHT
 from merkledb.history.rows import Row, Rows
@@ -70,6 +71,7 @@ class View(ReadableState):
         super().__init__(base._store)  # noqa: SLF001 - a state of the same store.
         self.base = base
         self.scheme = base.scheme
+        require_instance("changes", changes, Mapping)
         self.changes = dict(changes)
         self._commit = commit
         # The sequence number of the revision that a commit of this view made.

@@ -1,6 +1,8 @@
 """merklesync: key-value stores that prove what they hold, and verified copies of them.
 
-This is the face: the names that most users need, from the packages that do the work.
+This is the face: the names that most users need, from the packages that do the work.  A program imports them
+from here, or from ``merkledb`` where it needs no network: ``server`` and ``manager`` are names that it may
+want for modules of its own.
 
 - ``merkledb``: the store, its roots and its proofs;
 - ``syncproto``: the protocol, without I/O;
@@ -23,7 +25,7 @@ except HiddenPackage as error:
         sys.exit(f"Error: {error}")
     raise
 
-from manager import Manager, Peer, Progress, Reached, SyncError, SyncStatus
+from manager import Limits, Manager, Peer, PeerState, Progress, Reached, SyncError, SyncStatus
 from merkledb import (
     EMPTY_ROOT,
     ChangeProof,
@@ -42,7 +44,7 @@ from merkledb import (
     root_of,
     verify_range,
 )
-from server import serve
+from server import Server, ServerError, ServerLimits, addresses_of, open_listeners, serve
 
 __all__ = [
     "EMPTY_ROOT",
@@ -51,21 +53,28 @@ __all__ = [
     "Difference",
     "HiddenPackage",
     "InvalidProof",
+    "Limits",
     "Manager",
     "MerkleDBError",
     "Peer",
+    "PeerState",
     "Progress",
     "RangeProof",
     "Reached",
     "Revision",
     "Scheme",
+    "Server",
+    "ServerError",
+    "ServerLimits",
     "Snapshot",
     "SyncError",
     "SyncStatus",
     "VerifiedChanges",
     "VerifiedRange",
     "View",
+    "addresses_of",
     "open",
+    "open_listeners",
     "root_of",
     "serve",
     "verify_range",

@@ -19,6 +19,7 @@ from merkledb import (
     NoCompleteRoot,
     UnknownRoot,
 )
+from merkledb.arguments import require_int
 from syncproto import (
     MAX_TEXT_BYTES,
     Changes,
@@ -44,10 +45,14 @@ class ThreadExecutor:
     Tests and simulations on a virtual clock override ``run``.
 
     Args:
-        max_threads: At work at a time.
+        max_threads: At work at a time, at least 1.
+
+    Raises:
+        TypeError, ValueError: It is no whole number, or below 1.
     """
 
     def __init__(self, max_threads: int) -> None:
+        require_int("max_threads", max_threads, 1)
         self._limiter = trio.CapacityLimiter(max_threads)
 
     async def run(self, work: Callable[[], Result]) -> Result:

@@ -1,9 +1,10 @@
 """What a server allows: every connection, request, proof and wait has a bound, and a reason for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
+from merkledb.arguments import require_number, require_whole
 from syncproto import MAX_FRAME_BYTES, MAX_RETRY_AFTER_MILLISECONDS, RANGE_OVERHEAD_BYTES
 
 # One value of the largest size that a database holds, with its boundary and air.
@@ -88,6 +89,7 @@ class ServerLimits:
 
     Raises:
         ValueError: A limit is not above zero, or more than a message can say.
+        TypeError: A limit is not a number, or one that counts is not a whole number.
     """
 
     max_connections: int = 64
@@ -116,8 +118,10 @@ class ServerLimits:
     retry_after_milliseconds: int = 500
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value, highest = getattr(self, name), _HIGHEST.get(name, math.inf)
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            (require_whole if field.type is int else require_number)(name, value)
+            highest = _HIGHEST.get(name, math.inf)
             if not 0 < value <= highest:
                 raise ValueError(f"{name} is {value}, and must be above 0 and at most {highest}")
         least = 2 * self.max_connections * MIN_SHARE_BYTES

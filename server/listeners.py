@@ -14,11 +14,13 @@ counters and the observer of failures tell the operator.
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
 from merkledb import PicklableError
+from merkledb.arguments import require_instance, require_whole
 
 _MAX_PORT: Final = 65_535
 
@@ -79,7 +81,10 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
         AddressNotFound: The name cannot be resolved, or is another machine's.
         AddressNotAllowed: The system forbids it.
         ListenError: Anything else, such as a port out of range.
+        TypeError: The host is no text, or the port no whole number.
     """
+    require_instance("host", host, str)
+    require_whole("port", port)
     if not 0 <= port <= _MAX_PORT:
         raise ListenError(host, port, f"a port is a number from 0 to {_MAX_PORT}")
     try:
@@ -101,6 +106,13 @@ def _listen_error(host: str, port: int, error: OSError) -> ListenError:
 
 
 def addresses_of(listeners: list[trio.SocketListener]) -> list[tuple[str, int]]:
-    """Return host and port of each listener, as the system chose them."""
+    """Return host and port of each listener, as the system chose them.
+
+    Raises:
+        TypeError: These are no listeners of TCP.
+    """
+    require_instance("listeners", listeners, Sequence)
+    for listener in listeners:
+        require_instance("a listener", listener, trio.SocketListener)
     names = (listener.socket.getsockname() for listener in listeners)
     return [(name[0], name[1]) for name in names]

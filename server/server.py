@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import trio
 
 from merkledb import Database
+from merkledb.arguments import require_callable, require_instance
 from server.budget import AnswerBudget
 from server.closing import Refusals
 from server.connection import ClientConnection
@@ -22,7 +23,7 @@ from server.limits import ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
 from server.waiting_line import WaitingLine
-from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello
+from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello, InvalidMessage, encode
 
 USER_AGENT: Final = "merklesync-server/0.1"
 
@@ -52,6 +53,10 @@ class Server:
     Attributes:
         counters: What was done so far.
         limits: As given.
+
+    Raises:
+        TypeError: An argument is of another type than these.
+        ValueError: The user agent is too long, or holds control characters.
     """
 
     def __init__(
@@ -64,7 +69,15 @@ class Server:
         user_agent: str = USER_AGENT,
         network_of: Callable[[trio.abc.Stream], str] = network_of,
     ) -> None:
-        self.limits: Final = limits or ServerLimits()
+        self.limits: Final = ServerLimits() if limits is None else limits
+        require_instance("database", database, Database)
+        require_instance("limits", self.limits, ServerLimits)
+        require_callable("network_of", network_of)
+        if executor is not None:
+            require_instance("executor", executor, ThreadExecutor)
+        if on_failure is not None:
+            require_callable("on_failure", on_failure)
+        _require_user_agent(user_agent)
         self.counters: Final = Counters()
         self._user_agent = user_agent
         self._on_failure = on_failure or _log_failure
@@ -109,9 +122,13 @@ class Server:
         every connection is closed, and no thread reads the database any more, so that it can be closed.
 
         Args:
-            listeners: Of trio, such as ``open_listeners`` makes; closed at the end.
+            listeners: Of trio, such as ``open_listeners`` makes, at least one; closed at the end.
             task_status: Started with the listeners when connections are accepted.
+
+        Raises:
+            TypeError, ValueError: These are no listeners, or none is given.
         """
+        _require_listeners(listeners)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 await accepting.start(self._accept, listeners, connections)
@@ -215,6 +232,32 @@ class Server:
     def _report(self, error: Exception) -> None:
         self.counters.failures += 1
         self._on_failure(error)
+
+
+def _require_user_agent(user_agent: str) -> None:
+    require_instance("user_agent", user_agent, str)
+    try:
+        # What a hello cannot carry is found here, and not with the first client.
+        encode(
+            Hello(
+                hasher="blake3",
+                branch_factor=2,
+                root=None,
+                revision=0,
+                max_frame_bytes=MAX_CONTROL_BYTES,
+                user_agent=user_agent,
+            )
+        )
+    except InvalidMessage as error:
+        raise ValueError(f"user_agent is a short text without control characters: {error.detail}") from error
+
+
+def _require_listeners(listeners: Listeners) -> None:
+    require_instance("listeners", listeners, Sequence)
+    if not listeners:
+        raise ValueError("a server needs at least one listener")
+    for listener in listeners:
+        require_instance("a listener", listener, trio.abc.Listener)
 
 
 async def serve(

@@ -4,7 +4,7 @@
 - A head that was shown once gives way to newer ones only, crashes or not, and never to none.
 - No pair is in the tables that no root of the writer has.
 - What the stored progress says of each range is true of what the tables hold there.
-- The manager never finds that its books are not true of the store.
+- The manager never finds that its scheduler is wrong about the store.
 - A peer that is honest, and whose bytes arrive as it sent them, is not dropped for an invalid proof.
 """
 
@@ -66,7 +66,7 @@ class _Alarm(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Report a warning."""
         if record.name in _DISTRUSTFUL:
-            self._violate(Unexpected(f"the manager distrusts its books: {record.getMessage()}"))
+            self._violate(Unexpected(f"the manager distrusts its scheduler: {record.getMessage()}"))
         elif record.name == _DROPPING and isinstance(record.args, tuple):
             peer, failure = record.args
             ON_DROP.get()(str(peer), failure)
@@ -74,7 +74,7 @@ class _Alarm(logging.Handler):
 
 @contextmanager
 def warnings_are_violations(violate: Callable[[Violation], None]) -> Iterator[None]:
-    """Let nobody warn that books and store differ: the manager begins anew then, which would hide a mistake.
+    """Let nobody warn that scheduler and store differ: the manager then begins anew, which hides a mistake.
 
     Args:
         violate: Called with each warning.

@@ -168,8 +168,11 @@ def encode(message: Message) -> Frame:
 
     Raises:
         InvalidMessage: A field is out of its bounds.
+        TypeError: It is no message.
     """
-    layout = _BY_MESSAGE[type(message)]
+    layout = _BY_MESSAGE.get(type(message))
+    if layout is None:
+        raise TypeError(f"a message is one of this package's, not {type(message).__name__}")
     request_id: int = getattr(message, "request_id", 0)
     pieces = [*fields.write_value(int(layout.kind)), *_write_field(layout, layout.request_id, request_id)]
     for field in layout.fields:
@@ -226,7 +229,10 @@ def decode(payload: memoryview) -> Message:
         UnknownKind: The kind is not one of this version's.
         InvalidField: A value has the wrong type or is out of its bounds.
         VersionMismatch: A hello of another version.
+        TypeError: It is no memoryview.
     """
+    if not isinstance(payload, memoryview):
+        raise TypeError(f"payload is a memoryview, not {type(payload).__name__}")
     try:
         count = fields.read_array_header(payload)
         kind, position = fields.read_value(payload, 1)

@@ -29,7 +29,7 @@ carries its facts as fields and a sentence that says what to do next.
 """
 
 import copyreg
-from typing import Any
+from typing import Any, Final
 
 
 class SyncProtocolError(Exception):
@@ -109,14 +109,24 @@ class RemoteProtocolError(SyncProtocolError):
     """The peer broke a rule: close the connection, and trust nothing that was not answered before."""
 
 
+# What a server of another kind says first, which would be the length of a frame here.
+_OTHER_PROTOCOLS: Final = {
+    b"HTTP": "a web server answers there (HTTP)",
+    b"SSH-": "an SSH server answers there",
+    # An alert, which is how TLS refuses what does not begin as it should.
+    b"\x15\x03\x01\x00": "a server for TLS answers there",
+    b"\x15\x03\x03\x00": "a server for TLS answers there",
+}
+
+
 class OversizedFrame(RemoteProtocolError):
     """The peer announced a frame above the limit; not a byte of it was buffered."""
 
     def __init__(self, length: int, limit: int) -> None:
-        super().__init__(
-            f"the peer announced a frame of {length} bytes where at most {limit} may come: "
-            "check that the address is that of a merklesync server"
-        )
+        what = _OTHER_PROTOCOLS.get(length.to_bytes(8)[4:])
+        if what is None:
+            what = f"the peer announced a frame of {length} bytes where at most {limit} may come"
+        super().__init__(f"{what}: check that the address is that of a merklesync server")
         self.length = length
         self.limit = limit
 

@@ -98,20 +98,55 @@ def function():
 
 
 # What each room of the face may import from the others; all may import the two modules at the bottom.
-ROOMS_MAY_IMPORT = {
+FACE_MAY_IMPORT = {
     "commands": {"commands", "following", "files", "console"},
     "following": {"following", "files", "console"},
     "files": {"files"},
     "console": {"console"},
 }
+# The same in the manager, whose modules at the bottom are named first, and in whose middle stands what is
+# known of one peer.  ``manager``, ``peer_session`` and ``targets`` are on top, and may import all.
+MANAGER_BOTTOM = ("errors", "executor", "limits", "memory")
+MANAGER_MAY_IMPORT = {
+    **{module: set[str]() for module in MANAGER_BOTTOM},
+    "keyspace": {"keyspace"},
+    "status": {"status"},
+    "peers": {"peers"},
+    "scheduling": {"scheduling", "peers", "keyspace", "status"},
+    "known_peer": {"scheduling", "peers", "status"},
+    "transfer": {"transfer", "known_peer", "scheduling", "peers", "keyspace"},
+}
+MANAGER_TOP = {"__init__", "manager", "peer_session", "targets"}
 
 
-@pytest.mark.parametrize("room", ROOMS_MAY_IMPORT)
+def imported_rooms(path: Path, package: str) -> set[str]:
+    """Return the rooms, and the modules beside them, of its own package that a module imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {module.split(".")[1] for module in modules if module.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("room", MANAGER_MAY_IMPORT)
+def test_imports_between_the_rooms_of_the_manager_point_one_way(room: str) -> None:
+    may_import = MANAGER_MAY_IMPORT[room] | set(MANAGER_BOTTOM)
+    folder = ROOT / "manager" / room
+    paths = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    assert paths
+    for path in paths:
+        assert imported_rooms(path, "manager") <= may_import, path.name
+
+
+def test_every_room_of_the_manager_has_its_arrows_and_no_two_know_each_other_both_ways() -> None:
+    rooms = {path.stem for path in (ROOT / "manager").iterdir() if path.name != "__pycache__"}
+    assert rooms - {"py"} == MANAGER_MAY_IMPORT.keys() | MANAGER_TOP
+    for room, others in MANAGER_MAY_IMPORT.items():
+        for other in others - {room}:
+            assert room not in MANAGER_MAY_IMPORT[other], (room, other)
+
+
+@pytest.mark.parametrize("room", FACE_MAY_IMPORT)
 def test_imports_between_the_rooms_of_the_face_point_one_way(room: str) -> None:
-    may_import = ROOMS_MAY_IMPORT[room] | {"errors", "text"}
+    may_import = FACE_MAY_IMPORT[room] | {"errors", "text"}
     for path in sorted((ROOT / "merklesync" / room).glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        found = {module.split(".")[1] for module in modules if module.startswith("merklesync.")}
-        assert found <= may_import, path.name
+        assert imported_rooms(path, "merklesync") <= may_import, path.name
         assert room != "files" or "click" not in imports_in(path.read_text(encoding="utf-8"), "merklesync")

@@ -35,6 +35,12 @@ def test_an_example_runs(block: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, cwd=tmp_path)
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_example_imports_no_name_that_its_reader_may_use_for_a_module(block: str) -> None:
+    imported = re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)
+    assert not {"manager", "server", "syncproto"} & set(imported)
+
+
 @pytest.mark.parametrize(("document", "link"), LINKS)
 def test_a_link_leads_somewhere(document: Path, link: str) -> None:
     assert (document.parent / link).exists()

@@ -3,11 +3,13 @@
 Nothing here knows the protocol (see ``client``).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Self
 
 import trio
+
+from merkledb.arguments import require_callable, require_instance, require_whole
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -84,7 +86,10 @@ class Peer(NamedTuple):
 
         Raises:
             ValueError: No name could be looked up as this host, or no port has this number.
+            TypeError: The host is no text, or the port no whole number.
         """
+        require_instance("host", host, str)
+        require_whole("port", port)
         if not host or not _can_be_looked_up(host) or not 1 <= port <= MAX_PORT:
             raise ValueError(_not_an_address(str(Address(host, port))))
         return cls(str(Address(host, port)), partial(trio.open_tcp_stream, host, port))
@@ -95,7 +100,9 @@ class Peer(NamedTuple):
 
         Raises:
             ValueError: The address is not of this form.
+            TypeError: It is no text.
         """
+        require_instance("an address", text, str)
         return cls.tcp(*parse_address(text))
 
 
@@ -110,7 +117,31 @@ def peer_at(address: PeerAddress) -> Peer:
 
     Raises:
         ValueError: It is not a host and a port.
+        TypeError: It is none of these.
     """
-    if isinstance(address, Peer):
-        return address
-    return Peer.parse(address) if isinstance(address, str) else Peer.tcp(*address)
+    # Whatever stands in the annotation, a caller may pass anything.
+    given: object = address
+    match given:
+        case Peer(name, open_stream):
+            require_instance("the name of a peer", name, str)
+            require_callable("open_stream of a peer", open_stream)
+            return given
+        case str():
+            return Peer.parse(given)
+        case (str(host), int(port)):
+            return Peer.tcp(host, port)
+    raise TypeError(f"a peer is a Peer, HOST:PORT, or a pair of host and port, not {given!r:.100}")
+
+
+def peers_at(addresses: Sequence[PeerAddress]) -> tuple[Peer, ...]:
+    """Return the peers that a caller means, at least one; as ``peer_at``.
+
+    Raises:
+        ValueError: None is given.
+        TypeError: These are no peers, or a single one.
+    """
+    if isinstance(addresses, str | Peer) or not isinstance(addresses, Sequence):
+        raise TypeError(f"peers are a list of peers, not {type(addresses).__name__}")
+    if not addresses:
+        raise ValueError("a sync needs at least one peer")
+    return tuple(map(peer_at, addresses))

@@ -22,7 +22,7 @@ from manager.keyspace.range_map import RangeMap
 from manager.scheduling.assignment import Piece, count
 from manager.scheduling.backlog import Work
 from manager.scheduling.pivot import Target
-from manager.status.stats import SyncStats
+from manager.scheduling.stats import SyncStats
 from merkledb import MAX_FOREIGN_REVISION
 from syncproto import MAX_PAIRS
 

@@ -1,4 +1,4 @@
-"""The books of a sync: what is left to fetch, what is being fetched, and what is on disk.
+"""The schedule of a sync: what is left to fetch, what is being fetched, and what is on disk.
 
 Workers take work here and bring back verified ranges; the writer plans transactions with them, and settles
 what it has applied.  ``WorkTracker`` knows where every key of the key space is, at any time in exactly one
@@ -46,7 +46,7 @@ from manager.scheduling.backlog import Backlog, Suspicion, Work, start_of
 from manager.scheduling.checkpoint import progress_after
 from manager.scheduling.pivot import PivotTracker, Target
 from manager.scheduling.resume import LocalState, ResumePoint, work_of
-from manager.status.stats import SyncStats
+from manager.scheduling.stats import SyncStats
 
 # For how many times ``overdue_seconds`` an answer that holds little waits, at first.
 _FIRST_PATIENCE: Final = 3
@@ -482,7 +482,7 @@ class Scheduler:
             self.wake()
 
     def begin_again(self, start: ResumePoint) -> None:
-        """Begin where the database stands, for the books do not say the truth of it."""
+        """Begin where the database stands, for what the scheduler has of it is not true."""
         self.ranges = start.checkpoint.ranges
         self.work.begin(work_of(start.checkpoint))
         self._look_at(start.local, trio.current_time())

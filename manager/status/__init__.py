@@ -1,4 +1,5 @@
 """What people see of a sync: a word for how it stands, numbers, and estimates.
 
-Nothing here decides anything.  ``stats`` counts and estimates.  Begin with ``progress``.
+Nothing here decides anything, or knows the rest of the manager.  ``estimate`` has rates, and how long
+something takes.  Begin with ``progress``.
 """

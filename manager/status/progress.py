@@ -159,7 +159,7 @@ class PeerProgress:
 
     @property
     def facts(self) -> PeerStatusFacts:
-        """What a situation is judged by."""
+        """What the sync status is judged by."""
         is_connected = self.state in (PeerState.CONNECTED, PeerState.LACKING)
         return PeerStatusFacts(
             is_connected=is_connected,
@@ -213,7 +213,7 @@ class Progress:
         seconds_left: For the keys that are expected beyond those applied, at the smoothed rate; None while
             either is unknown, and while changes are fetched, for nobody says how many these are.
         peers: All peers, dropped ones included, in the caller's order.
-        reason: Why the last write failed, in the situation NO_ROOM; else empty.
+        reason: Why the last write failed, with the status NO_ROOM; else empty.
     """
 
     status: SyncStatus

@@ -34,11 +34,11 @@ from manager.errors import (
     ValueTooLargeForPeer,
 )
 from manager.executor import SerialExecutor
+from manager.known_peer import KnownPeer
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
 from manager.peers.health import FULL_PROGRESS
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling.assignment import Assignment, VerificationResult
 from manager.scheduling.backlog import Suspicion, Work
 from manager.scheduling.scheduler import Scheduler
@@ -68,7 +68,7 @@ class Sync:
         database: What is synced; touched in the executor only.
         hello: What we say first to every peer.
         limits: What the sync may use.
-        scheduler: Its books.
+        scheduler: What is left to fetch, in flight, verified, and on disk.
         writer: Where verified ranges go.
         executor: Where proofs are verified.
         random: Where all jitter comes from.
@@ -214,15 +214,15 @@ async def _request(
             pivot = attempt.sync.scheduler.pivots.pivot
             assert pivot is not None
             attempt.root = pivot.root
-        order = ProofRequest(work, old_root, attempt.root, max_keys, max_bytes)
+        request = ProofRequest(work, old_root, attempt.root, max_keys, max_bytes)
         start = work.start or None
         with turn:
             answer = await client.ask(
-                order.root, start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
+                request.root, start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
             )
         if old_root is not None and isinstance(answer, Range):
             client.forget_root(old_root)
-        result = await _verify(attempt, answer, order)
+        result = await _verify(attempt, answer, request)
     except BaseException:
         budget.release(reserved)
         raise
@@ -230,10 +230,10 @@ async def _request(
     return _Fetched(result, reserved, budget)
 
 
-async def _verify(attempt: _Attempt, answer: Range | Changes, order: ProofRequest) -> VerificationResult:
+async def _verify(attempt: _Attempt, answer: Range | Changes, request: ProofRequest) -> VerificationResult:
     """Verify a proof: in the executor if it is large, or if the database is needed."""
     sync = attempt.sync
-    verify = partial(verify_answer, answer, order, sync.database, sync.writer.tip_root_now)
+    verify = partial(verify_answer, answer, request, sync.database, sync.writer.tip_root_now)
     if isinstance(answer, Range) and len(answer.proof) < THREAD_PROOF_BYTES:
         return verify()
     try:

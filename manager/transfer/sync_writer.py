@@ -53,7 +53,7 @@ class SyncWriter:
 
     Args:
         database: Written by nobody else meanwhile.
-        scheduler: The books of the sync.
+        scheduler: Of the sync.
         limits: How much goes into a transaction.
         executor: Where transactions run.
         replace: Whether content that was written locally may be replaced.
@@ -131,7 +131,7 @@ class SyncWriter:
     async def _do_next_step(self) -> None:
         """Write what is to be written now; where there is nothing, wait until something changes."""
         step, due_at = self._scheduler.next_step(), self._due_at()
-        # Where the books are not true of the database, every other step would build on that.
+        # Where the scheduler is wrong about the database, every other step would build on that.
         if self._is_written_elsewhere:
             await self._look_again()
         elif self._has_gone_stale or step is WriterStep.BEGIN_ANEW:

@@ -41,13 +41,13 @@ class ProofRequest(NamedTuple):
 
 
 def verify_answer(
-    answer: Range | Changes, order: ProofRequest, database: Database, tip_root: Callable[[], bytes]
+    answer: Range | Changes, request: ProofRequest, database: Database, tip_root: Callable[[], bytes]
 ) -> VerificationResult:
     """Return what an answer shows and what it leaves of the work.
 
     Args:
         answer: As it came.
-        order: What was asked for.
+        request: What was asked for.
         database: What a change proof is verified against; a range proof needs no more of it than its scheme.
         tip_root: Says which root the database is held to have.
 
@@ -57,25 +57,27 @@ def verify_answer(
         ConcurrentWrite: It does not hold, and somebody else has written to the database.
         MerkleDBError: The database cannot be read.
     """
-    work, proof_bytes = order.work, len(answer.proof)
-    if proof_bytes > order.max_bytes:
+    work, proof_bytes = request.work, len(answer.proof)
+    if proof_bytes > request.max_bytes:
         # Memory was reserved for no more.
-        raise ProofRejected(Reason.TOO_MANY_BYTES, f"{proof_bytes} of at most {order.max_bytes}")
+        raise ProofRejected(Reason.TOO_MANY_BYTES, f"{proof_bytes} of at most {request.max_bytes}")
     start, changes = work.start or None, None
     verified: Verified
     try:
         if isinstance(answer, Range):
             verified = verify_range(
                 RangeProof.decode(answer.proof),
-                order.root,
+                request.root,
                 start,
                 work.end,
                 scheme=database.scheme,
-                max_keys=order.max_keys,
+                max_keys=request.max_keys,
             )
         else:
             changes = ChangeProof.decode(answer.proof)
-            verified = database.verify_changes(changes, order.root, start, work.end, max_keys=order.max_keys)
+            verified = database.verify_changes(
+                changes, request.root, start, work.end, max_keys=request.max_keys
+            )
     except InvalidProof as error:
         failure = ProofRejected(error.reason, error.detail)
         if changes is not None and database.tip_root != tip_root():
@@ -89,8 +91,8 @@ def verify_answer(
         rest_of(work, verified),
         verified.memory_bytes,
         proof_bytes,
-        filling=len(verified) / order.max_keys,
-        progress=progress_of(verified, order.max_keys, order.max_bytes),
+        filling=len(verified) / request.max_keys,
+        progress=progress_of(verified, request.max_keys, request.max_bytes),
     )
 
 

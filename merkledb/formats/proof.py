@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgpack
 
+from merkledb.arguments import require_whole
 from merkledb.errors import BoundTooLong, InvalidProof, Reason
 from merkledb.formats.scheme import ID_BYTES, MAX_PATH_TOKENS, require_range, require_root, shared_depth
 
@@ -346,7 +347,5 @@ def require_bounds(start: bytes | None, end: bytes | None) -> None:
 
 
 def _require_limit(name: str, limit: object, least: int, why: str) -> None:
-    if type(limit) is not int:
-        raise TypeError(f"{name} is a whole number, not {type(limit).__name__}")
-    if limit < least:
+    if require_whole(name, limit) < least:
         raise ValueError(f"{name} is {limit}: {why}")

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from blake3 import blake3
 
+from merkledb.arguments import require_bytes
 from merkledb.errors import InvalidRange, KeyTooLong, ValueTooLong
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class Scheme:
 
     Raises:
         ValueError: Another hasher or branch factor.
+        TypeError: The hasher is no text, or the branch factor no whole number.
     """
 
     hasher: HasherName = "blake3"
@@ -192,9 +194,15 @@ class Scheme:
     max_key_bytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Whatever stands in the annotation, a caller may pass anything.
+        hasher: object = self.hasher
+        if not isinstance(hasher, str):
+            raise TypeError(f"a hasher is 'blake3' or 'sha256', not {type(hasher).__name__}")
         if self.hasher not in _HASH_FUNCTIONS:
             raise ValueError(f"unknown hasher {self.hasher!r}: use 'blake3' or 'sha256'")
-        if self.branch_factor not in (2, 4, 16, 256) or isinstance(self.branch_factor, bool):
+        if type(self.branch_factor) is not int:
+            raise TypeError(f"a branch factor is 2, 4, 16 or 256, not {type(self.branch_factor).__name__}")
+        if self.branch_factor not in (2, 4, 16, 256):
             raise ValueError(f"branch factor {self.branch_factor!r} is not possible: use 2, 4, 16 or 256")
         # A frozen dataclass sets its own fields in this way.
         object.__setattr__(self, "codec", path_codec(self.branch_factor))
@@ -244,12 +252,6 @@ class Scheme:
             raise KeyTooLong(longest_key, self.max_key_bytes, self.branch_factor)
         if longest_value > MAX_VALUE_BYTES:
             raise ValueTooLong(longest_value, MAX_VALUE_BYTES)
-
-
-def require_bytes(name: str, value: object) -> None:
-    """Raise TypeError unless ``value``, which ``name`` names, is bytes: not text, nor what may change."""
-    if type(value) is not bytes:
-        raise TypeError(f"{name} is bytes, not {type(value).__name__}: encode text, and copy what may change")
 
 
 def require_range(start: bytes | None, end: bytes | None) -> None:

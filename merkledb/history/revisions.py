@@ -19,6 +19,7 @@ import math
 from struct import Struct
 from typing import Final, NamedTuple
 
+from merkledb.arguments import require_int
 from merkledb.errors import HistoryGone, ImplausibleTime, RevisionTooHigh, UnknownRoot
 from merkledb.formats.branch_delta import NodeLocation, parse_location
 from merkledb.formats.scheme import EMPTY_ROOT, ID_BYTES, require_root
@@ -88,10 +89,7 @@ def require_foreign_number(number: int | None) -> None:
     """
     if number is None:
         return
-    if type(number) is not int:
-        raise TypeError(f"the number of a revision is an int, not {type(number).__name__}")
-    if number < 0:
-        raise ValueError(f"the number of a revision is at least 0, not {number}")
+    require_int("the number of a revision", number, 0)
     if number > MAX_FOREIGN_REVISION:
         raise RevisionTooHigh(number, MAX_FOREIGN_REVISION)
 

@@ -11,6 +11,7 @@ from dataclasses import InitVar, dataclass
 from types import MappingProxyType
 from typing import Final, NoReturn
 
+from merkledb.arguments import require_instance
 from merkledb.errors import InvalidProof, Reason
 from merkledb.formats.proof import RangeProof, require_claim
 from merkledb.formats.scheme import Scheme
@@ -105,7 +106,8 @@ def verify_range(
         InvalidProof: The proof does not show that; its ``reason`` says why.
         InvalidRange: ``start`` lies after ``end``, which is the caller's mistake, as are all that follow.
         BoundTooLong: One of them has more than 1,024 bytes.
-        TypeError: The proof is none, the root or a bound is not bytes, or a limit is not an int.
+        TypeError: The proof is none, the root or a bound is not bytes, a limit is not an int, or the scheme
+            is no Scheme.
         ValueError: The root has not 32 bytes, or a limit is negative.
 
     Cost: about 3 µs a pair with the pure kernel, 0.4 with the compiled one, and no more memory than a few
@@ -116,7 +118,8 @@ def verify_range(
     if type(proof) is not RangeProof:
         raise InvalidProof(Reason.MALFORMED, "it is no range proof")
     require_claim(root, start, end, max_keys, max_bytes)
-    scheme = scheme or _DEFAULT_SCHEME
+    scheme = _DEFAULT_SCHEME if scheme is None else scheme
+    require_instance("scheme", scheme, Scheme)
     branches, top_nodes = kernel().verify_range(proof, root, start, end, scheme, max_keys, max_bytes)
     complete = proof.end == end
     request = None if complete else RequestedRange(scheme, root, start, end, proof.end)

@@ -13,6 +13,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
+from merkledb.arguments import require_instance
 from merkledb.formats.branch_record import HEAVY, TOKENS, InvalidRecord, weight_of
 from merkledb.formats.scheme import Scheme
 from merkledb.kernel.choice import kernel
@@ -49,9 +50,10 @@ def sorted_changes(changes: Mapping[bytes, bytes | None], scheme: Scheme) -> Cha
     """Return a copy of ``changes``, and its columns.
 
     Raises:
-        TypeError: A key is not bytes, or a value neither bytes nor None.
+        TypeError: These are no mapping, a key is not bytes, or a value neither bytes nor None.
         KeyTooLong, ValueTooLong: No database of this scheme can hold one of them.
     """
+    require_instance("changes", changes, Mapping)
     new = dict(changes)
     keys, put_keys, put_values, deleted_keys, longest_key, longest_value = kernel().sort_changes(new)
     scheme.require_lengths(longest_key, longest_value)

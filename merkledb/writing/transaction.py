@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
 
+from merkledb.arguments import require_bytes
 from merkledb.errors import RevisionTooHigh, SyncUnfinished
 from merkledb.formats.branch_delta import NodeLocation
-from merkledb.formats.scheme import Scheme, require_bytes
+from merkledb.formats.scheme import Scheme
 from merkledb.history.log import HistoryWriter, location_of, prune_history, value_rows
 from merkledb.history.revisions import (
     MAX_REVISION,

@@ -25,8 +25,11 @@ def check(store: Path, *, as_json: bool) -> None:
     with open_for_reading(store) as database:
         head = head_as_json(database.head, database.scheme)
         with progress_bar("checking", shows_progress=wants_bar(as_json=as_json)) as bar:
-            check_with_bar(database, bar)
+            checked = check_with_bar(database, bar)
     if as_json:
         print_json({"ok": True, **head})
     else:
-        print_facts({"ok": f"{format_key_count(head['keys'])}", "root": show_root(head)})
+        # Before a first sync has ended readers see no keys, but those that came so far were looked at.
+        keys = checked if head["root"] is None else head["keys"]
+        so_far = " so far" if head["root"] is None else ""
+        print_facts({"ok": f"{format_key_count(keys)}{so_far}", "root": show_root(head)})

@@ -20,7 +20,7 @@ from merklesync.commands.options import (
     store_argument,
 )
 from merklesync.commands.stores import is_store, open_for_syncing
-from merklesync.commands.sync import meet_peers, replace_hint, scheme_of_new_store
+from merklesync.commands.sync import failed_sync_hint, meet_peers, replace_hint, scheme_of_new_store
 from merklesync.console.output import print_note
 from merklesync.console.signals import run
 from merklesync.following.events import EventPrinter
@@ -94,11 +94,11 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
     while nobody follows.
 
     A FILE is followed for ever, whether it grows, is written anew in place, or is replaced; the last line
-    that names a root counts. A FIFO is followed for ever, too; when standard input has ended, follow ends as
-    soon as its last root is reached. The COMMAND is run by sh, once at a time, for the newest root when it is
-    slow; its output goes to standard error, and when it fails, that is noted. It is run for the root that
-    STORE is a copy of at the start, too, so that none is missed. At the end it is told to end, and killed
-    after 5 seconds.
+    that names a root counts. Lines are UTF-8; of others in a row, the first few are noted. A FIFO is followed
+    for ever, too; when standard input has ended, follow ends as soon as its last root is reached. The COMMAND
+    is run by sh, once at a time, for the newest root when it is slow; its output goes to standard error, and
+    when it fails, that is noted. It is run for the root that STORE is a copy of at the start, too, so that
+    none is missed. At the end it is told to end, and killed after 5 seconds.
 
     JSON, a line each: {"event": "root", root, revision, keys}; {"event": "serving", address, addresses};
     {"event": "situation", situation, target, root, revision, synced_keys, synced_changes, share, reason,
@@ -110,7 +110,11 @@ def follow(  # noqa: PLR0913 - one parameter for each argument and option
         met = meet_peers(addresses, scheme_option, trust_peer=trust_peer, needs_root=False)
         scheme_option = scheme_of_new_store(met, scheme_option, trust_peer=trust_peer)
     printer = EventPrinter(as_json)
-    with open_for_syncing(store, scheme_option, retention) as database, replace_hint(database):
+    with (
+        open_for_syncing(store, scheme_option, retention) as database,
+        failed_sync_hint(database),
+        replace_hint(database),
+    ):
         if database.written_locally and not replace:
             # Before a target is known, for whatever is followed will sooner or later be something else.
             raise LocalContent(database.root)

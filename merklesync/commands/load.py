@@ -28,7 +28,7 @@ from merklesync.commands.options import (
     scheme_options,
     store_argument,
 )
-from merklesync.commands.stores import is_store, open_for_writing, snapshot_as_json
+from merklesync.commands.stores import is_store, note_end_of_copy, open_for_writing, snapshot_as_json
 from merklesync.console.bar import CountedPairs, progress_bar, wants_bar
 from merklesync.console.output import (
     format_key_count,
@@ -76,7 +76,8 @@ def load(
     SOURCE is a folder (the path of each file below it becomes a key, its contents the value), a file of JSON
     Lines (.jsonl: {"key": ..., "value": ...}; bytes that are no UTF-8 as {"hex": ...} or {"base64": ...}), or
     a CSV file (.csv: key and value, text as it is, unless --keys, --values or a header such as key_hex,value
-    says otherwise). - is standard input.
+    says otherwise). A first line key,value is a header too, and no pair; another one, such as name,value, is
+    a pair, which is noted. - is standard input.
 
     Keys of SOURCE are added or replaced, all others stay; with --replace they are removed. Links, sockets,
     devices and files that are too large, unreadable, or changed meanwhile are skipped and counted, and what
@@ -201,7 +202,7 @@ def _load_folder(
         raise CommandError(f"{store} cannot be loaded into itself: name another folder", ExitCode.USAGE)
     # Before a store is made for it: can the folder be read at all?
     os.scandir(source).close()
-    with store_options.open() as database, interrupted_load_hint(database):
+    with store_options.open() as database, interrupted_load_hint(database), note_end_of_copy(database):
         loaded, skipped = load_folder(
             database, source, replace=replace, excluded=(store,), shows_progress=shows_progress
         )
@@ -273,7 +274,9 @@ class _NotPortable:
 
 
 def _reader(form: Format, notations: NotationsOption) -> _Reader:
-    return partial(read_csv, **notations._asdict()) if form is Format.CSV else read_json_lines
+    if form is Format.CSV:
+        return partial(read_csv, **notations._asdict(), on_note=print_note)
+    return read_json_lines
 
 
 def _load_lines(
@@ -290,6 +293,7 @@ def _load_lines(
         if database is None:
             database = cleanup.enter_context(store_options.open())
         cleanup.enter_context(interrupted_load_hint(database))
+        cleanup.enter_context(note_end_of_copy(database))
         bar = cleanup.enter_context(progress_bar("loading", shows_progress=shows_progress))
         watched = CountedPairs(pairs, bar, total_keys=lines, total_bytes=size_bytes)
         loaded = load_pairs(database, watched, replace=replace)

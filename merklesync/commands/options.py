@@ -11,19 +11,21 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import click
 
 from manager.peers.address import Address, parse_address
-from merkledb import DEFAULT_HISTORY, MAX_HISTORY, MAX_TIME, InvalidRange, Scheme
+from merkledb import DEFAULT_HISTORY, MAX_HISTORY, MAX_TIME, Scheme
 from merklesync.files.format import Format
 from merklesync.files.text_pairs import Notation
-from merklesync.text import HEX_PREFIX, parse_bytes, parse_root, parse_text
+from merklesync.text import HEX_PREFIX, parse_bytes, parse_root, parse_text, quote_bytes
 
 LOOPBACK: Final = "127.0.0.1"
 # Any free port does; a fixed one is one thing less to say on both sides.
 DEFAULT_PORT: Final = 7440
+HASHERS: Final[tuple[Literal["blake3", "sha256"], ...]] = ("blake3", "sha256")
+BRANCH_FACTORS: Final = (2, 4, 16, 256)
 # What Python counts in a sequence, and far more than a store can hold of anything.
 MAX_COUNT: Final = sys.maxsize
 # Where a context keeps whether --text was given.
@@ -179,7 +181,10 @@ peers_option = click.option(
 def require_order(start: bytes | None, end: bytes | None) -> None:
     """Refuse, as a wrong command line, a range that ends before it starts."""
     if start is not None and end is not None and start > end:
-        raise click.UsageError(str(InvalidRange(start, end)), click.get_current_context())
+        raise click.UsageError(
+            f"the range starts at {quote_bytes(start)}, after its end {quote_bytes(end)}: swap them",
+            click.get_current_context(),
+        )
 
 
 def _add_options(command: CommandFunction, *options: OptionDecorator) -> CommandFunction:
@@ -272,12 +277,12 @@ def scheme_options(which: str) -> OptionDecorator:
     """
     hasher_option = click.option(
         "--hasher",
-        type=click.Choice(["blake3", "sha256"]),
+        type=click.Choice(HASHERS),
         help=f"The hash function {which}; default blake3.",
     )
     branch_factor_option = click.option(
         "--branch-factor",
-        type=click.Choice(["2", "4", "16", "256"]),
+        type=click.Choice([str(branch_factor) for branch_factor in BRANCH_FACTORS]),
         callback=lambda _context, _parameter, value: value and int(value),
         help=f"The branch factor {which}; default 16. Keys have at most 63, 126, 252 or 504 bytes.",
     )

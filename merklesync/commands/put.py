@@ -43,7 +43,8 @@ def put(
     """Store VALUE under KEY, replacing what KEY holds, and print the new root.
 
     KEY and VALUE are text, or 0x and hex digits. STORE is created when it is missing. To put many pairs, use
-    load.
+    load. A copy that is written to is refused by sync and follow from then on, unless with --replace, which
+    takes back what was written; that is noted.
 
     JSON: root, revision, keys, hasher, branch_factor.
     """

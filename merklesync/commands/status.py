@@ -230,7 +230,9 @@ def _store_as_facts(
 def _content_as_text(store: StoreStatus) -> str:
     if store.is_local:
         return "written here"
-    return "a copy" if (store.head is not None and store.head.keys) or store.catching_up else "none"
+    if (store.head is not None and store.head.keys) or store.catching_up:
+        return "a copy"
+    return "none: nothing was loaded or synced yet" if store.is_first else "none"
 
 
 def _retained_as_text(revisions: Sequence[Revision]) -> str:
@@ -245,7 +247,14 @@ def _sync_as_text(store: StoreStatus) -> str:
     checkpoint = store.checkpoint
     if checkpoint is None:
         return "unfinished; how far it is cannot be told"
-    expected = f" of {checkpoint.expected_keys:,}" if checkpoint.expected_keys else ""
-    done = f"{checkpoint.keys:,}{expected} keys and {checkpoint.changes:,} changes are here"
     share, root = _share_done(checkpoint), checkpoint.target.root.hex()
-    return f"unfinished, {share:.0%}: {done}, on the way to root {root}"
+    return f"unfinished, {share:.0%}: {_fetched_as_text(checkpoint)}, on the way to root {root}"
+
+
+def _fetched_as_text(checkpoint: Checkpoint) -> str:
+    """Return what has come: keys where content is copied, changes where it is brought forward."""
+    copies = checkpoint.keys > 0 or any(root is None for root in _roots(checkpoint))
+    expected = f" of {checkpoint.expected_keys:,}" if checkpoint.expected_keys else ""
+    keys = f"{checkpoint.keys:,}{expected} keys" if copies else ""
+    changes = f"{checkpoint.changes:,} changes" if checkpoint.changes or not copies else ""
+    return f"{' and '.join(filter(None, (keys, changes)))} fetched so far"

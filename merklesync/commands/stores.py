@@ -5,6 +5,8 @@ read while one writes.  A command that writes creates the store when it is missi
 was chosen.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import merkledb
 from merkledb import Database, DatabaseInUse, Revision, Scheme, Snapshot
 from merklesync.commands.options import RetentionOption, SchemeOption
 from merklesync.console.bar import ProgressBar
-from merklesync.console.output import echo, print_json
+from merklesync.console.output import echo, print_json, print_note
 from merklesync.errors import CommandError
 from merklesync.files.paths import is_there
 
@@ -139,8 +141,8 @@ def scheme_as_json(scheme: Scheme) -> dict[str, Any]:
     return {"hasher": scheme.hasher, "branch_factor": scheme.branch_factor}
 
 
-def check_with_bar(database: Database, bar: ProgressBar) -> None:
-    """Check a store and show how far it is.
+def check_with_bar(database: Database, bar: ProgressBar) -> int:
+    """Check a store, show how far it is, and return how many pairs were looked at.
 
     Raises:
         CorruptDatabase: It names the first difference.
@@ -155,11 +157,25 @@ def check_with_bar(database: Database, bar: ProgressBar) -> None:
         bar.show(done, None, min(1.0, done / total) if total else None)
 
     database.check(count)
+    return done
+
+
+@contextmanager
+def note_end_of_copy(database: Database) -> Iterator[None]:
+    """Say that what happens in the block makes a copy of peers content that was written here, if it does."""
+    is_copy = database.revision > 0 and not database.written_locally
+    yield
+    if is_copy and database.written_locally:
+        print_note(
+            f"{database.path} was a copy of its peers, and is written here now: sync and follow refuse it "
+            "from now on, or with --replace undo what was written"
+        )
 
 
 def commit_and_print(database: Database, changes: dict[bytes, bytes | None], *, as_json: bool) -> None:
     """Commit changes, and print the new root, alone or with the fields of ``snapshot_as_json``."""
-    database.commit(changes)
+    with note_end_of_copy(database):
+        database.commit(changes)
     with database.snapshot() as snapshot:
         described = snapshot_as_json(snapshot)
     if as_json:

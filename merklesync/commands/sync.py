@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 import trio
 
-from manager import LocalContent, Manager, PeerState, Progress
+from manager import LocalContent, Manager, PeerState, Progress, SyncError
 from manager.peers.address import Address
 from manager.peers.probe import ProbeResult
 from manager.scheduling.pivot import Target
@@ -32,7 +32,7 @@ from merklesync.commands.stores import is_store, open_for_syncing, snapshot_as_j
 from merklesync.console.bar import ProgressBar, progress_bar, wants_bar
 from merklesync.console.output import format_key_count, format_seconds, print_facts, print_json
 from merklesync.console.signals import run, wait_for_stop_signals
-from merklesync.errors import CommandError, ExitCode
+from merklesync.errors import CommandError, ExitCode, command_error_of
 from merklesync.following.peers import GRACE_SECONDS, PATIENCE_SECONDS, require_probes
 from merklesync.text import truncate
 
@@ -93,7 +93,10 @@ def sync(
     assert target is not None
     with open_for_syncing(store, scheme_option, retention) as database:
         try:
-            with progress_bar("syncing", shows_progress=wants_bar(as_json=as_json)) as bar:
+            with (
+                failed_sync_hint(database),
+                progress_bar("syncing", shows_progress=wants_bar(as_json=as_json)) as bar,
+            ):
                 progress = sync_store(
                     database, addresses, target, replace=replace, trust_peers=trust_peer, bar=bar
                 )
@@ -211,6 +214,22 @@ def sync_store(
     manager.update_target(*target)
     with replace_hint(database):
         return run(_sync, manager, bar)
+
+
+@contextmanager
+def failed_sync_hint(database: Database) -> Iterator[None]:
+    """Say what a first sync that fails leaves, for nothing of it can be read."""
+    try:
+        yield
+    except SyncError as error:
+        failure = command_error_of(error)
+        assert failure is not None
+        left = ""
+        if database.catching_up:
+            left = f"; {database.path} keeps what was copied, and the same command goes on with it"
+        elif database.head is not None and not database.head.number:
+            left = f"; {database.path} is still empty"
+        raise CommandError(f"{failure.message}{left}", ExitCode(failure.exit_code)) from error
 
 
 @contextmanager

@@ -5,12 +5,16 @@ root would prove nothing.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Final
 
 import click
 
-from merkledb import RangeProof, VerifiedRange, verify_range
+from merkledb import InvalidProof, RangeProof, Reason, Scheme, VerifiedRange, verify_range
 from merklesync.commands.options import (
+    BRANCH_FACTORS,
+    HASHERS,
     PATH,
     ROOT,
     SchemeOption,
@@ -28,6 +32,20 @@ from merklesync.files.paths import open_source
 from merklesync.files.sorted_pairs import Pair
 from merklesync.files.text_pairs import pair_to_json
 from merklesync.text import format_bytes, quote_bytes
+
+_OTHER_ROOT: Final = (
+    "; the proof was made at another root, or changed since: compare --root with the root that prove "
+    "printed, or ask for another proof"
+)
+_OTHER_RANGE: Final = "; give the KEY, or the --start and --end, that the proof was made for"
+# What to do about failures that a wrong command line causes as well.
+_ADVICE: Final = {
+    Reason.WRONG_ROOT: _OTHER_ROOT,
+    Reason.KEY_OUTSIDE_RANGE: _OTHER_RANGE,
+    Reason.STUB_INSIDE_RANGE: _OTHER_RANGE,
+    Reason.DIGEST_INSIDE_RANGE: _OTHER_RANGE,
+    Reason.WRONG_END: _OTHER_RANGE,
+}
 
 
 @click.command()
@@ -67,7 +85,7 @@ def verify(
     value, as get shows them, for a KEY or with --values.
     """
     claim = ProvedRange.of(key, start, end)
-    verified = verify_range(_read_proof(proof), root, *claim, scheme=scheme_option.with_defaults())
+    verified = _verify(_read_proof(proof), root, claim, scheme_option)
     if as_json:
         _print_json(verified, with_pairs=values or claim.is_key)
     elif claim.is_key:
@@ -76,6 +94,33 @@ def verify(
         echo(f"verified: {found}")
     else:
         _print_range(verified, with_pairs=values)
+
+
+def _verify(proof: RangeProof, root: bytes, claim: ProvedRange, scheme_option: SchemeOption) -> VerifiedRange:
+    """Verify a proof, and say what to do where it does not hold.
+
+    Raises:
+        CommandError: It does not hold.
+    """
+    try:
+        return verify_range(proof, root, *claim, scheme=scheme_option.with_defaults())
+    except InvalidProof as error:
+        advice = _scheme_that_holds(proof, root, claim) or _ADVICE.get(error.reason, "")
+        raise CommandError(f"{error}{advice}", ExitCode.NOT_VERIFIED) from error
+
+
+def _scheme_that_holds(proof: RangeProof, root: bytes, claim: ProvedRange) -> str:
+    """Return with which other scheme the proof holds, as advice; empty where it holds with none."""
+    for hasher, branch_factor in product(HASHERS, BRANCH_FACTORS):
+        try:
+            verify_range(proof, root, *claim, scheme=Scheme(hasher, branch_factor))
+        except InvalidProof:
+            continue
+        return (
+            f"; it holds for {hasher} with branch factor {branch_factor}: if that is the root's scheme, "
+            f"add --hasher {hasher} --branch-factor {branch_factor}"
+        )
+    return ""
 
 
 def _read_proof(path: Path) -> RangeProof:
@@ -100,9 +145,13 @@ def _print_json(verified: VerifiedRange, *, with_pairs: bool) -> None:
 
 def _print_range(verified: VerifiedRange, *, with_pairs: bool) -> None:
     proved = ProvedRange(verified.start, verified.end)
-    echo(f"verified: {format_key_count(len(verified.keys))}, all there are from {proved}")
+    echo(f"verified: the root holds exactly {format_key_count(len(verified.keys))} from {proved}")
     if not verified.complete:
-        last = quote_bytes(verified.end or b"")
-        print_note(f"the proof ends before the range does: it says nothing of what is after {last}")
+        last = verified.end or b""
+        rest = format_bytes(last + bytes(1))
+        print_note(
+            f"the proof ends at {quote_bytes(last)}, before the range does: of what comes after it "
+            f"nothing is proved; have the rest proved with prove --start {rest}"
+        )
     for key, value in _pairs_of(verified) if with_pairs else ():
         echo(f"{format_bytes(key)}\t{format_bytes(value)}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from manager.status.stats import Rate, seconds_left
+from manager.status.estimate import Rate, seconds_left
 from merklesync.console.output import format_key_count, format_seconds, format_size
 
 # A person cannot read faster; a terminal need not work harder.

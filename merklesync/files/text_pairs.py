@@ -17,7 +17,8 @@ the caller gives or the header says::
     key_auto,value_auto     auto: text, or 0x and hex digits; text that begins with 0x is given in hex
 
 Where neither says it, a column is text, so that what a file holds is what a store gets.  A first row that is
-not blank and holds two of these names, a key's and a value's, is a header; one is written.
+not blank and holds two of these names, a key's and a value's, is a header; one is written.  A first row that
+is almost one, such as ``name,value`` or ``Key,Value``, is a pair all the same, and the caller is told.
 
 Blank lines are skipped.  A line that is wrong raises ``InvalidLine`` with its number and the reason.
 Invariant: what is written reads back as the same pairs, whatever bytes they hold.  Limits of a store's keys
@@ -28,7 +29,7 @@ import base64
 import binascii
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import IO, Any, Final
 
@@ -85,6 +86,8 @@ class Notation(StrEnum):
 _HEADERS: Final[dict[tuple[str, ...], tuple[Notation, Notation]]] = {
     (keys.named("key"), values.named("value")): (keys, values) for keys in Notation for values in Notation
 }
+# What other programs call the first column, above one that is called "value".
+_OTHER_KEY_COLUMNS: Final = frozenset({"id", "key", "keys", "name"})
 # All names that a column may have.
 _COLUMNS: Final = frozenset(name for header in _HEADERS for name in header)
 
@@ -207,6 +210,7 @@ def read_csv(
     max_value_bytes: int,
     keys: Notation | None = None,
     values: Notation | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Pair]:
     """Yield the pairs of a CSV file of two columns, in its order.
 
@@ -216,6 +220,7 @@ def read_csv(
         max_value_bytes: A longer value is an error; it also bounds the length of a line.
         keys: How keys are written; None for what the header says, and text without one.
         values: The same for values.
+        on_note: Called with a sentence where the first row looks like a header and is taken as a pair.
 
     Raises:
         InvalidLine: A line is wrong.
@@ -239,12 +244,25 @@ def read_csv(
             if len(row) > 1 and _COLUMNS.issuperset(row):
                 # Taken as a pair, it would turn all keys into values, and no error would tell.
                 raise InvalidLine(rows.line_num, "names the columns in another order: the key comes first")
+            if _looks_like_header(row):
+                on_note(
+                    f"line {rows.line_num}, {truncate(','.join(row))}, looks like a header and is taken as a "
+                    "pair: if it is a header, write key,value in its place, and delete that key"
+                )
         try:
             key, value = _parse_row(row, key_notation, value_notation)
             _require_lengths(key, value, max_key_bytes, max_value_bytes)
         except ValueError as error:
             raise InvalidLine(rows.line_num, str(error)) from error
         yield key, value
+
+
+def _looks_like_header(row: list[str]) -> bool:
+    """Return whether a row that is no header was likely meant as one: its names in another spelling."""
+    names = [name.strip().casefold() for name in row]
+    if len(names) != 2:
+        return False
+    return tuple(names) in _HEADERS or (names[0] in _OTHER_KEY_COLUMNS and names[1] in {"value", "values"})
 
 
 def _rows(rows: Any) -> Iterator[list[str]]:

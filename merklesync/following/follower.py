@@ -22,6 +22,7 @@ from merkledb import Database
 from merklesync.console.output import format_server_totals, print_note
 from merklesync.console.signals import wait_for_stop_signals
 from merklesync.errors import CommandError
+from merklesync.files.paths import STANDARD_STREAM
 from merklesync.following.events import ACTIVE_STATUSES, EventPrinter, print_in_thread
 from merklesync.following.root_hook import RootHook
 from merklesync.following.root_source import read_targets
@@ -92,8 +93,15 @@ class Follower:
             stopping.cancel_scope.cancel()
         if self._server is not None:
             print_note(f"stopped: {format_server_totals(self._server)}")
-        if self._source_ended and self._lines_left_out and self._manager.target is None:
-            raise CommandError("no line named a root that can be followed: write a root in hex on each line")
+        if self._source_ended and self._manager.target is None:
+            if self._lines_left_out:
+                raise CommandError(
+                    "no line named a root that can be followed: write a root in hex on each line"
+                )
+            print_note(
+                f"{_name_of(self._roots)} ended before it named a root, so nothing was followed: "
+                "write a root in hex on each line"
+            )
 
     async def _serve(self, listen_address: Address, serving: trio.Nursery) -> None:
         listeners = await open_listeners(*listen_address)
@@ -204,3 +212,7 @@ class Follower:
                 await print_in_thread(self._printer.status, progress)
                 printed, printed_at, seen_at = progress.status, now, now
             await trio.sleep(STATUS_SETTLE_SECONDS / 2)
+
+
+def _name_of(roots: Path | None) -> str:
+    return "standard input" if roots == STANDARD_STREAM else str(roots)

@@ -58,7 +58,7 @@ def require_probes(
             f"no peer that answers can help ({reasons}): check the address, or name another peer"
         )
     raise CommandError(
-        f"no peer could be reached ({reasons}): check the address and that a server runs there",
+        f"no peer could be reached ({reasons}): check the address, and that a merklesync server runs there",
         ExitCode.UNREACHABLE,
     )
 

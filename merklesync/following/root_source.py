@@ -1,7 +1,9 @@
 """Roots to follow, as another program writes them: lines of a file, of a pipe, or of standard input.
 
 A line is a root in hex and, where it is known, the number of its revision: what ``follow`` itself prints.
-The newest line counts.  A line of another form is reported and left out, and the follower goes on.
+The newest line counts.  A line of another form is reported and left out, and the follower goes on; of many
+in a row only the first few are reported.  Lines are UTF-8, also after a byte order mark, and end with LF,
+CR LF or CR alone; UTF-16 is reported as such.
 
     standard input    read until it ends
     a FIFO            read for ever, from one writer after the other
@@ -15,6 +17,7 @@ Memory holds one line, of a bounded length, and the end of what was read of a fi
 
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -34,6 +37,12 @@ from merklesync.text import parse_root, truncate
 MAX_LINE_BYTES: Final = 128
 # A stream with so much of a line, and no end of it, is something else than roots, such as /dev/zero.
 MAX_UNENDED_BYTES: Final = 1 << 20
+# So many lines in a row that name no root are reported.  A program that writes something else to a pipe, or a
+# file such as /proc/uptime, has new ones for ever.
+MAX_REPORTED_LINES: Final = 3
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 # How long a line of a file may wait to be seen: people who append to one by hand do not wait longer.
 FILE_INTERVAL_SECONDS: Final = 0.25
 # This many of the bytes read last are compared at each look: dozens of lines, in one read.
@@ -69,7 +78,7 @@ class TargetParser:
     """Lines cut out of bytes as they come.
 
     Args:
-        on_error: Called with a sentence for each line that names no target.
+        on_error: Called with a sentence for the first few lines in a row that name no target.
 
     Attributes:
         unended_bytes: How much has come of the last line, though not all of it is kept.
@@ -77,15 +86,21 @@ class TargetParser:
 
     def __init__(self, on_error: ErrorCallback) -> None:
         self._on_error = on_error
-        self._line = b""
-        self._is_too_long = False
-        self._number = 0
-        self.unended_bytes = 0
+        # How many lines were left out since the last one that named a target.
+        self._left_out = 0
+        # Whether the last byte was a CR, which ends a line, and a LF after it ends no other.
+        self._ended_with_return = False
+        self.reset()
 
     def feed(self, data: bytes) -> Target | None:
         """Return the newest target that ``data`` completes the line of, if any."""
         newest: Target | None = None
-        *ended, rest = data.split(b"\n")
+        if self._ended_with_return and data.startswith(b"\n"):
+            # The second half of a line end of which the first has ended the line already.
+            data, self._ended_with_return = data[1:], False
+        if data:
+            self._ended_with_return = data.endswith(b"\r")
+        *ended, rest = _LINE_END.split(data)
         for part in ended:
             newest = self._end_line(part) or newest
             self.unended_bytes = 0
@@ -96,7 +111,7 @@ class TargetParser:
     def unended(self) -> Target | None:
         """Return the target that the last line names, though its end was not written yet, if it names one."""
         try:
-            return None if self._is_too_long else parse_target(self._line.decode("utf-8", "replace"))
+            return None if self._is_too_long else parse_target(self._text())
         except ValueError:
             return None
 
@@ -106,27 +121,59 @@ class TargetParser:
 
     def reset(self) -> None:
         """Begin with the first line of something else."""
-        self._line, self._is_too_long, self._number = b"", False, 0
+        self._line, self._is_too_long, self._is_utf_16, self._number = b"", False, False, 0
+        self._ended_with_return = False
         self.unended_bytes = 0
 
     def _add(self, part: bytes) -> None:
         self._line += part[: MAX_LINE_BYTES + 1]
+        is_first = self._number == 0 and not self._is_too_long
+        # Digits of UTF-16 have a NUL beside each, and no line of UTF-8 has one.
+        self._is_utf_16 |= b"\0" in part or (is_first and self._line.startswith(_UTF_16_MARKS))
         self._is_too_long |= len(self._line) > MAX_LINE_BYTES
         if self._is_too_long:
             self._line = b""
 
+    def _text(self) -> str:
+        """Return what is kept of the line, without the byte order mark of a first one."""
+        line = self._line if self._number else self._line.removeprefix(_BYTE_ORDER_MARK)
+        return line.decode("utf-8", "replace").strip()
+
     def _end_line(self, part: bytes) -> Target | None:
         self._add(part)
-        line, is_too_long = self._line.decode("utf-8", "replace").strip(), self._is_too_long
-        self._line, self._is_too_long = b"", False
+        line, is_too_long, is_utf_16 = self._text(), self._is_too_long, self._is_utf_16
+        self._line, self._is_too_long, self._is_utf_16 = b"", False, False
         self._number += 1
         try:
+            if is_utf_16:
+                raise ValueError("it holds NUL bytes or a mark of UTF-16: write the roots as UTF-8")
             if is_too_long:
                 raise ValueError(f"it has more than {MAX_LINE_BYTES} bytes")
-            return parse_target(line) if line else None
+            target = parse_target(line) if line else None
         except ValueError as error:
-            self._on_error(f"line {self._number} of the roots is left out: {error}")
+            self._leave_out(str(error), is_last=is_utf_16)
             return None
+        if target is not None:
+            self._left_out = 0
+        return target
+
+    def _leave_out(self, reason: str, *, is_last: bool) -> None:
+        """Report a line that names no target, but not each of many in a row.
+
+        Args:
+            reason: What is wrong with it.
+            is_last: Whether the same is wrong with all that follow, so that this says enough.
+        """
+        self._left_out += 1
+        if self._left_out <= MAX_REPORTED_LINES:
+            self._on_error(f"line {self._number} of the roots is left out: {reason}")
+            if is_last:
+                self._left_out = MAX_REPORTED_LINES + 1
+        elif self._left_out == MAX_REPORTED_LINES + 1:
+            self._on_error(
+                "the next lines of the roots name no root either; they are left out without a note "
+                "until one names a root"
+            )
 
 
 async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorCallback) -> None:
@@ -137,7 +184,7 @@ async def read_targets(source: Path, on_target: TargetCallback, on_error: ErrorC
     Args:
         source: A file, a FIFO, or - for standard input.
         on_target: Called in the event loop.
-        on_error: Called with a sentence for each line that names no target.
+        on_error: Called with a sentence for lines that name no target, the first few in a row.
 
     Raises:
         OSError: The source cannot be read.

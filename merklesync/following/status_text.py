@@ -30,8 +30,8 @@ STATUS_SENTENCES: Final[Mapping[SyncStatus, str]] = {
     "and peers are tried again when they say",
     SyncStatus.NO_PEER_REACHABLE: "no peer answers; what is here stays, and peers are tried again",
     SyncStatus.NO_TARGET: "no peer shows a root to follow, and nobody has named one",
-    SyncStatus.NO_ROOM: "nothing can be written here; what is here stays, and writing is tried again once "
-    "there is room: free some",
+    SyncStatus.NO_ROOM: "nothing can be written here: free some room, and the replica goes on by itself; "
+    "until then its last complete root is shown and served",
 }
 
 

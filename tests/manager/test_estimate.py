@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manager.peers.health import Backoff, Score
 from manager.scheduling.backlog import Density
-from manager.status.stats import MAX_SECONDS_LEFT, Expectation, Rate, seconds_left
+from manager.status.estimate import MAX_SECONDS_LEFT, Expectation, Rate, seconds_left
 
 
 def test_a_rate_is_unknown_before_anything_was_counted() -> None:

@@ -613,7 +613,9 @@ class Full:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at the start", "before a copy", "on the way", "before a number"])
-async def test_following_outlasts_a_disk_that_is_full(moment: str, autojump_clock: MockClock) -> None:
+async def test_following_outlasts_a_disk_that_is_full(
+    moment: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     with new_source(some_pairs(300)) as source, new_database() as copy:
         disk, server = Full(copy), ScriptedServer(source.database, fake_servers.after(0.2))
         if moment != "before a copy":
@@ -640,6 +642,11 @@ async def test_following_outlasts_a_disk_that_is_full(moment: str, autojump_cloc
             assert "No space left on device" in following.progress.reason
             assert copy.head is None or copy.root == shown
             assert 10 < disk.attempts < 300, "it is tried again, and not all the time"
+            said = [record.getMessage() for record in caplog.records if "is full" in record.getMessage()]
+            assert said[-1] == (
+                f"nothing can be written, which is tried again until it can: {copy.path} is full "
+                "(No space left on device): nothing of this change was kept; make room, then try again"
+            )
             requests = len(server.requests)
             disk.is_full = False
             await trio.sleep(60)

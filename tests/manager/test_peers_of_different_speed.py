@@ -11,9 +11,9 @@ import trio.testing
 from trio.testing import MockClock
 
 from manager import Limits
+from manager.known_peer import KnownPeer
 from manager.peers.client import PeerClient, _Pending
 from manager.peers.health import FULL_PROGRESS, PeerHealth
-from manager.peers.known_peer import KnownPeer
 from manager.peers.throughput import FIRST_HEDGE_SECONDS, MIN_HEDGE_SECONDS, ThroughputEstimator
 from manager.scheduling.pivot import PivotTracker
 from merkledb import Scheme

@@ -189,7 +189,7 @@ def test_a_bound_that_no_peer_takes_is_the_callers_mistake(name: str) -> None:
 
 @pytest.mark.parametrize(
     "retention",
-    [{"history": 1.5}, {"history": True}, {"history_seconds": 10**400}, {"history_seconds": float("nan")}],
+    [{"history": 0}, {"history": 10**400}, {"history_seconds": 10**400}, {"history_seconds": float("nan")}],
 )
 def test_a_retention_that_no_store_can_keep_is_refused(tmp_path: Path, retention: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a history holds"):

@@ -43,7 +43,7 @@ def test_a_number_that_no_honest_store_reaches_is_refused_before_anything_is_wri
             assert (caught.value.number, caught.value.limit) == (number, MAX_FOREIGN_REVISION)
         with pytest.raises(ValueError, match="at least 0"):
             apply_as(database, -1)
-        with pytest.raises(TypeError, match="is an int, not float"):
+        with pytest.raises(TypeError, match="is a whole number, not float"):
             apply_as(database, 1.5)  # type: ignore[arg-type]  # the wrong type is what is tested
         assert database.revision == 0
         assert not database.catching_up

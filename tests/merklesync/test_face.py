@@ -28,6 +28,8 @@ def test_the_face_offers_what_most_users_import() -> None:
     assert merklesync.open is merkledb.open
     assert merklesync.Manager is manager.Manager
     assert merklesync.serve is server.serve
+    assert merklesync.Server is server.Server
+    assert merklesync.open_listeners is server.open_listeners
     for name in merklesync.__all__:
         assert getattr(merklesync, name).__doc__ or name == "EMPTY_ROOT"
 

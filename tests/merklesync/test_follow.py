@@ -376,9 +376,16 @@ def test_roots_without_an_end_of_a_line_are_refused(
     assert "the roots have a line of more than 1,048,576 bytes" in notes
 
 
-def test_no_roots_at_all_end_at_once(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("roots", [os.devnull, "-"])
+def test_no_roots_at_all_end_at_once_and_that_is_said(source: Path, tmp_path: Path, roots: str) -> None:
     with serving(source) as address:
-        assert succeed("follow", tmp_path / "copy", "--from", address, "--roots", os.devnull) == ""
+        result = run("follow", tmp_path / "copy", "--from", address, "--roots", roots, stdin=b"")
+    name = "standard input" if roots == "-" else roots
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        f"Note: {name} ended before it named a root, so nothing was followed: "
+        "write a root in hex on each line\n"
+    )
     assert content(tmp_path / "copy") == {}
 
 

@@ -334,6 +334,14 @@ def test_an_empty_source_makes_an_empty_store(tmp_path: Path) -> None:
     assert list((tmp_path / "target").iterdir()) == []
 
 
+def test_a_first_line_that_looks_like_a_header_is_loaded_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("name,value\nAda,1815\n")
+    result = run("load", tmp_path / "store", tmp_path / "people.csv")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Note: line 1, name,value, looks like a header and is taken as a pair")
+    assert content(tmp_path / "store") == {b"name": b"value", b"Ada": b"1815"}
+
+
 @pytest.mark.parametrize(
     "key", [b"/etc/passwd", b"../up", b"a/../../up", b"", b"a\x00", b"a//b", b"C:\\x", b"n" * 256]
 )

@@ -44,15 +44,20 @@ def test_a_proof_of_a_range_lists_its_pairs(store: Path, root: str) -> None:
     bounds = ["--start", "010", "--end", "0115"]
     proof = run("prove", store, *bounds).stdout_bytes
     output = succeed("verify", "-", *bounds, "--root", f"0x{root}", "--values", stdin=proof)
-    assert output == "verified: 2 keys, all there are from 010 to 0115\n010\tvalue 10\n011\tvalue 11\n"
+    assert (
+        output == "verified: the root holds exactly 2 keys from 010 to 0115\n010\tvalue 10\n011\tvalue 11\n"
+    )
 
 
 def test_a_cut_off_proof_says_how_far_it_goes(store: Path, root: str, tmp_path: Path) -> None:
     result = run("prove", store, "--max-keys", "10", "--output", tmp_path / "proof")
     assert "--start 0x30303900" in result.stderr
     result = run("verify", tmp_path / "proof", "--root", root)
-    assert "10 keys, all there are from the first key to 009" in result.stdout
-    assert "says nothing of what is after 009" in result.stderr
+    assert result.stdout == "verified: the root holds exactly 10 keys from the first key to 009\n"
+    assert result.stderr == (
+        "Note: the proof ends at 009, before the range does: of what comes after it nothing is proved; "
+        "have the rest proved with prove --start 0x30303900\n"
+    )
     rest = run("prove", store, "--start", "0x30303900").stdout_bytes
     assert "91 keys" in succeed("verify", "-", "--start", "0x30303900", "--root", root, stdin=rest)
 
@@ -80,14 +85,24 @@ def test_verify_needs_the_scheme_of_the_root(tmp_path: Path) -> None:
     root = fill(tmp_path / "store", {b"k": b"v"}, *options)
     proof = run("prove", tmp_path / "store", "k").stdout_bytes
     assert "holds v" in succeed("verify", "-", "k", "--root", root, *options, stdin=proof)
-    fail(3, "verify", "-", "k", "--root", root, stdin=proof)
+    assert (
+        "it holds for sha256 with branch factor 2: if that is the root's scheme, "
+        "add --hasher sha256 --branch-factor 2"
+    ) in fail(3, "verify", "-", "k", "--root", root, stdin=proof)
 
 
 def test_what_does_not_prove_the_claim_is_exit_code_3(store: Path, root: str) -> None:
     proof = run("prove", store, "007").stdout_bytes
     other_root = merkledb.root_of({b"007": b"value 8"}, Scheme()).hex()
-    assert "wrong root" in fail(3, "verify", "-", "007", "--root", other_root, stdin=proof)
-    assert "outside the range" in fail(3, "verify", "-", "008", "--root", root, stdin=proof)
+    sentence = fail(3, "verify", "-", "007", "--root", other_root, stdin=proof)
+    assert "wrong root" in sentence
+    assert "compare --root with the root that prove printed" in sentence
+    sentence = fail(3, "verify", "-", "008", "--root", root, stdin=proof)
+    assert (
+        "outside the range; give the KEY, or the --start and --end, that the proof was made for" in sentence
+    )
+    sentence = fail(3, "verify", "-", "--start", "0", "--end", "1", "--root", root, stdin=proof)
+    assert "give the KEY, or the --start and --end, that the proof was made for" in sentence
     forged = proof.replace(b"value 7", b"value 8")
     assert "wrong root" in fail(3, "verify", "-", "007", "--root", root, stdin=forged)
     for data in (b"", b"nonsense", proof[:-1], proof + b"\x00"):

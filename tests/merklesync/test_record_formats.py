@@ -217,6 +217,37 @@ def test_sorted_pairs_yield_the_newest_of_each_key_in_order(
         assert list(collected) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "is_noted"),
+    [
+        (b"name,value", True),
+        (b"Name,Value", True),
+        (b"Key,Value", True),
+        (b"KEY_HEX,VALUE", True),
+        (b"id,value", True),
+        (b'"key ",value', True),
+        (b"key,values", True),
+        (b"name,Ada", False),
+        (b"user,value", False),
+        (b"value,x", False),
+        (b"key,", False),
+    ],
+)
+def test_a_first_csv_row_that_looks_like_a_header_is_a_pair_and_noted(first: bytes, is_noted: bool) -> None:
+    notes: list[str] = []
+    pairs = list(read_csv(io.BytesIO(b"\n" + first + b"\nname,value\n"), **LIMITS, on_note=notes.append))
+    assert pairs[0] == tuple(first.replace(b'"', b"").split(b","))
+    assert len(pairs) == 2
+    shown = first.replace(b'"', b"").decode()
+    note = f"line 2, {shown}, looks like a header and is taken as a pair: "
+    advice = "if it is a header, write key,value in its place, and delete that key"
+    assert notes == is_noted * [note + advice]
+
+
+def test_a_header_is_not_noted() -> None:
+    list(read_csv(io.BytesIO(b"key,value\nname,value\n"), **LIMITS, on_note=pytest.fail))
+
+
 @pytest.mark.parametrize("header", [b"value,key", b"key,key", b"value_hex,key_auto", b"key,value,key"])
 def test_a_csv_header_with_its_columns_in_another_order_is_no_pair(header: bytes) -> None:
     with pytest.raises(InvalidLine, match="the key comes first"):

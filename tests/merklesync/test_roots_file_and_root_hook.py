@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from manager import Reached
 from manager.scheduling.pivot import Target
 from merklesync.following.root_hook import RootHook
-from merklesync.following.root_source import MAX_LINE_BYTES, TargetParser, parse_target, read_targets
+from merklesync.following.root_source import (
+    MAX_LINE_BYTES,
+    MAX_REPORTED_LINES,
+    TargetParser,
+    parse_target,
+    read_targets,
+)
 from tests.support.command_line import standard_input
 
 ROOTS = [bytes([number]) * 32 for number in range(10)]
@@ -48,6 +54,18 @@ def test_a_line_with_anything_else_is_refused(rest: str) -> None:
         parse_target("07" * 31 + rest)
 
 
+def complaints_about(lines: list[bytes]) -> int:
+    """Return how many complaints there are: of bad lines in a row, the first few and one for all the rest."""
+    complaints = in_a_row = 0
+    for each in lines:
+        if len(each) == 65:
+            in_a_row = 0
+        elif len(each) != 1:
+            in_a_row += 1
+            complaints += in_a_row <= MAX_REPORTED_LINES + 1
+    return complaints
+
+
 @given(
     lines=st.lists(
         st.integers(0, 9).map(line) | st.sampled_from([b"\n", b"nonsense\n", b"\xff\n", b"x" * 200 + b"\n"])
@@ -64,7 +82,7 @@ def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], unended: by
         found.append(feeder.feed(data[start:end]))
     good = [parse_target(each.decode()) for each in lines if len(each) == 65]
     assert [target for target in found if target][-1:] == good[-1:]
-    assert len(complaints) == sum(len(each) not in (1, 65) for each in lines)
+    assert len(complaints) == complaints_about(lines)
     assert feeder.end() == parse_target(unended.decode())
     assert feeder.end() is None
 
@@ -77,6 +95,66 @@ def test_a_line_that_never_ends_takes_no_memory_and_is_left_out_once() -> None:
     assert len(lines._line) <= MAX_LINE_BYTES
     assert lines.feed(b"\n" + line(1)) == Target(ROOTS[1])
     assert complaints == [f"line 1 of the roots is left out: it has more than {MAX_LINE_BYTES} bytes"]
+
+
+@given(
+    ends=st.lists(st.sampled_from([b"\n", b"\r\n", b"\r"]), min_size=3, max_size=3),
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
+    cuts=st.lists(st.integers(0, 210)),
+)
+def test_lines_may_end_in_any_way_and_a_byte_order_mark_may_stand_before_them(
+    ends: list[bytes], mark: bytes, cuts: list[int]
+) -> None:
+    complaints: list[str] = []
+    lines = TargetParser(complaints.append)
+    texts = [line(1)[:-1], b"nonsense", line(2)[:-1]]
+    data = mark + b"".join(text + end for text, end in zip(texts, ends, strict=True))
+    found: list[Target | None] = []
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
+        found.append(lines.feed(data[start:end]))
+    assert [target for target in found if target][-1] == Target(ROOTS[2])
+    # Two bytes that end one line together do not count as two lines.
+    assert len(complaints) == 1
+    assert complaints[0].startswith("line 2 of the roots is left out: 'nonsense' is not a root")
+
+
+def test_a_byte_order_mark_stands_before_the_first_line_only() -> None:
+    complaints: list[str] = []
+    lines = TargetParser(complaints.append)
+    lines.feed(b"\xef\xbb\xbf" + line(1)[:-1])
+    assert lines.unended() == Target(ROOTS[1])
+    assert lines.feed(b"\n\xef\xbb\xbf" + line(2)) == Target(ROOTS[1])
+    assert [complaint[:27] for complaint in complaints] == ["line 2 of the roots is left"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("size", [3, 1_000])
+def test_utf_16_is_called_by_its_name_and_once(encoding: str, size: int) -> None:
+    complaints: list[str] = []
+    lines = TargetParser(complaints.append)
+    data = "".join(f"{root.hex()}\n" for root in ROOTS).encode(encoding)
+    for start in range(0, len(data), size):
+        assert lines.feed(data[start : start + size]) is None
+    lines.end()
+    assert complaints == [
+        "line 1 of the roots is left out: it holds NUL bytes or a mark of UTF-16: write the roots as UTF-8"
+    ]
+
+
+def test_of_many_bad_lines_in_a_row_the_first_few_are_reported() -> None:
+    complaints: list[str] = []
+    lines = TargetParser(complaints.append)
+    for number in range(1_000):
+        lines.feed(b"%d\n" % number)
+        # What is read again from its start, as a file is that changes all the time, begins no new row.
+        lines.reset()
+    assert len(complaints) == MAX_REPORTED_LINES + 1
+    assert complaints[-1] == (
+        "the next lines of the roots name no root either; they are left out without a note "
+        "until one names a root"
+    )
+    lines.feed(line(1) + b"nonsense\n")
+    assert complaints[-1].startswith("line 2 of the roots is left out: 'nonsense'")
 
 
 def test_what_came_of_an_unended_line_is_counted_anew_after_each_end() -> None:

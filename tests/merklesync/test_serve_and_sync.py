@@ -1,6 +1,7 @@
 """serve, sync, status: real processes on this machine's loopback, honest, lying, gone, and interrupted."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -432,10 +433,53 @@ def test_ctrl_c_leaves_a_copy_that_resumes(tmp_path: Path) -> None:
         assert 0 < unfinished["synced_keys"] < 4_000
         assert 0 < unfinished["share"] < 1
         assert succeed_json("check", copy)["root"] is None
+        checked = re.match(r"ok    ([\d,]+) keys so far\n", succeed("check", copy))
+        assert checked is not None
+        assert 0 < int(checked[1].replace(",", "")) < 4_000
         document = succeed_json("sync", copy, "--from", address, "--root", root)
     assert (document["root"], document["keys"], document["synced_keys"]) == (root, 4_000, 4_000)
     assert 0 < document["fetched_keys"] < 4_000
     assert succeed_json("status", copy)["sync"] is None
+
+
+def test_a_first_sync_that_fails_says_what_it_leaves(tmp_path: Path) -> None:
+    pairs = {b"%06d" % number: os.urandom(2_000) for number in range(4_000)}
+    root, copy = fill(tmp_path / "store", pairs), tmp_path / "copy"
+    with serving(tmp_path / "store") as address:
+        sentence = fail(1, "sync", copy, "--from", address, "--root", "01" * 32)
+        assert sentence.endswith(f"; {copy} is still empty")
+        assert "content   none: nothing was loaded or synced yet\n" in succeed("status", copy)
+        stop_in_the_middle(copy, address)
+        sentence = fail(1, "sync", copy, "--from", address, "--root", "01" * 32)
+        assert sentence.endswith(f"; {copy} keeps what was copied, and the same command goes on with it")
+        succeed("sync", copy, "--from", address, "--root", root)
+        # Of a store that has content nothing needs to be said.
+        assert str(copy) not in fail(1, "sync", copy, "--from", address, "--root", "01" * 32)
+
+
+def test_writing_to_a_copy_says_what_becomes_of_it(tmp_path: Path) -> None:
+    pairs = {b"a": b"1", b"d": b"4"}
+    fill(tmp_path / "store", pairs)
+    (tmp_path / "more.csv").write_text("b,2\n")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "c").write_text("3")
+    note = "Note: {} was a copy of its peers, and is written here now: sync and follow refuse it from now on"
+    with serving(tmp_path / "store") as address:
+        for number, command in enumerate(
+            [("put", "z", "1"), ("delete", "a"), ("load", tmp_path / "more.csv"), ("load", tmp_path / "tree")]
+        ):
+            copy = tmp_path / f"copy{number}"
+            succeed("sync", copy, "--from", address, "--trust-peer")
+            result = run(command[0], copy, *command[1:])
+            assert result.exit_code == 0
+            assert result.stderr.startswith(note.format(copy))
+            # Once is enough, and what is promised holds.
+            assert run("put", copy, "y", "1").stderr == ""
+            assert "add --replace" in fail(1, "sync", copy, "--from", address, "--trust-peer")
+            succeed("sync", copy, "--from", address, "--trust-peer", "--replace")
+            assert content(copy) == pairs
+            # What changes nothing leaves it a copy.
+            assert run("put", copy, "a", "1").stderr == ""
 
 
 def test_an_unfinished_sync_is_rolled_back_to_what_is_shown_meanwhile(tmp_path: Path) -> None:

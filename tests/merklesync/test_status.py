@@ -14,6 +14,7 @@ from manager.peers.probe import ProbeFailure, ProbeResult, probe
 from manager.scheduling.checkpoint import Checkpoint
 from manager.scheduling.pivot import Target
 from merkledb import EMPTY_ROOT, Revision, Scheme
+from merklesync.commands.status import _sync_as_text
 from merklesync.following.status_text import STATUS_SENTENCES, describe_peer_relation
 from merklesync.following.store_status import StoreStatus, sync_status_of
 from server import open_listeners, serve
@@ -86,6 +87,35 @@ def test_a_store_stands_to_its_peers(
     assert sync_status_of(store, peers) is situation
 
 
+def keyed(*, keys: int, changes: int, expected: int | None, roots: tuple[bytes | None, ...]) -> StoreStatus:
+    """Return a store in the middle of an update to B, of which two halves are at ``roots``."""
+    ranges = RangeMap.from_columns([b"", b"m"], list(roots), 32)
+    return AT_A._replace(
+        catching_up=True,
+        checkpoint=Checkpoint(Target(B), keys, changes, 0, expected, ranges, (0.5, 0.5)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        (keyed(keys=0, changes=0, expected=500, roots=(A, A)), "0%: 0 changes fetched so far"),
+        (keyed(keys=0, changes=7, expected=500, roots=(A, B)), "50%: 7 changes fetched so far"),
+        (keyed(keys=0, changes=0, expected=500, roots=(None, A)), "0%: 0 of 500 keys fetched so far"),
+        (
+            keyed(keys=100, changes=7, expected=500, roots=(None, B)),
+            "20%: 100 of 500 keys and 7 changes fetched so far",
+        ),
+        (
+            keyed(keys=100, changes=7, expected=None, roots=(A, B)),
+            "50%: 100 keys and 7 changes fetched so far",
+        ),
+    ],
+)
+def test_an_unfinished_update_says_what_has_come(store: StoreStatus, sentence: str) -> None:
+    assert _sync_as_text(store) == f"unfinished, {sentence}, on the way to root {B.hex()}"
+
+
 def test_every_situation_has_a_sentence() -> None:
     assert STATUS_SENTENCES.keys() == set(SyncStatus)
 
@@ -153,7 +183,7 @@ def test_status_of_a_store_alone(tmp_path: Path) -> None:
     expected = {"retained 2 revisions, from 1 to 2", "content written here", "sync none is unfinished"}
     assert expected <= set(lines)
     commit(tmp_path / "new", {})
-    assert "content   none\n" in succeed("status", tmp_path / "new")
+    assert "content   none: nothing was loaded or synced yet\n" in succeed("status", tmp_path / "new")
 
 
 def test_status_compares_a_store_with_its_peers(tmp_path: Path) -> None:
@@ -224,7 +254,17 @@ async def test_a_peer_that_greets_and_does_not_answer_was_met(
         (encode(Error(0, ErrorCode.SHUTTING_DOWN, "bye")).data, "it refused: bye"),
         (encode(Goodbye()).data, "it does not speak merklesync: "),
         (b"", "it closed the connection without a word: "),
-        (b"HTTP", "it does not speak merklesync: "),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n",
+            "it does not speak merklesync: a web server answers there (HTTP): ",
+        ),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "it does not speak merklesync: an SSH server answers there: "),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "it does not speak merklesync: a server for TLS answers there: "),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "it does not speak merklesync: a server for TLS answers there: "),
+        (
+            b"220 mail\r\n",
+            "it does not speak merklesync: the peer announced a frame of 842149920 bytes where ",
+        ),
         (None, "it said nothing within 10 seconds"),
     ],
 )

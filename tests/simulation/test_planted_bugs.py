@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from manager.known_peer import KnownPeer
 from manager.manager import Manager
-from manager.peers.known_peer import KnownPeer
 from manager.scheduling import resume
 from manager.scheduling.assignment import VerificationResult
 from manager.scheduling.checkpoint import Checkpoint
@@ -245,7 +245,7 @@ BUGS: dict[Plant, tuple[type[Violation], ...]] = {
 # such a seed pass by its bug; then the search only takes longer.
 FIRST_SEEDS: dict[Plant, int] = {
     accept_deeper_stubs: 6,
-    # At seed 0 the manager finds that its books are wrong before the simulation finds a pair missing.
+    # At seed 0 the manager finds that its scheduler is wrong before the simulation finds a pair missing.
     skip_an_apply: 3,
     forget_a_range: 2,
     believe_a_crashed_sync: 15,

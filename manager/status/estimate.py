@@ -1,118 +1,22 @@
-"""What a sync has done so far, and what people may want to know of the rest.
+"""What people may want to know of the rest of a sync: its rate, how much there is, and how long it takes.
 
-``SyncStats`` counts.  ``Rate`` smooths what happens over time.  ``Expectation`` keeps how many pairs there
-are in all, which only peers can say, and which nothing proves: it serves what people see, and the work does
-not know it.
+``Rate`` smooths what happens over time.  ``Expectation`` keeps how many pairs there are in all, which only
+peers can say, and which nothing proves: it serves what people see, and the work does not know it.
 
 Nothing here decides anything.  As long as nothing is known, the answer is None: no estimate is better than an
 invented one.  Pure: the time is an argument, in seconds of any clock that does not run backwards.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from math import exp
 from typing import Final
-
-from manager.scheduling.backlog import Work
 
 # Long enough to ride out a transaction's flush, short enough to notice within half a minute
 # that a peer became slow.
 RATE_WINDOW_SECONDS: Final = 15.0
 # A rate fades towards nothing while nothing happens; whatever takes longer than a year, nobody knows when.
 MAX_SECONDS_LEFT: Final = 365 * 86_400.0
-# The share done that is shown at most as long as something is left, however little seems to be left.
-_ALMOST_ALL: Final = 0.999
-
-
-class SyncStats:
-    """The counts of one sync.
-
-    Args:
-        keys: Pairs that earlier runs of it applied.
-        changes: Changes that they applied.
-        byte_count: Bytes of the proofs that these came in.
-        expected_keys: How many pairs there are in all, as earlier runs heard.
-        now: The time, in seconds.
-
-    Attributes:
-        keys: Pairs applied.
-        changes: Changes applied.
-        bytes: Bytes of the proofs that they came in.
-        share: The part of all the work that is on disk, as far as it can be known; it never falls before the
-            database is at a target.
-        expectation: What peers say that there is in all.
-        began: When this run began, in seconds.
-        keys_rate: Keys a second.
-        bytes_rate: Bytes a second.
-    """
-
-    def __init__(
-        self, keys: int, changes: int, byte_count: int, expected_keys: int | None, now: float
-    ) -> None:
-        self.keys = keys
-        self.changes = changes
-        self.bytes = byte_count
-        self.share = 0.0
-        self.expectation = Expectation(expected_keys)
-        self._is_copying = True
-        self.began = now
-        self.keys_rate, self.bytes_rate = Rate(now), Rate(now)
-
-    def add(self, keys: int, changes: int, byte_count: int, now: float) -> None:
-        """Count what is on disk since the last call."""
-        self.keys += keys
-        self.changes += changes
-        self.bytes += byte_count
-        self.keys_rate.add(keys + changes, now)
-        self.bytes_rate.add(byte_count, now)
-
-    def look(self, everything: Iterable[Work], root: bytes | None) -> bool:
-        """Take a look at how much is left; return whether there is anything of which nothing is known.
-
-        Args:
-            everything: All pieces of the key space, as they are on disk.
-            root: The pivot's; None where there is none.
-        """
-        unknown_share = done_share = 0.0
-        is_anything_unknown = False
-        for work in everything:
-            if work.root is None:
-                unknown_share += work.share
-                is_anything_unknown = True
-            elif work.root == root:
-                done_share += work.share
-        self._is_copying = unknown_share > 0.0
-        share = done_share
-        if self._is_copying:
-            expected = self.expectation.keys(self.keys)
-            share = self.keys / expected if expected else 1.0 - unknown_share
-        self.share = max(self.share, min(share, _ALMOST_ALL))
-        return is_anything_unknown
-
-    def finish(self) -> None:
-        """Note that the database is at a target."""
-        self.share = 1.0
-        self._is_copying = False
-
-    def begin(self) -> None:
-        """Note that the database is on the way to another target."""
-        self.share = 0.0
-
-    @property
-    def expected_keys(self) -> int | None:
-        """How many pairs are to be copied in all; None while nobody says anything."""
-        return self.expectation.keys(self.keys) if self._is_copying else self.keys
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return how long the rest takes at the current rate; None while nobody can know.
-
-        That is so while no peer says how many pairs there are, when there turn out to be more, and while
-        changes are fetched, for nobody says how many these are.
-        """
-        if self.share == 1.0:
-            return 0.0
-        left = (self.expected_keys or 0) - self.keys
-        return seconds_left(left, self.keys_rate.at(now)) if left > 0 else None
 
 
 class Rate:
