@@ -6,6 +6,7 @@ connection ends another.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
@@ -18,7 +19,7 @@ from server.closing import Refusals
 from server.connection import ClientConnection
 from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
-from server.limits import LINGER_SECONDS, ServerLimits
+from server.limits import DOOR_SECONDS, LINGER_SECONDS, ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
 from server.waiting_line import WaitingLine
@@ -73,6 +74,10 @@ class Server:
         self._clients: set[ClientConnection] = set()
         places = Places(self.limits, self.counters)
         self._line = WaitingLine(places, self.limits, self.counters, self._say_hello)
+        # One hello serves all that stand at the door at a time: they are many, and threads few.
+        self._reading_for_door = trio.Lock()
+        self._door_hello: Hello | None = None
+        self._door_hello_expires_at = -math.inf
         self._refusals = Refusals(self.limits.max_connections)
         executor = executor or ThreadExecutor(self.limits.max_threads)
         self._heads = HeadNotifier(database, executor, self.limits, self._report)
@@ -217,7 +222,11 @@ class Server:
         Raises:
             trio.BrokenResourceError: The client has left, or does not take it.
         """
-        hello = await self._hello()
+        async with self._reading_for_door:
+            if trio.current_time() >= self._door_hello_expires_at:
+                self._door_hello = await self._hello()
+                self._door_hello_expires_at = trio.current_time() + DOOR_SECONDS
+        hello = self._door_hello
         if hello is None:
             return None
         # It fits into the buffer of any network, so that this is not waited for.

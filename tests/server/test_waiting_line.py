@@ -11,7 +11,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from merkledb import Database
 from server import ServerLimits
+from server.handlers import HeadFacts, read_head
 from server.limits import DOOR_SECONDS, GREETING_SECONDS, MAX_AT_DOOR, MAX_LEAVING
 from server.places import Places
 from server.services import Counters
@@ -325,6 +327,26 @@ async def test_a_client_that_waits_for_our_hello_is_told_it_at_the_door(
         mute = await town.mute("another")
         assert isinstance(await mute.receive(), Hello)
         assert isinstance(await mute.receive(), Error)
+        nursery.cancel_scope.cancel()
+
+
+async def test_for_all_who_stand_at_the_door_the_head_is_read_once(
+    database: FakeDatabase, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many who say nothing kept the threads busy that others wait for."""
+    reads = []
+
+    def counting(database: Database) -> HeadFacts:
+        reads.append(database)
+        return read_head(database)
+
+    async with a_town(database, ServerLimits()) as town, trio.open_nursery() as nursery:
+        await hold_all_places(town, nursery)
+        monkeypatch.setattr("server.server.read_head", counting)
+        mute = [await town.mute(f"mute {number}") for number in range(50)]
+        for client in mute:
+            assert isinstance(await client.receive(), Hello)
+        assert len(reads) == 1
         nursery.cancel_scope.cancel()
 
 
