@@ -63,11 +63,21 @@ class ClientConnection:
         hello: What we say first.
         services: What is shared with other connections.
         heard: What was received before, while the client waited for a place.
+        hello_was_said: Whether our hello was sent before, while the client waited for a place.
     """
 
-    def __init__(self, stream: trio.abc.Stream, hello: Hello, services: Services, heard: bytes = b"") -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        hello: Hello,
+        services: Services,
+        heard: bytes = b"",
+        *,
+        hello_was_said: bool = False,
+    ) -> None:
         self._stream = stream
         self._heard = heard
+        self._hello_was_said = hello_was_said
         self._services = services
         self._limits = services.limits
         self._counters = services.counters
@@ -105,6 +115,11 @@ class ClientConnection:
             self._answerer.close()
 
     @property
+    def has_greeted(self) -> bool:
+        """Whether the client has said hello, or broken a rule instead."""
+        return self._connection.their_state is not State.BEFORE_HELLO
+
+    @property
     def has_large_proof(self) -> bool:
         """Whether a large pair is made for the client, or sent to it."""
         return self._answerer.has_large_proof
@@ -137,6 +152,8 @@ class ClientConnection:
             async with trio.open_nursery() as nursery:
                 # Our hello counts as said before anything is received, for a request may follow the client's.
                 hello = self._connection.send(self._connection.hello)
+                if self._hello_was_said:
+                    hello = b""
                 nursery.start_soon(self._send_all, hello, nursery.cancel_scope)
                 # The sender ends when nothing can be put any more and the last of it was sent.
                 async with self._sender:

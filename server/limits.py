@@ -19,6 +19,17 @@ SEND_BYTES: Final = 128 << 10
 # another moment, so they are few, and some newcomers come in each second even where no client leaves by
 # itself.
 MAX_LEAVING: Final = 16
+# For which a place is safe whose client has not said hello: it may wait for ours, which takes a round trip.
+GREETING_SECONDS: Final = 1.0
+# Connections beside the lines that have found no place and not said hello.  Those that say it do so soon, so
+# that few are here at a time.  Each takes a socket and a kilobyte.
+MAX_AT_DOOR: Final = 128
+# After which a client that waits and has not said hello is sent ours, for it may wait for that.
+DOOR_SECONDS: Final = 0.25
+# Networks of which is remembered when they were given a place, and for how long after they were seen last:
+# for as long as the turns of some hundreds take.  The pauses between the attempts of a client are shorter.
+MAX_REMEMBERED: Final = 1024
+REMEMBERED_SECONDS: Final = 30.0
 # Below this, an answer would hold little more than its boundary.
 MIN_SHARE_BYTES: Final = 4 << 10
 # Requests are short; a client that sends more at once waits in the kernel's buffer.
@@ -46,7 +57,8 @@ class ServerLimits:
         max_connections_per_network: Of these, for clients of one network: one IPv4 address, or 64 bits of an
             IPv6 address.  Half of all, so that no client has to leave for the first one of another network.
         max_waiting: Connections that wait for a place.  Each takes a socket and a kilobyte.
-        max_waiting_per_network: Of these, for clients of one network.  Half of all, as with places.
+        max_waiting_per_network: Of these, for clients of one network.  All of them, as newcomers of another
+            network take positions from the longest line.
         wait_seconds: That a connection waits for a place before it is refused as overloaded.  Clients give up
             after 10 seconds without a hello.  In this time ``turn_seconds`` end for all places of a network,
             so up to twice as many clients as these may share a network, and each of them has its turns.
@@ -95,7 +107,7 @@ class ServerLimits:
     max_connections: int = 64
     max_connections_per_network: int = 32
     max_waiting: int = 256
-    max_waiting_per_network: int = 128
+    max_waiting_per_network: int = 256
     wait_seconds: float = 6
     max_requests: int = 16
     max_keys: int = 8192

@@ -6,6 +6,7 @@ connection ends another.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
@@ -19,7 +20,7 @@ from server.closing import Refusals
 from server.connection import ClientConnection
 from server.handlers import ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
-from server.limits import ServerLimits
+from server.limits import DOOR_SECONDS, LINGER_SECONDS, ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
 from server.waiting_line import WaitingLine
@@ -84,7 +85,12 @@ class Server:
         self._stopping = trio.Event()
         self._network_of = network_of
         self._clients: set[ClientConnection] = set()
-        self._line = WaitingLine(Places(self.limits, self.counters), self.limits, self.counters)
+        places = Places(self.limits, self.counters)
+        self._line = WaitingLine(places, self.limits, self.counters, self._say_hello)
+        # One hello serves all that stand at the door at a time: they are many, and threads few.
+        self._reading_for_door = trio.Lock()
+        self._door_hello: Hello | None = None
+        self._door_hello_expires_at = -math.inf
         self._refusals = Refusals(self.limits.max_connections)
         executor = executor or ThreadExecutor(self.limits.max_threads)
         self._heads = HeadNotifier(database, executor, self.limits, self._report)
@@ -180,11 +186,13 @@ class Server:
         self.counters.connections_open += 1
         self.counters.connections_accepted += 1
         try:
-            hello = await self._hello()
+            hello = place.said or await self._hello()
             if hello is None:
                 await self._refuse(stream, Error(0, ErrorCode.INTERNAL, "the server failed: use another"))
             else:
-                place.client = ClientConnection(stream, hello, self._services, place.heard)
+                place.client = ClientConnection(
+                    stream, hello, self._services, place.heard, hello_was_said=place.said is not None
+                )
                 await self._talk(place.client)
         finally:
             self._line.leave(place)
@@ -222,6 +230,30 @@ class Server:
             max_requests=self.limits.max_requests,
             user_agent=self._user_agent,
         )
+
+    async def _say_hello(self, stream: trio.abc.Stream) -> Hello | None:
+        """Say our hello to a client that waits for a place; return it, None where it was not said.
+
+        A cancellation says all of it or nothing, and waits for that, ``LINGER_SECONDS`` at most.
+
+        Raises:
+            trio.BrokenResourceError: The client has left, or does not take it.
+        """
+        async with self._reading_for_door:
+            if trio.current_time() >= self._door_hello_expires_at:
+                self._door_hello = await self._hello()
+                self._door_hello_expires_at = trio.current_time() + DOOR_SECONDS
+        hello = self._door_hello
+        if hello is None:
+            return None
+        # It fits into the buffer of any network, so that this is not waited for.
+        data = encode(hello).data
+        with trio.CancelScope(deadline=trio.current_time() + LINGER_SECONDS, shield=True) as patience:
+            await stream.send_all(data)
+        if patience.cancelled_caught:
+            raise trio.BrokenResourceError("the client does not take our hello")
+        self.counters.bytes_sent += len(data)
+        return hello
 
     async def _refuse(self, stream: trio.abc.Stream, error: Error) -> None:
         """Say why, and close, also when cancelled."""

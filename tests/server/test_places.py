@@ -225,7 +225,6 @@ async def test_clients_of_one_network_take_turns(database: FakeDatabase, autojum
             await trio.sleep(0.5)
         waited = trio.current_time() - began
         assert waited <= limits.turn_seconds + 1
-        await late.send(late.connection.hello)
         # And it has its turn, too.
         while trio.current_time() < began + waited + limits.turn_seconds - 2:
             assert isinstance(await late.ask(GetHead(1)), Head)

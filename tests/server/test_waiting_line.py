@@ -11,7 +11,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from merkledb import Database
 from server import ServerLimits
+from server.handlers import HeadFacts, read_head
+from server.limits import DOOR_SECONDS, GREETING_SECONDS, MAX_AT_DOOR, MAX_LEAVING
 from server.places import Places
 from server.services import Counters
 from server.waiting_line import LOOK_SECONDS, WaitingLine
@@ -29,6 +32,10 @@ SMALL = ServerLimits(
 @pytest.fixture
 def database() -> FakeDatabase:
     return FakeDatabase({b"key": b"value"})
+
+
+async def says_nothing(_: trio.abc.Stream) -> None:
+    """Say no hello to those who wait for a place."""
 
 
 async def asks_all_the_time(client: Client) -> None:
@@ -54,7 +61,6 @@ async def keep_coming(
             heard = await client.receive()
         if isinstance(heard, Hello):
             with suppress(trio.BrokenResourceError):
-                await client.send(client.connection.hello)
                 await use(client)
         await client.stream.aclose()
         await trio.sleep(0.2)
@@ -67,7 +73,6 @@ async def come_with_patience(town: Town, network: str, random: Random) -> float:
         await client.stream.aclose()
         await trio.sleep(pause * (1 + random.random()))
         pause = min(2 * pause, 2.5)
-    await client.send(client.connection.hello)
     assert isinstance(await client.ask(GetHead(1)), Head), "it has its turn"
     await client.stream.aclose()
     return trio.current_time() - began
@@ -149,7 +154,7 @@ async def test_what_a_client_says_while_it_waits_is_heard(
 ) -> None:
     async with a_town(database, SMALL) as town:
         holder = await town.greeted("nat")
-        client = await town.client("nat")
+        client = await town.mute("nat")
         await client.send(client.connection.hello)
         await trio.testing.wait_all_tasks_blocked()
         await holder.stream.aclose()
@@ -163,7 +168,7 @@ async def test_a_client_that_talks_on_while_it_waits_is_read_no_further(
     """Its bytes wait in the network; an answer to them is the connection's to give, when it has a place."""
     async with a_town(database, SMALL) as town:
         holder = await town.greeted("nat")
-        client = await town.client("nat")
+        client = await town.mute("nat")
         await client.stream.send_all(bytes(100_000))
         await trio.testing.wait_all_tasks_blocked()
         await holder.stream.aclose()
@@ -221,6 +226,197 @@ async def test_hundreds_who_wait_behind_two_addresses_do_not_delay_a_third(
         nursery.cancel_scope.cancel()
 
 
+async def hold_all_places(town: Town, nursery: trio.Nursery) -> None:
+    """Let busy clients of two networks hold all places."""
+    limits = town.site.server.limits
+    for number in range(limits.max_connections):
+        nursery.start_soon(asks_all_the_time, await town.greeted(f"greedy {number % 2}"))
+
+
+@pytest.mark.parametrize("network", ["mute 0", "honest"])
+async def test_who_says_no_hello_gives_way_at_once_to_one_who_has(
+    database: FakeDatabase, network: str, autojump_clock: MockClock
+) -> None:
+    """64 half-open connections kept their places for 10 seconds: an honest client waited for as long."""
+    async with a_town(database, ServerLimits()) as town:
+        mute = [await town.mute(f"mute {number % 2}") for number in range(2 * 64)]
+        await trio.sleep(GREETING_SECONDS)
+        began = trio.current_time()
+        for _ in range(5):
+            await town.greeted(network)
+        assert trio.current_time() == began
+        assert isinstance(await mute[0].receive(), Hello)
+        last_word = await mute[0].receive()
+        assert isinstance(last_word, Error)
+        assert "you have said no hello" in last_word.message
+
+
+async def test_a_place_is_safe_for_the_time_that_a_hello_may_take(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, SMALL) as town:
+        await town.greeted("one")
+        late = await town.mute("two")
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(town.greeted, "three")
+            await trio.sleep(GREETING_SECONDS / 2)
+            assert isinstance(await late.receive(), Hello)
+            await late.send(late.connection.hello)
+            assert isinstance(await late.ask(GetHead(1)), Head)
+        assert trio.current_time() - began >= SMALL.grace_seconds
+
+
+async def test_mute_clients_of_any_number_of_addresses_keep_nobody_out(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """400 of them filled the line: everybody else was refused at once."""
+    async with a_town(database, ServerLimits()) as town, trio.open_nursery() as nursery:
+        await hold_all_places(town, nursery)
+        mute = [await town.mute(f"mute {number}") for number in range(400)]
+        assert town.site.server.counters.connections_waiting == MAX_AT_DOOR
+        # Those that had most time to say hello were sent away.
+        assert isinstance(await mute[0].receive(), Error)
+        began = trio.current_time()
+        for number in range(5):
+            await town.greeted(f"honest {number}")
+        assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_those_who_hang_up_make_few_others_leave(
+    database: FakeDatabase, greets: bool, autojump_clock: MockClock
+) -> None:
+    limits = ServerLimits()
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for number in range(limits.max_connections):
+            network = f"greedy {number % 2}"
+            nursery.start_soon(keep_coming, town, network, 60, asks_all_the_time)
+        counters = town.site.server.counters
+        await trio.sleep(2)
+        for _ in range(10):
+            clients = [
+                await (town.client if greets else town.mute)(f"hostile {number}") for number in range(20)
+            ]
+            for client in clients:
+                await client.stream.aclose()
+            await trio.sleep(0.25)
+        # As if they had come to stay: what one of the others may hold, and those of one burst.
+        due = limits.max_connections_per_network + MAX_LEAVING
+        assert counters.connections_displaced <= (due if greets else 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_waits_for_our_hello_is_told_it_at_the_door(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """As one does that does not know the scheme yet."""
+    async with a_town(database, ServerLimits()) as town, trio.open_nursery() as nursery:
+        await hold_all_places(town, nursery)
+        began = trio.current_time()
+        client = await town.mute("honest")
+        assert isinstance(await client.receive(), Hello)
+        assert trio.current_time() - began == pytest.approx(DOOR_SECONDS)
+        assert town.site.server.counters.connections_displaced == 0
+        await client.send(client.connection.hello)
+        assert isinstance(await client.ask(GetHead(1)), Head)
+        assert town.site.server.counters.connections_displaced == 1
+        assert trio.current_time() - began == pytest.approx(DOOR_SECONDS)
+        # Who stays mute is refused in the end as one that has to leave.
+        mute = await town.mute("another")
+        assert isinstance(await mute.receive(), Hello)
+        assert isinstance(await mute.receive(), Error)
+        nursery.cancel_scope.cancel()
+
+
+async def test_for_all_who_stand_at_the_door_the_head_is_read_once(
+    database: FakeDatabase, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many who say nothing kept the threads busy that others wait for."""
+    reads = []
+
+    def counting(database: Database) -> HeadFacts:
+        reads.append(database)
+        return read_head(database)
+
+    async with a_town(database, ServerLimits()) as town, trio.open_nursery() as nursery:
+        await hold_all_places(town, nursery)
+        monkeypatch.setattr("server.server.read_head", counting)
+        mute = [await town.mute(f"mute {number}") for number in range(50)]
+        for client in mute:
+            assert isinstance(await client.receive(), Hello)
+        assert len(reads) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_leaves_or_takes_nothing_as_it_is_told_our_hello_leaves_the_door(
+    autojump_clock: MockClock,
+) -> None:
+    async def breaks(_: trio.abc.Stream) -> None:
+        raise trio.BrokenResourceError
+
+    counters = Counters()
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters, breaks)
+    assert await line.take(trio.testing.memory_stream_pair()[0], "nat") is not None
+    began = trio.current_time()
+    assert await line.take(trio.testing.memory_stream_pair()[0], "nat") is None
+    assert trio.current_time() - began == pytest.approx(DOOR_SECONDS)
+    assert counters.connections_waiting == 0
+
+
+async def test_a_network_that_had_no_place_lately_comes_before_one_that_had(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """Beside 250 addresses, each with a busy client, a newcomer waited for several times its share."""
+    limits = ServerLimits(max_connections=1, max_connections_per_network=1)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        nursery.start_soon(asks_all_the_time, await town.greeted("first"))
+        nursery.start_soon(asks_all_the_time, await town.greeted("second"))
+        first = await town.client("first")
+        newcomer = await town.client("newcomer")
+        assert isinstance(await newcomer.receive(), Hello)
+        assert town.site.server.counters.connections_waiting == 1
+        await newcomer.stream.aclose()
+        assert isinstance(await first.receive(), Hello)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_full_line_has_a_position_for_a_network_that_had_no_place_lately(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = ServerLimits(max_connections=1, max_connections_per_network=1, max_waiting=2)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for network in ("first", "second", "third"):
+            nursery.start_soon(asks_all_the_time, await town.greeted(network))
+        first, second = [await town.client(network) for network in ("first", "second")]
+        newcomer = await town.client("newcomer")
+        assert isinstance(await second.receive(), Error)
+        # It was given a place later than both that wait.
+        await town.refused("third")
+        assert isinstance(await newcomer.receive(), Hello)
+        await newcomer.stream.aclose()
+        assert isinstance(await first.receive(), Hello)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_network_may_use_all_positions_until_another_needs_one(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    """Of those beyond the line, the ones that came back fastest got in: it begins as late as can be."""
+    limits = ServerLimits()
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for _ in range(limits.max_connections_per_network):
+            nursery.start_soon(asks_all_the_time, await town.greeted("nat"))
+            nursery.start_soon(asks_all_the_time, await town.greeted("other"))
+        waiting = [await town.client("nat") for _ in range(limits.max_waiting)]
+        await town.refused("nat")
+        await town.client("other")
+        assert isinstance(await waiting[-1].receive(), Error)
+        assert town.site.server.counters.connections_waiting == limits.max_waiting
+        nursery.cancel_scope.cancel()
+
+
 async def test_those_who_wait_are_told_when_the_server_stops(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
@@ -237,7 +433,7 @@ async def test_a_client_that_is_cancelled_as_it_gets_its_place_gives_it_back(
     autojump_clock: MockClock,
 ) -> None:
     counters = Counters()
-    line = WaitingLine(Places(SMALL, counters), SMALL, counters)
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters, says_nothing)
     held = await line.take(trio.testing.memory_stream_pair()[0], "nat")
     assert held is not None
     async with trio.open_nursery() as nursery:
@@ -253,7 +449,7 @@ async def test_a_client_that_is_cancelled_as_it_gets_its_place_gives_it_back(
 async def test_an_encrypted_stream_is_not_read_before_it_has_a_place(autojump_clock: MockClock) -> None:
     """Its handshake would begin, and a cancellation in the middle of one breaks the stream."""
     counters = Counters()
-    line = WaitingLine(Places(SMALL, counters), SMALL, counters)
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters, says_nothing)
     held = await line.take(trio.testing.memory_stream_pair()[0], "nat")
     assert held is not None
     ours, theirs = trio.testing.memory_stream_pair()

@@ -23,16 +23,24 @@ class Town:
         # Memory streams tell no address, but they are accepted one after the other.
         return self._networks.pop(0)
 
-    async def client(self, network: str) -> Client:
+    async def mute(self, network: str) -> Client:
+        """Return a client that is connected and has said nothing."""
         self._networks.append(network)
         client = await self.site.client()
+        await trio.testing.wait_all_tasks_blocked()
+        return client
+
+    async def client(self, network: str) -> Client:
+        """Return a client that has said hello as soon as it was connected."""
+        self._networks.append(network)
+        client = await self.site.client()
+        await client.send(client.connection.hello)
         await trio.testing.wait_all_tasks_blocked()
         return client
 
     async def greeted(self, network: str) -> Client:
         client = await self.client(network)
         assert isinstance(await client.receive(), Hello), "it got a place"
-        await client.send(client.connection.hello)
         return client
 
     async def refused(self, network: str) -> Error:
