@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
 
 from merkledb.errors import HistoryGone, UnknownRoot
 from merkledb.formats.branch_delta import parse_branch_delta
@@ -22,16 +21,12 @@ from merkledb.history.consistency import check_history
 from merkledb.history.log import ABSENT, require_value_row
 from merkledb.history.reader import HistoryReader
 from merkledb.history.revisions import MAX_TIME, SEQUENCE_BYTES, Tip, find_revision, read_revision, read_tip
-from merkledb.history.rows import HistoricalRows, Row, StoredRows
+from merkledb.history.rows import FIRST_ROWS, HistoricalRows, StoredRows
 from merkledb.kernel.choice import kernel
-from merkledb.kernel.interface import AnyFold
 from merkledb.kernel.pure_fold import Branches
+from merkledb.proofs.verified_reads import feed, stretches
 from merkledb.snapshot import Snapshot
-from merkledb.storage.store import StoreTransaction, key_of_row, row_key
-
-# A stretch ends at either: enough pairs to fold fast, few enough bytes to hardly count as memory.
-_STRETCH_PAIRS: Final = 4096
-_STRETCH_BYTES: Final = 16 << 20
+from merkledb.storage.store import StoreTransaction, row_key
 
 
 def root_of(
@@ -79,8 +74,8 @@ class _Check:
     def run(self, on_pairs: Callable[[int], None], *, history: bool) -> None:
         """Fold all values and compare."""
         fold = kernel().fold(self._scheme)
-        for keys, values in self._stretches(self._lmdb.cursor(db=self._store.values)):
-            self._compare(self._feed(fold, keys, values))
+        for keys, values in stretches(self._lmdb.cursor(db=self._store.values)):
+            self._compare(feed(fold, self._scheme, keys, values, self._difference))
             on_pairs(len(keys))
         root, last = fold.finish()
         self._compare(last)
@@ -108,35 +103,11 @@ class _Check:
             # To look for keys in the trie would be to trust it.
             rows = HistoricalRows(StoredRows(self._transaction), history, lambda low: low)
             fold = kernel().fold(self._scheme)
-            for keys, values in self._stretches(rows.ascending(None, None, _STRETCH_PAIRS)):
-                self._feed(fold, keys, values)
+            for keys, values in stretches(rows.ascending(None, None, FIRST_ROWS)):
+                feed(fold, self._scheme, keys, values, self._difference)
             root, _ = fold.finish()
         if root != head.root:
             raise self._difference(f"the head's root is {head.root.hex()}, its values make {root.hex()}")
-
-    def _feed(self, fold: AnyFold, keys: list[bytes], values: list[bytes]) -> Branches:
-        """Fold pairs; return the branches that closed."""
-        if len(max(keys, key=len)) > self._scheme.max_key_bytes:
-            raise self._difference(f"after key 0x{keys[0].hex()} is one that is too long")
-        try:
-            return fold.feed(kernel().leaves(self._scheme, keys, values))
-        except ValueError as error:
-            raise self._difference(f"after key 0x{keys[0].hex()} keys are out of order") from error
-
-    def _stretches(self, rows: Iterable[Row]) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Yield keys and values of rows in stretches."""
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        size = 0
-        for row, value in rows:
-            keys.append(key_of_row(row))
-            values.append(value)
-            size += len(value)
-            if len(keys) == _STRETCH_PAIRS or size >= _STRETCH_BYTES:
-                yield keys, values
-                keys, values, size = [], [], 0
-        if keys:
-            yield keys, values
 
     def _compare(self, closed: Branches) -> None:
         for path, record in zip(closed.paths, closed.records, strict=True):

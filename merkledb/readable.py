@@ -5,7 +5,7 @@ that is only proposed, are a ``ReadableState`` too, and read the same way.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
@@ -14,6 +14,7 @@ from merkledb.formats.proof import RangeProof, require_bounds, require_limits
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
+from merkledb.proofs.verified_reads import Pair, folded_blocks, proved_blocks, require_pairs
 from merkledb.storage.store import Store, key_of_row
 from merkledb.trie.trie import Trie
 
@@ -139,6 +140,65 @@ class ReadableState(ReadableMapping):
                 if start is not None and key < start:
                     return
                 yield key, value
+                self._store.require_usable()
+
+    def verified_get(self, key: bytes) -> bytes | None:
+        """Return the value of ``key``, None when there is none: both as a proof shows that the root says.
+
+        ``get`` and ``items`` do without that.  What they read is checked for form; a row of a damaged disk
+        that has the form of one makes them say a wrong value, or none.
+
+        Raises:
+            CorruptDatabase: What is read is not what the root says.
+
+        Cost: some 0.1 ms, at an old root up to 2; and of a large value the hash, which is not remembered.
+        """
+        require_bytes("a key", key)
+        with self._store.translated():
+            trie, value = self.trie(), self._rows().value(key)
+            require_pairs(trie, [] if value is None else [(key, value)], key, key)
+            return value
+
+    def verified_items(
+        self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what ``items`` does, each pair after a proof has shown that the root says so of it.
+
+        So does the end: when it comes, there are no other pairs in [start, end].
+
+        Args:
+            start: The smallest key, inclusive; None for no bound.
+            end: The largest key, inclusive; None for no bound.
+            reverse: Yield the largest key first.
+
+        Raises:
+            InvalidRange: ``start`` lies after ``end``.
+            CorruptDatabase: What is read next is not what the root says.
+
+        Cost: as of proving and verifying; memory for 4,096 pairs, or about 16 MiB of values.
+        """
+        require_range(start, end)
+        return self._in_blocks(lambda: proved_blocks(self.trie(), self._rows(), start, end, reverse=reverse))
+
+    def folded_items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all pairs, ascending, and fold them: the root that they make is compared at the end.
+
+        Needs no branch that is stored, so what is damaged besides the values does not matter.  Until it ends,
+        nothing is known of what was yielded.
+
+        Raises:
+            CorruptDatabase: After the last pair: they do not make the root.
+
+        Cost: 1 µs a pair more than ``items`` with the compiled kernel, 4 with the pure one.
+        """
+        return self._in_blocks(
+            lambda: folded_blocks(self._rows(), self.root, self.scheme, self.trie().corrupt)
+        )
+
+    def _in_blocks(self, read: Callable[[], Iterator[Iterable[Pair]]]) -> Iterator[Pair]:
+        with self._store.translated():
+            for block in read():
+                yield from block
                 self._store.require_usable()
 
     def prove(self, key: bytes) -> RangeProof:
