@@ -89,10 +89,10 @@ class _Check:
         _check_history(self._transaction, tip)
         if tip.has_head:
             self._check_head(tip)
-            _check_counts(self._transaction, tip)
-            _check_tops(self._transaction, tip)
             if history:
                 check_history(self._transaction, tip)
+            _check_counts(self._transaction, tip)
+            _check_tops(self._transaction, tip)
 
     def _check_head(self, tip: Tip) -> None:
         """Compare the head's root with what readers see, which history stands between and the tables."""

@@ -11,7 +11,7 @@ is followed back, row by row:
 What a node has to be, the row of the branch above it says; what the topmost has to be, the root.  So what is
 found to be right is committed to by a root, whichever rows were damaged together.  Only that a key was absent
 before it came is shown by nothing but its own row; where such a row is missing, the revision has more pairs
-than it says, which ``merkledb.check`` has counted.
+than it says, which ``merkledb.check`` counts.
 
 Cost: a row of a value about 20 µs, of a branch about 15, whatever the size of the store.  Memory: a cursor a
 revision, and what the rows of the branches above one key say.
@@ -99,8 +99,8 @@ def check_history(transaction: StoreTransaction, tip: Tip) -> None:
     """Compare what history says of each retained revision with that revision's root.
 
     Args:
-        transaction: What is checked, in one snapshot.  Its tables are what the tip's root says, each row of
-            history can be read, and each revision has as many pairs as it says.
+        transaction: What is checked, in one snapshot.  Its tables are what the tip's root says, and each row
+            of history can be read.
         tip: The tip, which has a head.
 
     Raises:
