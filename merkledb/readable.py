@@ -14,7 +14,7 @@ from merkledb.formats.proof import RangeProof, require_bounds, require_limits
 from merkledb.formats.scheme import Scheme, require_bytes, require_range
 from merkledb.history.rows import FIRST_ROWS, Rows
 from merkledb.proofs.prover import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, prove_key, prove_range
-from merkledb.proofs.verified_reads import Pair, folded_blocks, proved_blocks, require_pairs
+from merkledb.proofs.verified_reads import Pair, folded_blocks, proved_blocks, require_pairs, require_true
 from merkledb.storage.store import Store, key_of_row
 from merkledb.trie.trie import Trie
 
@@ -240,3 +240,16 @@ class ReadableState(ReadableMapping):
         require_limits(max_keys, max_bytes)
         with self._store.translated(), self._provable_rows() as rows:
             return prove_range(self.trie(), rows, start, end, max_keys, max_bytes)
+
+    def check_proof(self, proof: RangeProof, start: bytes | None = None, end: bytes | None = None) -> None:
+        """Verify a proof that was made here, before it goes to somebody who would take it for a lie.
+
+        Args:
+            proof: What ``prove`` or ``prove_range`` returned.
+            start: The start that it was made with.
+            end: The end that it was made with.
+
+        Raises:
+            CorruptDatabase: It does not hold, so what it was made of is damaged.
+        """
+        require_true(self.trie(), proof, start, end)

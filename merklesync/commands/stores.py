@@ -139,8 +139,8 @@ def scheme_as_json(scheme: Scheme) -> dict[str, Any]:
     return {"hasher": scheme.hasher, "branch_factor": scheme.branch_factor}
 
 
-def check_with_bar(database: Database, bar: ProgressBar) -> None:
-    """Check a store and show how far it is.
+def check_with_bar(database: Database, bar: ProgressBar, *, history: bool = False) -> None:
+    """Check a store, with all of its history or without, and show how far it is.
 
     Raises:
         CorruptDatabase: It names the first difference.
@@ -154,7 +154,7 @@ def check_with_bar(database: Database, bar: ProgressBar) -> None:
         done += pairs
         bar.show(done, None, min(1.0, done / total) if total else None)
 
-    database.check(count)
+    database.check(count, history=history)
 
 
 def commit_and_print(database: Database, changes: dict[bytes, bytes | None], *, as_json: bool) -> None:
