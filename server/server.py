@@ -16,7 +16,7 @@ from merkledb import Database
 from server.budget import AnswerBudget
 from server.closing import Refusals
 from server.connection import ClientConnection
-from server.handlers import ThreadExecutor, read_head
+from server.handlers import HistoryChecks, ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from server.places import Place, Places, network_of
@@ -84,6 +84,7 @@ class Server:
             trio.Semaphore(self.limits.max_large_proofs),
             AnswerBudget(self.limits.max_answer_bytes, self.limits.max_connections),
             self._report,
+            HistoryChecks(),
         )
 
     def stop(self) -> None:
