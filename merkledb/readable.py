@@ -67,7 +67,10 @@ class ReadableMapping(ABC):
     @overload
     def get(self, key: bytes, default: Default) -> bytes | Default: ...
     def get(self, key: bytes, default: Default | None = None) -> bytes | Default | None:
-        """Return the value of ``key``; ``default`` when there is none."""
+        """Return the value of ``key``; ``default`` when there is none.
+
+        What is read is checked for form, not compared with the root: that does a snapshot's ``verified_get``.
+        """
         require_bytes("a key", key)
         value = self._value(key)
         return default if value is None else value
@@ -112,6 +115,8 @@ class ReadableState(ReadableMapping):
         self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of [start, end] in the order of their keys, or in reverse.
+
+        What is read is checked for form, not compared with the root: that does ``verified_items``.
 
         Args:
             start: The smallest key, inclusive; None for no bound.
@@ -204,7 +209,7 @@ class ReadableState(ReadableMapping):
     def prove(self, key: bytes) -> RangeProof:
         """Return the proof that ``key`` is present with its value, or absent.
 
-        A range proof with start == end.
+        A range proof with start == end.  What it is made of may be damaged: ``check_proof`` tells.
         """
         require_bytes("a key", key)
         with self._store.translated():

@@ -121,9 +121,9 @@ class HistoryChecks:
     """Decides which proofs at old roots are verified before they are sent.
 
     A damaged row of history makes a proof that does not hold, for which a client takes the server for a
-    liar.  To verify a full one takes half as long as to make it, with the pure kernel twice as long.  So proofs
-    are verified as long as that takes up to a fifth of the time, and all of them from the first one on that
-    does not hold.  Change proofs are not: without the content that they start from, nothing can be verified.
+    liar.  To verify a full one takes half as long as to make it, with the pure kernel twice as long.  Proofs
+    are therefore verified as long as that takes up to a fifth of the time, and all of them from the first one
+    on that does not hold.  Change proofs are not: that would take the content that they start from, whole.
     Any thread may use it.
 
     Args:

@@ -13,8 +13,8 @@ found to be right is committed to by a root, whichever rows were damaged togethe
 before it came is shown by nothing but its own row; where such a row is missing, the revision has more pairs
 than it says, which ``merkledb.check`` counts.
 
-Cost: a row of a value about 20 µs, of a branch about 15, whatever the size of the store.  Memory: a cursor a
-revision, and what the rows of the branches above one key say.
+Cost: some 30 µs a row, with the pure kernel 50, whatever the size of the store.  Memory: a cursor a revision,
+and what the rows of the branches above one key say; 5 MB at 256 revisions of 1,000 changes.
 """
 
 from bisect import bisect_left
