@@ -7,12 +7,14 @@ import pytest
 from trio.testing import MockClock
 
 import merkledb
+from manager import Peer, PeerState
 from merkledb import CorruptDatabase, Database, RangeProof
-from server import Server
+from server import Server, handlers
 from server.handlers import CHECKED_SHARE, HistoryChecks
 from syncproto import ErrorCode, Range
 from tests.support.fake_database import VirtualWorkers
 from tests.support.protocol_client import running
+from tests.support.syncing import assert_same, sync_from
 
 DAMAGED_KEY = b"\x64key"
 
@@ -54,6 +56,29 @@ async def test_a_proof_that_does_not_hold_is_a_failure_and_is_not_sent(
         for revision in database.revisions()[:2]:
             request = client.get_range(revision.root, max_keys=200, max_bytes=1 << 20)
             assert isinstance(await client.ask(request), Range)
+
+
+async def test_a_client_takes_what_is_damaged_from_another_and_drops_nobody(
+    database: Database, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How long a proof takes must not decide whether the damaged one is among those that are verified.
+    monkeypatch.setattr(handlers, "CHECKED_SHARE", 1000)
+    old = database.revisions()[-2].root
+    failures: list[Exception] = []
+    with merkledb.open(tmp_path / "honest") as honest, merkledb.open(tmp_path / "replica") as replica:
+        assert honest.commit({bytes([number]) + b"key": b"%d" % number * 9 for number in range(200)}) == old
+        damaged_server = Server(database, executor=VirtualWorkers(), on_failure=failures.append)
+        honest_server = Server(honest, executor=VirtualWorkers(2.0))
+        async with running(damaged_server) as damaged_site, running(honest_server) as honest_site:
+            peers = [
+                Peer("damaged", damaged_site.listener.connect),
+                Peer("honest", honest_site.listener.connect),
+            ]
+            progress = await sync_from(peers, old, replica)
+        assert_same(replica, honest)
+        assert failures
+        assert {type(failure) for failure in failures} == {CorruptDatabase}
+        assert PeerState.BANNED not in {peer.state for peer in progress.peers}
 
 
 class Work:
