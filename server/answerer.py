@@ -134,7 +134,7 @@ class Answerer:
         allowed = Allowed(self._limits.max_keys, min(max_bytes, most), most)
         try:
             outcome = await self._services.executor.run(
-                partial(answer, self._services.database, request, allowed)
+                partial(answer, self._services.database, request, allowed, self._services.checks)
             )
         except Exception as error:  # noqa: BLE001 - whatever fails in a worker must not end the server
             self._services.report(error)

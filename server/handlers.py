@@ -5,18 +5,23 @@ only sends it.  What the client did wrong, and what we do not have, becomes an `
 raised.  When an answer is made, and what memory it may take, is for ``answerer`` to say.
 """
 
+import threading
 from collections.abc import Callable
+from time import thread_time
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
 from merkledb import (
+    CorruptDatabase,
     Database,
     HistoryGone,
     InvalidRange,
     KeyTooLong,
     LimitTooSmall,
     NoCompleteRoot,
+    RangeProof,
+    Snapshot,
     UnknownRoot,
 )
 from merkledb.arguments import require_int
@@ -117,10 +122,69 @@ class Allowed(NamedTuple):
     max_large_bytes: int
 
 
+class HistoryChecks:
+    """Decides which proofs at old roots are verified before they are sent.
+
+    A damaged row of history makes a proof that does not hold, for which a client takes the server for a
+    liar.  To verify a full one takes half as long as to make it, with the pure kernel twice as long.  Proofs
+    are therefore verified as long as that takes up to a fifth of the time, and all of them from the first one
+    on that does not hold.  Change proofs are not: that would take the content that they start from, whole.
+    Any thread may use it.
+
+    Args:
+        clock: Tells the seconds that the calling thread has worked.
+    """
+
+    def __init__(self, clock: Callable[[], float] = thread_time) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        # What may still be spent; of long quiet times not all is kept.
+        self._credit_seconds = 0.0
+        self._found_damage = False
+
+    def check(
+        self,
+        snapshot: Snapshot,
+        proof: RangeProof,
+        start: bytes | None,
+        end: bytes | None,
+        making_seconds: float,
+    ) -> None:
+        """Verify a proof, if there is time for it.
+
+        Args:
+            snapshot: What it was made of.
+            proof: The proof.
+            start: The start that it was made with.
+            end: The end that it was made with.
+            making_seconds: What it took to make it.
+
+        Raises:
+            CorruptDatabase: It does not hold.
+        """
+        with self._lock:
+            earned = self._credit_seconds + CHECKED_SHARE * making_seconds
+            self._credit_seconds = min(earned, _MAX_CREDIT_SECONDS)
+            if self._credit_seconds <= 0 and not self._found_damage:
+                return
+        began = self.clock()
+        try:
+            snapshot.check_proof(proof, start, end)
+        except CorruptDatabase:
+            self._found_damage = True
+            raise
+        finally:
+            with self._lock:
+                self._credit_seconds -= self.clock() - began
+
+
 # What a worker answers: a subscription is answered by the event loop.
 Answerable: TypeAlias = GetHead | GetRange | GetChanges
 _Proving: TypeAlias = GetRange | GetChanges
 
+# Of the time that making proofs at old roots takes, this part is spent to verify them.
+CHECKED_SHARE: Final = 0.2
+_MAX_CREDIT_SECONDS: Final = 0.1
 _UNKNOWN: Final = "this server does not know the root: ask for its head"
 _GONE: Final = "this server does not retain the root any more: ask for its head"
 _INCOMPLETE: Final = "this server's first copy is unfinished: ask another one, or try again later"
@@ -132,13 +196,16 @@ def read_head(database: Database) -> HeadFacts:
     return HeadFacts() if head is None else HeadFacts(head.root, head.number, head.keys)
 
 
-def answer(database: Database, request: Answerable, allowed: Allowed) -> Frame | Error | Large:
+def answer(
+    database: Database, request: Answerable, allowed: Allowed, checks: HistoryChecks
+) -> Frame | Error | Large:
     """Return the frame that answers a request, or the error that does.
 
     Args:
         database: Read at the root that the request names.
         request: Whose root may be any that the database retains.
         allowed: The server's part of the limits; the request's own may be lower.
+        checks: Says which proofs at old roots are verified.
 
     Raises:
         Exception: The database failed; the client is not at fault.
@@ -146,7 +213,7 @@ def answer(database: Database, request: Answerable, allowed: Allowed) -> Frame |
     if isinstance(request, GetHead):
         return encode(Head(request.request_id, *read_head(database)))
     try:
-        return _prove(database, request, allowed)
+        return _prove(database, request, allowed, checks)
     except LimitTooSmall as error:
         return _large_or_refused(request, allowed, error.needed_bytes)
     except UnknownRoot:
@@ -159,19 +226,22 @@ def answer(database: Database, request: Answerable, allowed: Allowed) -> Frame |
         return refusal(request, ErrorCode.BAD_REQUEST, str(error))
 
 
-def _prove(database: Database, request: _Proving, allowed: Allowed) -> Frame:
+def _prove(database: Database, request: _Proving, allowed: Allowed, checks: HistoryChecks) -> Frame:
     if isinstance(request, GetRange):
-        return _prove_range(database, request, request.root, allowed)
+        return _prove_range(database, request, request.root, allowed, checks)
     try:
         return _prove_changes(database, request, allowed)
     except (HistoryGone, UnknownRoot) as error:
         if error.root == request.new_root:
             raise
     # Our history does not reach back to where the client is: the content of the range serves it as well.
-    return _prove_range(database, request, request.new_root, allowed)
+    return _prove_range(database, request, request.new_root, allowed, checks)
 
 
-def _prove_range(database: Database, request: _Proving, root: bytes, allowed: Allowed) -> Frame:
+def _prove_range(
+    database: Database, request: _Proving, root: bytes, allowed: Allowed, checks: HistoryChecks
+) -> Frame:
+    began = checks.clock()
     with database.at(root) as snapshot:
         proof = snapshot.prove_range(
             request.start,
@@ -179,6 +249,8 @@ def _prove_range(database: Database, request: _Proving, root: bytes, allowed: Al
             max_keys=min(request.max_keys, allowed.max_keys),
             max_bytes=min(request.max_bytes, allowed.max_bytes),
         )
+        if not snapshot.is_tip:
+            checks.check(snapshot, proof, request.start, request.end, checks.clock() - began)
     encoded = proof.encode()
     # The pairs are given back before the frame takes the same memory again.
     del proof

@@ -18,7 +18,7 @@ from merkledb.arguments import require_callable, require_instance
 from server.budget import AnswerBudget
 from server.closing import Refusals
 from server.connection import ClientConnection
-from server.handlers import ThreadExecutor, read_head
+from server.handlers import HistoryChecks, ThreadExecutor, read_head
 from server.head_notifier import HeadNotifier
 from server.limits import DOOR_SECONDS, LINGER_SECONDS, ServerLimits
 from server.places import Place, Places, network_of
@@ -103,6 +103,7 @@ class Server:
             trio.Semaphore(self.limits.max_large_proofs),
             AnswerBudget(self.limits.max_answer_bytes, self.limits.max_connections),
             self._report,
+            HistoryChecks(),
         )
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ import trio
 
 from merkledb import Database
 from server.budget import AnswerBudget
-from server.handlers import ThreadExecutor
+from server.handlers import HistoryChecks, ThreadExecutor
 from server.head_notifier import HeadNotifier
 from server.limits import ServerLimits
 from syncproto import ErrorCode
@@ -68,6 +68,7 @@ class Services(NamedTuple):
         large_proofs: As many places as there may be large proofs at a time.
         budget: The memory of all other proofs.
         report: Called with every failure of our own.
+        checks: Of proofs at old roots.
     """
 
     database: Database
@@ -78,3 +79,4 @@ class Services(NamedTuple):
     large_proofs: trio.Semaphore
     budget: AnswerBudget
     report: Callable[[Exception], None]
+    checks: HistoryChecks

@@ -130,7 +130,7 @@ class Safety:
             CorruptDatabase: The store contradicts itself.
         """
         self.look(database)
-        database.check()
+        database.check(history=True)
         for revision in database.revisions():
             self._check_revision(database, revision.root)
 

@@ -334,8 +334,7 @@ class OpenTrie(Trie):
     def top(self) -> Node | None:
         """Return the topmost node; None of an empty trie."""
         node = self.node_under(b"")
-        if node is not None and (node.record is not None or self.transaction.store.digests.get(self.root)):
-            # A branch; or one large leaf, whose digest is remembered, so its value need not be read.
+        if node is not None and (node.record is not None or self._is_one_large_value()):
             return node
         pairs = [(key_of_row(row), value) for row, value in islice(self.rows(b""), MAX_WEIGHT + 1)]
         if sum(weights_of([value for _, value in pairs])) <= MAX_WEIGHT:
@@ -343,6 +342,11 @@ class OpenTrie(Trie):
         if len(pairs) > 1:
             raise self.corrupt("it has pairs, and no branch at all")
         return node
+
+    def _is_one_large_value(self) -> bool:
+        """Return whether a trie without a branch is known to be one heavy leaf, without reading the value."""
+        # Only large values have a digest that is remembered.
+        return self.transaction.store.digests.get(self.root) is not None
 
     def pairs(self, slots: Sequence[bytes], weights: Sequence[int]) -> dict[bytes, Pairs]:
         """Return the pairs of the buckets under slots, which weigh ``weights``, by slot.
@@ -429,6 +433,11 @@ class StoredTrie(OpenTrie):
             return None
         self._require_path(path)
         return Node(path, None)
+
+    def _is_one_large_value(self) -> bool:
+        """Return whether the tables hold one value alone, with pages of its own, as no light one has."""
+        values = self.transaction.lmdb.stat(self.transaction.store.values)
+        return bool(values["entries"] == 1 and values["overflow_pages"])
 
     def _require_path(self, path: bytes) -> None:
         """Raise CorruptDatabase when no node can be at the path that a row has."""

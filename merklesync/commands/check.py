@@ -12,11 +12,15 @@ from merklesync.console.output import format_key_count, print_facts, print_json
 
 @click.command()
 @store_argument
+@click.option("--history", is_flag=True, help="Compare all of every retained revision with its root.")
 @json_option
-def check(store: Path, *, as_json: bool) -> None:
+def check(store: Path, *, history: bool, as_json: bool) -> None:
     """Derive every branch of STORE and its root anew from the values, and compare.
 
     While a sync is under way, that is done for what is there of it, and for what readers see meanwhile.
+
+    Of older revisions the counts of pairs and the topmost nodes are compared; with --history all that can be
+    read of them, which takes several times as long.
 
     Ends with exit code 3, naming the first difference, when they differ.
 
@@ -25,7 +29,7 @@ def check(store: Path, *, as_json: bool) -> None:
     with open_for_reading(store) as database:
         head = head_as_json(database.head, database.scheme)
         with progress_bar("checking", shows_progress=wants_bar(as_json=as_json)) as bar:
-            checked = check_with_bar(database, bar)
+            checked = check_with_bar(database, bar, history=history)
     if as_json:
         print_json({"ok": True, **head})
     else:

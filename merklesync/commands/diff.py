@@ -48,6 +48,8 @@ def diff(
     values of what it has changed, after tabs; long values are cut. OLD and NEW are numbers as log
     lists them (r17 or 17), roots, or the first 8 or more digits of roots; either may be the older.
 
+    What is read is not compared with the roots: check --history does that.
+
     JSON: old, new (roots), differences: a list of change ("added", "removed", "changed"), key and, without
     --keys-only, old and new, as get shows values, null where there is none.
     """

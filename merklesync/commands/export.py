@@ -1,7 +1,8 @@
 """The command ``export``: a store back into a folder tree, JSON Lines, or CSV.
 
-All of it comes from one snapshot.  A file that cannot be finished is removed; a folder tree is refused
-before anything is written when a key is not a path below the target.
+All of it comes from one snapshot, and is folded while it is read: what does not make the root is damage.  A
+file that cannot be finished is removed; a folder tree is refused before anything is written when a key is not
+a path below the target, or when the pairs do not make the root.
 """
 
 from pathlib import Path
@@ -55,6 +56,9 @@ def export(
     long for the file system, or needs one name to be a file and a folder. Nothing is ever written outside
     TARGET.
 
+    What is written makes the root, or the command ends with exit code 3: then no file or folder is left, and
+    what went to standard output is not to be used.
+
     JSON: root, revision, keys, hasher, branch_factor, target, format, bytes, seconds. Not with -.
     """
     began = monotonic()
@@ -91,14 +95,16 @@ def _write_pairs(
 ) -> int:
     """Write all pairs; return the bytes of their keys and values."""
     if form is Format.FOLDER:
-        require_names(destination, (key for key, _ in snapshot.items()))
+        # All pairs are read here once before any is written, so here they are folded.
+        require_names(destination, (key for key, _ in snapshot.folded_items()))
     keys, values = notations
     if form is Format.CSV and (keys is None or values is None):
         # The header comes first, so all pairs are looked at before one is written.
         best = best_notations(snapshot.items())
         keys, values = keys or best[0], values or best[1]
     with progress_bar("writing", shows_progress=shows_progress) as bar:
-        pairs = CountedPairs(snapshot.items(), bar, total_keys=len(snapshot))
+        source = snapshot.items() if form is Format.FOLDER else snapshot.folded_items()
+        pairs = CountedPairs(source, bar, total_keys=len(snapshot))
         if form is Format.FOLDER:
             write_tree(destination, pairs)
             return pairs.size_bytes

@@ -23,10 +23,12 @@ from merklesync.text import format_bytes, quote_bytes
 def get(store: Path, key: bytes, *, at: RevisionOption | None, as_json: bool) -> None:
     """Print the value of KEY: its bytes as they are, or, on a terminal, as text or hex.
 
+    Ends with exit code 3 when what is read, a value or none, is not what the root says.
+
     JSON: key, value; a string, {"hex": ...} or {"base64": ...} each, as load reads them.
     """
     with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
-        value, revision = snapshot.get(key), snapshot.revision
+        value, revision = snapshot.verified_get(key), snapshot.revision
     if value is None:
         where = "" if at is None else f" at revision {revision}"
         raise CommandError(f"{store} has no key {quote_bytes(key)}{where}")

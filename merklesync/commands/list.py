@@ -43,11 +43,13 @@ def list_pairs(
 ) -> None:
     """List the keys of STORE in order, one a line: text, or 0x and hex digits where text cannot be printed.
 
+    Ends with exit code 3 where what is read next is not what the root says.
+
     JSON: root, revision, pairs: a list of key (and, with --values, value), as get shows them.
     """
     with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
         bounds = key_range.bounds(snapshot.scheme)
-        pairs = islice(snapshot.items(*bounds, reverse=reverse), limit)
+        pairs = islice(snapshot.verified_items(*bounds, reverse=reverse), limit)
         if as_json:
             about = {"root": snapshot.root.hex(), "revision": snapshot.revision}
             print_json_list(about, "pairs", _pairs_as_json(pairs, values=values))

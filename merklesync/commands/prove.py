@@ -114,6 +114,8 @@ def prove(  # noqa: PLR0913 - one parameter for each argument and option
     The proof is written as bytes, for verify or for a program. A range that does not fit into --max-keys and
     --max-bytes is proved up to the last key that does; prove the rest with --start after it.
 
+    Ends with exit code 3, and writes nothing, when the proof does not hold, for then STORE is damaged.
+
     JSON: root, hasher, branch_factor, start, end (what is proved; null: unbounded), complete, keys,
     proof_bytes, and either file or proof ({"base64": ...}).
     """
@@ -122,6 +124,7 @@ def prove(  # noqa: PLR0913 - one parameter for each argument and option
         raise click.UsageError("a proof is no text: add --output FILE", click.get_current_context())
     with open_for_reading(store) as database, snapshot_at(database, at) as snapshot:
         proof = snapshot.prove(key) if key is not None else _prove_range(snapshot, claim, max_keys, max_bytes)
+        snapshot.check_proof(proof, claim.start, claim.end)
         about = {"root": snapshot.root.hex(), **scheme_as_json(snapshot.scheme)}
     encoded = proof.encode()
     if output is not None:

@@ -141,8 +141,11 @@ def scheme_as_json(scheme: Scheme) -> dict[str, Any]:
     return {"hasher": scheme.hasher, "branch_factor": scheme.branch_factor}
 
 
-def check_with_bar(database: Database, bar: ProgressBar) -> int:
-    """Check a store, show how far it is, and return how many pairs were looked at.
+def check_with_bar(database: Database, bar: ProgressBar, *, history: bool = False) -> int:
+    """Check a store, with all of its history or without, showing how far it is.
+
+    Returns:
+        How many pairs were looked at.
 
     Raises:
         CorruptDatabase: It names the first difference.
@@ -156,7 +159,7 @@ def check_with_bar(database: Database, bar: ProgressBar) -> int:
         done += pairs
         bar.show(done, None, min(1.0, done / total) if total else None)
 
-    database.check(count)
+    database.check(count, history=history)
     return done
 
 

@@ -340,7 +340,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def database_is_the_model_s(self) -> None:
         if not hasattr(self, "known"):
             return
-        self.database.check()
+        self.database.check(history=True)
         assert self.database.tip_root == oracle.root_of(self.tip, self.scheme)
         assert (self.database.catching_up, self.database.progress) == (self.unfinished, self.progress)
         assert [tuple(revision) for revision in self.database.revisions()] == [

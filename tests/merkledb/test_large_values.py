@@ -1,5 +1,6 @@
 """What a request costs that ends at or beside a large value: never the value itself, unless it is sent."""
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +163,17 @@ def test_the_only_value_is_not_hashed_again_to_apply_changes_beside_it(
         copy.apply(copy.verify_changes(proof, new, b"c"))
         assert (copy.root, copies.hashed) == (new, 0)
         copy.check()
+
+
+def test_the_only_value_is_not_copied_to_be_refused() -> None:
+    with new_database({b"only": bytes(8 << 20)}) as database:
+        tracemalloc.start()
+        try:
+            needed(database, None)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 1 << 20
 
 
 def test_deletions_below_a_large_value_neither_read_nor_hash_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 Each operation gives a result, or a typed error, within a bounded number of calls.  Where the damage is not in
 the content but in what is said of it (tip, revisions, retention, the progress of a sync), a result
-is the right one: whoever asks for a root gets that root or an error.
+is the right one: whoever asks for a root gets that root or an error.  Wherever the damage is, a result of a
+verified read is right, and where a check of all history finds none, so is every other one.
 
     python -m tests.support.damaged_stores --seeds 2000 --kernel compiled
 """
@@ -30,7 +31,7 @@ from manager.keyspace.range_map import RangeMap
 from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import load_resume_point
-from merkledb import ChangeProof, Database, MerkleDBError, RangeProof, Scheme, VerifiedRange
+from merkledb import ChangeProof, Database, MerkleDBError, RangeProof, Scheme, Snapshot, VerifiedRange
 from merkledb.kernel import choice
 from merkledb.kernel.choice import VARIABLE
 
@@ -376,6 +377,45 @@ def _check(database: Database, honest: Honest, is_said: bool) -> None:
     database.check()
 
 
+def _read_verified(database: Database, honest: Honest, is_said: bool) -> None:
+    for root, content in honest.contents.items():
+        for read in (_list_verified, _get_verified):
+            with contextlib.suppress(MerkleDBError), database.at(root) as snapshot:
+                read(snapshot, content)
+
+
+def _list_verified(snapshot: Snapshot, content: dict[bytes, bytes]) -> None:
+    pairs = sorted(content.items())
+    part = [pair for pair in pairs if b"\x30" <= pair[0] <= b"\x90"]
+    for found, right in (
+        (snapshot.folded_items(), pairs),
+        (snapshot.verified_items(), pairs),
+        (snapshot.verified_items(reverse=True), pairs[::-1]),
+        (snapshot.verified_items(b"\x30", b"\x90"), part),
+    ):
+        with contextlib.suppress(MerkleDBError):
+            _equal(list(found), right)
+
+
+def _get_verified(snapshot: Snapshot, content: dict[bytes, bytes]) -> None:
+    for key in [b"", b"a", b"\x7f", *content]:
+        with contextlib.suppress(MerkleDBError):
+            _equal(snapshot.verified_get(key), content.get(key))
+
+
+def _check_history(database: Database, honest: Honest, is_said: bool) -> None:
+    database.check(history=True)
+    # Nothing was found, so nothing is wrong: not even a read that is not verified may be another now.
+    for revision in database.revisions():
+        content = honest.contents[revision.root]
+        with database.at(revision.root) as snapshot:
+            _equal(len(snapshot), len(content))
+            for key in [b"", b"a", b"\x7f", *content]:
+                _equal(snapshot.get(key), content.get(key))
+            _list_snapshot(snapshot, content, is_said=True)
+            _prove_snapshot(snapshot, content, is_said=True)
+
+
 def _view(database: Database, honest: Honest, is_said: bool) -> None:
     with database.view({b"a": b"new", b"\x7f": b"", b"ab": None, b"abcd": bytes(300)}) as view:
         with view.view({b"\x55\1": b"x", b"a": None}) as other:
@@ -466,7 +506,8 @@ class Search:
             damaged = (path / "data.mdb").read_bytes()
             # A content that another row is said to belong to is content again.
             is_said = table in SAID
-            self._use(path, honest, seed, said, some.sample(READING, 5), is_said=is_said)
+            reading = (*some.sample(READING, 5), _read_verified, _check_history)
+            self._use(path, honest, seed, said, reading, is_said=is_said)
             operations_of_writer = some.choice(WRITING)
             (path / "data.mdb").write_bytes(damaged)
             # What was written to a damaged store is not known beforehand.

@@ -69,6 +69,8 @@ class FakeSnapshot:
 
     content: Content
     failure: Exception | None
+    # So the server does not verify its proofs.
+    is_tip: bool = True
 
     def prove_range(
         self, start: bytes | None = None, end: bytes | None = None, *, max_keys: int = 1, max_bytes: int = 1

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
-import merkledb.check
 import merkledb.differences
 import merkledb.history.log
 import merkledb.history.reader
 import merkledb.history.rows
+import merkledb.proofs.verified_reads
 import merkledb.writing.applier
 from merkledb import Database, LimitTooSmall, Scheme, Snapshot, View
 from tests.support import oracle
@@ -55,7 +55,7 @@ ROWS = {
     merkledb.history.rows: ("_WINDOW_ROWS", "_LEAST_WINDOW_ROWS", "_SMALL_WINDOW_ROWS"),
     merkledb.differences: ("_WINDOW_ROWS",),
     merkledb.writing.applier: ("_STRETCH_ROWS",),
-    merkledb.check: ("_STRETCH_PAIRS",),
+    merkledb.proofs.verified_reads: ("_STRETCH_PAIRS", "FIRST_ROWS"),
 }
 BYTES = {
     merkledb.history.rows: ("_WINDOW_BYTES",),
@@ -87,12 +87,21 @@ def assert_reads_as(reader: Reader, model: Contents, scheme: Scheme) -> None:
     assert list(reader.items()) == pairs
     assert list(reader.items(reverse=True)) == pairs[::-1]
     assert all(reader.get(key) == value and reader[key] == value and key in reader for key, value in pairs)
+    if not isinstance(reader, Database):
+        assert list(reader.folded_items()) == pairs
+        assert list(reader.verified_items()) == pairs
+        assert all(reader.verified_get(key) == value for key, value in pairs)
 
 
 def assert_reads_range_as(reader: Reader, model: Contents, start: Bound, end: Bound) -> None:
     expected = list(oracle.pairs_in(model, start, end).items())
     assert list(reader.items(start, end)) == expected
     assert list(reader.items(start, end, reverse=True)) == expected[::-1]
+    if not isinstance(reader, Database):
+        assert list(reader.verified_items(start, end)) == expected
+        assert list(reader.verified_items(start, end, reverse=True)) == expected[::-1]
+        for key in (start, end):
+            assert key is None or reader.verified_get(key) == model.get(key)
 
 
 def assert_proves_as(reader: Reader, model: Contents, scheme: Scheme, start: Bound, end: Bound) -> None:
