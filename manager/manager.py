@@ -421,7 +421,10 @@ class Manager:
 
     def _is_outdone(self, peer: KnownPeer) -> bool:
         """Whether another peer can be asked now that gives much more."""
-        return any(other is not peer and other.outdoes(peer) for other in self._peers)
+        assert self._scheduler is not None
+        silent = self._scheduler.work.silent
+        others = [other for other in self._peers if other is not peer and other not in silent]
+        return any(other.outdoes(peer) for other in others)
 
     def _report_invalid_proof(self, suspicion: Suspicion) -> None:
         """Drop the peer whose suspected proof was a lie."""
