@@ -168,7 +168,10 @@ class Manager:
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
             return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
         scheduler, now = self._scheduler, trio.current_time()
-        copies_in_full = scheduler.measure()
+        # Work at a root that no peer remembers is fetched as ranges, though it is known what is here.
+        clients = [peer.client for peer in self._peers if peer.client is not None]
+        forgotten = set.intersection(*(client.forgotten_roots for client in clients)) if clients else ()
+        copies_in_full = scheduler.measure(forgotten)
         stats, head = scheduler.stats, scheduler.local.head
         return Progress(
             status=status_of(self._facts(scheduler, peers, copies_in_full=copies_in_full)),

@@ -27,8 +27,8 @@ class Assignment:
         scope: Cancelled when it is called off.
         is_outrun: Whether it was called off for another peer was faster.
         is_held: Whether its answer has come, and waits for another peer to bring more of the same work.
-        patience_seconds: For how long that peer may have the work: as long as this one needs for a full
-            answer's worth, so that waiting in vain at most doubles the time.
+        patience_seconds: For how long that peer may have the work, by then: as long as this one needs for a
+            full answer's worth, so that waiting in vain at most doubles the time.
     """
 
     peer: Hashable

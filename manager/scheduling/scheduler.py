@@ -22,7 +22,7 @@ Called off is only what would lead away from the new pivot.
 State is touched only between checkpoints, by tasks of one trio run; nothing here blocks or does I/O.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from enum import Enum, auto
 from operator import attrgetter
 
@@ -287,13 +287,13 @@ class Scheduler:
         pivot, local = self.pivots.pivot, self.local
         return pivot is not None and not local.is_at_rest and local.root == pivot.root
 
-    def measure(self) -> bool:
-        """Bring the share of ``stats`` up to date; return whether there is content of which nothing is known.
+    def measure(self, forgotten: Collection[bytes]) -> bool:
+        """Bring the share of ``stats`` up to date; return whether there is content to be copied in full.
 
-        It costs a look at every piece, so only who shows it asks.
+        It costs a look at every piece, so only who shows it asks; ``forgotten`` as in ``SyncStats.look``.
         """
         pivot = self.pivots.pivot
-        return self.stats.look(self.work.everything(), None if pivot is None else pivot.root)
+        return self.stats.look(self.work.everything(), None if pivot is None else pivot.root, forgotten)
 
     # The pivot.
 

@@ -107,8 +107,8 @@ class Delivery(NamedTuple):
 
     Attributes:
         keys: How many pairs and changes came; 0 when another peer was faster.
-        progress: How much of what was asked for they are, 0 to 1; None where nothing
-            came that says anything of the peer.
+        progress: How much of what was asked for they are, 0 to 1; None where nothing came that says
+            anything of the peer.
         seconds: How long it took, until it was verified; None where nothing came.
     """
 

@@ -248,6 +248,20 @@ async def test_a_slow_peer_leaves_work_to_one_four_times_as_fast_that_has_a_requ
     assert not better.outdoes(worse), "it left work for as long as it takes itself"
 
 
+async def test_work_is_left_to_no_peer_that_keeps_a_request_for_longer_than_as_much_takes_here(
+    autojump_clock: MockClock,
+) -> None:
+    silent, few = known_peer("silent", None), known_peer("few", 0.1)
+    assert silent.client is not None
+    assert few.client is not None
+    silent.client._pending[1] = _Pending()
+    few.client.throughput.note_fullness(0.05, 0.1, reaches_end=False)
+    for seconds, is_outdone in [(1.9, True), (0.2, False)]:
+        await trio.sleep(seconds)
+        few.health.answered(0.05, 0.1, trio.current_time())
+        assert silent.outdoes(few) is is_outdone
+
+
 def known_peer(name: str, work_seconds: float | None) -> KnownPeer:
     """Return a connected peer whose work took so long, with two requests at most."""
     limits = Limits()
