@@ -16,7 +16,8 @@ import trio
 from manager.errors import PeerError, PeerRefused, RootUnavailable
 from manager.limits import Limits
 from manager.peers.client import PeerClient
-from manager.peers.health import FULL_PROGRESS, Backoff, PeerHealth
+from manager.peers.health import Backoff, PeerHealth
+from manager.peers.throughput import FULL_PROGRESS
 from manager.scheduling.pivot import PivotTracker, SeenHead
 from manager.status.progress import PeerProgress, PeerState
 
@@ -152,7 +153,10 @@ class KnownPeer:
         if client is None or client.closing.is_set() or self.lacks_pivot or self.health.paused_until > now:
             return False
         health = self.health
-        if other.health.yields_until > now and health.usefulness >= MUCH_MORE * other.health.usefulness:
+        # One that keeps its requests for longer than the other needs for as much gives nothing for now.
+        is_late = theirs is not None and now - client.asked_since > theirs.throughput.full_answer_seconds
+        gives_more = health.usefulness >= MUCH_MORE * other.health.usefulness
+        if other.health.yields_until > now and gives_more and not is_late:
             return True
         # One whose answers hold next to nothing leaves work to others itself, however fast it is.
         if theirs is None or other.health.slow_until <= now or health.usefulness < FULL_PROGRESS:

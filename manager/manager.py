@@ -178,7 +178,10 @@ class Manager:
             counts = (0, 0, 0, None, 0.0, None, None, 0.0, None)
             return Progress(status, self.target, None, 0, *counts, peers, self._no_room)
         scheduler, now = self._scheduler, trio.current_time()
-        copies_in_full = scheduler.measure()
+        # Work at a root that no peer remembers is fetched as ranges, though it is known what is here.
+        clients = [peer.client for peer in self._peers if peer.client is not None]
+        forgotten = set.intersection(*(client.forgotten_roots for client in clients)) if clients else ()
+        copies_in_full = scheduler.measure(forgotten)
         stats, head = scheduler.stats, scheduler.local.head
         return Progress(
             status=status_of(self._facts(scheduler, peers, copies_in_full=copies_in_full)),
@@ -431,7 +434,10 @@ class Manager:
 
     def _is_outdone(self, peer: KnownPeer) -> bool:
         """Whether another peer can be asked now that gives much more."""
-        return any(other is not peer and other.outdoes(peer) for other in self._peers)
+        assert self._scheduler is not None
+        silent = self._scheduler.work.silent
+        others = [other for other in self._peers if other is not peer and other not in silent]
+        return any(other.outdoes(peer) for other in others)
 
     def _report_invalid_proof(self, suspicion: Suspicion) -> None:
         """Drop the peer whose suspected proof was a lie."""

@@ -62,7 +62,8 @@ from manager.errors import (
 from manager.known_peer import KnownPeer
 from manager.peers.address import Peer
 from manager.peers.client import PeerClient
-from manager.peers.health import FULL_PROGRESS, Backoff
+from manager.peers.health import Backoff
+from manager.peers.throughput import FULL_PROGRESS
 from manager.scheduling.assignment import Assignment
 from manager.scheduling.backlog import Suspicion
 from manager.scheduling.pivot import SeenHead
@@ -378,12 +379,15 @@ class ConnectionWork:
                 self._request_failed(failure)
             self._sync.scheduler.give_back(assignment, suspicion)
 
-    def _request_succeeded(self, keys: int, progress: float | None, began: float) -> None:
+    def _request_succeeded(
+        self, keys: int, progress: float | None, seconds: float | None, began: float
+    ) -> None:
         known, now = self._known, trio.current_time()
         known.keys += keys
-        known.health.answered(progress, now - began, now)
-        is_full = progress is None or progress >= FULL_PROGRESS
-        self._client.throughput.finish_work(now - began, is_full=is_full)
+        # What an answer was held for says nothing of its peer.
+        seconds = now - began if seconds is None else seconds
+        known.health.answered(progress, seconds, now)
+        self._client.throughput.finish_work(seconds)
         self._sync.scheduler.stats.expectation.deliver(known, keys)
         if not known.is_banned:
             known.reason = ""
@@ -409,6 +413,7 @@ class ConnectionWork:
             if known.health.timed_out():
                 client.fail(error)
             known.health.slow(now)
+            self._sync.scheduler.work.silent.add(known)
         elif isinstance(error, Preempted | ProofSuspected):
             known.health.slow(now)
         elif isinstance(error, PeerRefused) and error.is_overload:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, overload
 
-from merkledb.arguments import require_bytes
+from merkledb.arguments import require_bytes, require_instance
 from merkledb.formats.proof import RangeProof, require_bounds, require_limits
 from merkledb.formats.scheme import Scheme, require_range
 from merkledb.history.rows import FIRST_ROWS, Rows
@@ -257,5 +257,10 @@ class ReadableState(ReadableMapping):
 
         Raises:
             CorruptDatabase: It does not hold, so what it was made of is damaged.
+            InvalidRange: ``start`` lies after ``end``.
+            TypeError: The proof is none, or a bound is not bytes.
         """
+        require_instance("proof", proof, RangeProof)
+        require_bounds(start, end)
+        require_range(start, end)
         require_true(self.trie(), proof, start, end)

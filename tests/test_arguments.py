@@ -121,6 +121,19 @@ def reading_rows(kind: str, held: str) -> dict[str, Wrong]:
         "prove_range.max_keys": a_limit(lambda site, wrong: of(site).prove_range(max_keys=wrong), least=1),
         "prove_range.max_bytes": a_limit(lambda site, wrong: of(site).prove_range(max_bytes=wrong)),
     }
+    if kind != "Database":
+        rows |= {
+            "verified_get.key": a_key(lambda site, wrong: of(site).verified_get(wrong)),
+            "verified_items.start": a_bound(lambda site, wrong: of(site).verified_items(wrong)),
+            "verified_items.end": a_bound(lambda site, wrong: of(site).verified_items(None, wrong)),
+            "check_proof.proof": Wrong(
+                lambda site, wrong: of(site).check_proof(wrong),
+                (*NOT_OURS, None),
+                "proof is a RangeProof, not",
+            ),
+            "check_proof.start": a_bound(lambda site, wrong: of(site).check_proof(site.proof, wrong)),
+            "check_proof.end": a_bound(lambda site, wrong: of(site).check_proof(site.proof, None, wrong)),
+        }
     return {f"{kind}.{name}": row for name, row in rows.items()}
 
 

@@ -94,6 +94,11 @@ class PeerClient(Conversation):
         """How many requests somebody waits for."""
         return len(self._pending)
 
+    @property
+    def asked_since(self) -> float:
+        """When the oldest of these was asked, in trio's seconds; infinity where there is none."""
+        return min((pending.asked for pending in self._pending.values()), default=float("inf"))
+
     def fail(self, failure: PeerError) -> None:
         """End the connection: whoever waits, or asks from now on, gets the first failure there was."""
         super().fail(failure)

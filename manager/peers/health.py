@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from manager.limits import Limits
-from manager.peers.throughput import HEDGING
+from manager.peers.throughput import FULL_PROGRESS, HEDGING
 
 
 @dataclass(slots=True)
@@ -49,9 +49,6 @@ class Backoff:
         return bound_seconds * (0.5 + 0.5 * self.random.random())
 
 
-# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
-# and servers have limits of their own.
-FULL_PROGRESS: Final = 1 / 4
 _AFTER_FAILURE: Final = 0.5
 # How much of what is missing a good answer heals.
 _HEALING: Final = 0.25

@@ -39,6 +39,9 @@ _UNKNOWN: Final = float("inf")
 HEDGING: Final = 2
 # And never for less than this, which nobody notices and a busy machine may take.
 MIN_HEDGE_SECONDS: Final = 0.1
+# An answer that holds this part of what was asked for is as good as a full one: proofs are cut between pairs,
+# and servers have limits of their own.
+FULL_PROGRESS: Final = 1 / 4
 # What it keeps it for while nothing is known here.  An answer of ``FIRST_BYTES`` takes less from most peers;
 # from the others, that much is fetched twice, once.
 FIRST_HEDGE_SECONDS: Final = 0.25
@@ -59,6 +62,8 @@ class ThroughputEstimator:
             ``max_requests_per_peer``.
         work_seconds: How long pieces of work took lately, from the taking to the verified result; None before
             the first.
+        full_answer_seconds: How long it takes for as much as a full answer holds; while nothing is known, the
+            timeout of a request.
         hedge_seconds: For how long another peer keeps work before it is asked for here as well.
     """
 
@@ -75,24 +80,35 @@ class ThroughputEstimator:
         self.max_bytes = min(FIRST_BYTES, limits.max_bytes)
         self.requests = limits.requests_per_peer
         self.work_seconds: float | None = None
+        self.full_answer_seconds = limits.request_timeout_seconds
+        self._is_full = True
         self.hedge_seconds = min(FIRST_HEDGE_SECONDS, limits.overdue_seconds)
 
-    def finish_work(self, seconds: float, *, is_full: bool = True) -> None:
-        """Note how long a piece of work took, or for how long at least, where it was called off.
+    def note_fullness(self, fullness: float, seconds: float, *, reaches_end: bool) -> None:
+        """Note how much of what was asked for an answer held.
 
         Args:
+            fullness: Which part, 0 to 1.
             seconds: From the taking to the verified result.
-            is_full: Whether the answer held enough of what was asked for.  With answers that hold next to
-                nothing, work of others would be taken from them for little.
+            reaches_end: Whether there was no more to send; that it held little says nothing then.
         """
+        if reaches_end and fullness < FULL_PROGRESS:
+            return
+        self._is_full = fullness >= FULL_PROGRESS
+        # However soon it came, an answer costs work on both sides that no clock of a fast line shows.
+        seconds, longest = max(seconds, MIN_HEDGE_SECONDS), self._limits.request_timeout_seconds
+        self.full_answer_seconds = min(seconds / fullness, longest) if fullness > 0.0 else longest
+
+    def finish_work(self, seconds: float) -> None:
+        """Note how long a piece of work took, or for how long at least, where it was called off."""
         if self.work_seconds is None:
             self.work_seconds = seconds
         else:
             self.work_seconds += (seconds - self.work_seconds) * _RENEWAL
-        patience = max(HEDGING * self.work_seconds, MIN_HEDGE_SECONDS)
+        # Where answers hold little, others bring more with one, and so keep their work for longer.
+        patience = HEDGING * (self.work_seconds if self._is_full else self.full_answer_seconds)
+        patience = max(patience, MIN_HEDGE_SECONDS)
         self.hedge_seconds = min(patience, self._limits.overdue_seconds)
-        if not is_full:
-            self.hedge_seconds = self._limits.overdue_seconds
 
     def receive(self, byte_count: int, now: float) -> None:
         """Note that bytes came."""

@@ -23,16 +23,21 @@ class Assignment:
     Attributes:
         peer: Who was sent.
         out: What it was sent for, with all who were.
+        taken: When, in trio's seconds.
         scope: Cancelled when it is called off.
         is_outrun: Whether it was called off for another peer was faster.
         is_held: Whether its answer has come, and waits for another peer to bring more of the same work.
+        patience_seconds: For how long that peer may have the work, by then: as long as this one needs for a
+            full answer's worth, so that waiting in vain at most doubles the time.
     """
 
     peer: Hashable
     out: "InFlight"
+    taken: float
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_outrun: bool = False
     is_held: bool = False
+    patience_seconds: float = float("inf")
 
 
 @dataclass(eq=False, slots=True)
@@ -61,16 +66,23 @@ class VerificationResult(NamedTuple):
         rest: What it leaves of the work that it was asked for.
         memory_bytes: About how much memory ``verified`` takes; counting that looks at every pair.
         proof_bytes: The size of its proof.
+        content_bytes: About how many bytes of a proof its content takes, without the boundary.
         filling: How much of the number that was asked for it holds, 0 to 1.
-        progress: How much of what was asked for, in number or bytes, see ``progress_of``.
+        fullness: How much of what was asked for, in number or bytes, whichever limit is nearer, 0 to 1.
     """
 
     verified: Verified
     rest: list[Work]
     memory_bytes: int
     proof_bytes: int
+    content_bytes: int
     filling: float
-    progress: float
+    fullness: float
+
+    @property
+    def progress(self) -> float:
+        """How much of what was asked for it holds, 0 to 1; 1 if it reaches the requested end."""
+        return 1.0 if self.verified.complete else self.fullness
 
 
 class Piece:

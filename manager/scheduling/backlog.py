@@ -29,7 +29,7 @@ from manager.keyspace.keyspace import key_after, key_before, key_within
 
 # A proof is planned to be this full, so that the natural variation of keys seldom cuts it off.
 _PLANNED_FILLING: Final = 0.85
-# How much of the past remains after each proof; about the last ten proofs count.
+# How much of the past remains after each full proof; about as much counts as the last ten of these hold.
 _DENSITY_MEMORY: Final = 0.9
 # What is done is joined when there are so many pieces more than after the last time.
 _DONE_PIECES: Final = 64
@@ -198,9 +198,9 @@ class Backlog:
         pivot_left = min(self._stale, key=lambda root: -1 if root is None else turns.get(root, -1))
         return pivot_left, self._stale[pivot_left]
 
-    def learn(self, root: bytes | None, filling: float, byte_count: int, share: float) -> None:
-        """Note how full a proof was of a share of what is at ``root``, and how many bytes it had."""
-        self._densities.setdefault(root, Density()).add(filling, byte_count, share)
+    def learn(self, root: bytes | None, filling: float, byte_count: int, share: float, weight: float) -> None:
+        """Note what a proof held of a share of what is at ``root``; see ``Density.add``."""
+        self._densities.setdefault(root, Density()).add(filling, byte_count, share, weight)
 
 
 class Density:
@@ -215,17 +215,20 @@ class Density:
         self._bytes = 0.0
         self._share = 0.0
 
-    def add(self, proofs: float, byte_count: int, share: float) -> None:
+    def add(self, proofs: float, byte_count: int, share: float, weight: float) -> None:
         """Count verified content that did a share of all the work.
 
         Args:
             proofs: Which part of the number of pairs, or changes, that a proof may hold.
-            byte_count: The size of its proof.
+            byte_count: The size of its content.
             share: What it did, 0 to 1.
+            weight: How full its proof was, 0 to 1.
         """
-        self._proofs = self._proofs * _DENSITY_MEMORY + proofs
-        self._bytes = self._bytes * _DENSITY_MEMORY + byte_count
-        self._share = self._share * _DENSITY_MEMORY + share
+        # A proof that holds little says little: many of them must not make a full one be forgotten.
+        memory = _DENSITY_MEMORY**weight
+        self._proofs = self._proofs * memory + proofs
+        self._bytes = self._bytes * memory + byte_count
+        self._share = self._share * memory + share
 
     def share_of(self, proofs: float, max_bytes: int) -> float:
         """Return which share is expected to fill so much of a proof; 0 as long as nothing is known.
@@ -235,7 +238,10 @@ class Density:
             max_bytes: Of a whole proof.
         """
         fullness = max(self._proofs, self._bytes / max_bytes)
-        return self._share * proofs / fullness if fullness else 0.0
+        if fullness:
+            return self._share * proofs / fullness
+        # Where changes are few, the first answers may hold none: any share fits, as far as is known.
+        return float("inf") if self._share else 0.0
 
 
 # Pieces on a heap, and side by side.

@@ -22,18 +22,16 @@ Called off is only what would lead away from the new pivot.
 State is touched only between checkpoints, by tasks of one trio run; nothing here blocks or does I/O.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from enum import Enum, auto
 from operator import attrgetter
-from typing import Final
 
 import trio
 
 from manager.keyspace.range_map import RangeMap
 from manager.limits import Limits
 from manager.memory import ByteBudget
-from manager.peers.health import FULL_PROGRESS
-from manager.peers.throughput import ThroughputEstimator
+from manager.peers.throughput import FULL_PROGRESS, ThroughputEstimator
 from manager.scheduling.assignment import (
     Assignment,
     InFlight,
@@ -48,9 +46,6 @@ from manager.scheduling.pivot import PivotTracker, Target
 from manager.scheduling.resume import LocalState, ResumePoint, work_of
 from manager.scheduling.stats import SyncStats
 
-# For how many times ``overdue_seconds`` an answer that holds little waits, at first.
-_FIRST_PATIENCE: Final = 3
-
 
 class WorkTracker:
     """Where every key of the key space is: in the backlog, out, verified, or being applied.
@@ -64,14 +59,14 @@ class WorkTracker:
         backlog: What nobody works on.
         verified: What waits for the writer, in the order in which it came.
         applying: What a transaction puts on disk.
-        patience_seconds: For how long an answer that holds little waits for a peer that has the same work.
+        silent: Peers that others have waited for in vain, until their next full answer.
     """
 
     def __init__(self, max_key_bytes: int, limits: Limits, pieces: Iterable[Work]) -> None:
         self.backlog = Backlog(max_key_bytes, limits.overdue_seconds, pieces)
         self.verified: list[Piece] = []
         self.applying: list[Piece] = []
-        self.patience_seconds = _FIRST_PATIENCE * limits.overdue_seconds
+        self.silent = set[Hashable]()
         self._limits = limits
         self._out: list[InFlight] = []
 
@@ -109,14 +104,24 @@ class WorkTracker:
             others = [out for out in self._out if all(each.peer != peer for each in out.assignments)]
             if not others:
                 return chance
-            out = min(others, key=attrgetter("taken"))
+            out = min(others, key=lambda out: (not self._is_stuck(out), out.taken))
             # Where several have it and none brings it, it is more likely that none will.
             overdue_at = out.taken + throughput.hedge_seconds / len(out.assignments)
-            if overdue_at > now:
+            if overdue_at > now and not self._is_stuck(out):
                 return min(overdue_at, chance)
         out.taken = now
-        out.assignments.append(Assignment(peer, out))
+        out.assignments.append(Assignment(peer, out, now))
         return out.assignments[-1]
+
+    def _is_stuck(self, out: InFlight) -> bool:
+        """Whether only peers have some work for which others have waited in vain before."""
+        return all(each.peer in self.silent for each in out.assignments)
+
+    def awaited_until(self, assignment: Assignment) -> float:
+        """Return until when an answer waits for others that have the same work, and may bring more of it."""
+        others = [each for each in assignment.out.assignments if not each.is_held]
+        taken = [each.taken for each in others if each.peer not in self.silent]
+        return max(taken, default=float("-inf")) + assignment.patience_seconds
 
     def give_back(self, assignment: Assignment, suspicion: Suspicion | None) -> bool:
         """Take somebody off some work, which goes back if nobody is left; return whether it was at it."""
@@ -145,14 +150,12 @@ class WorkTracker:
         # Taken off the list first, the caller is not cancelled, and may go on as it likes.
         out.assignments.remove(assignment)
         if result.progress >= FULL_PROGRESS:
-            least = _FIRST_PATIENCE * self._limits.overdue_seconds
-            self.patience_seconds = max(self.patience_seconds / 2, least)
-        elif not all(other.is_held for other in out.assignments):
-            # It was held for nothing: the peer that has the same work may be slower still, and gets longer.
-            longest = self._limits.request_timeout_seconds
-            self.patience_seconds = min(2 * self.patience_seconds, longest)
+            self.silent.discard(assignment.peer)
         for other in out.assignments:
             other.is_outrun = True
+            # Waited for in vain once, it is not waited for again: a follower would lose that at each update.
+            if not other.is_held and other.taken + assignment.patience_seconds <= now:
+                self.silent.add(other.peer)
         self._out.remove(out)
         _cancel(out)
         work, share = out.work, out.work.share
@@ -161,8 +164,9 @@ class WorkTracker:
             share = max(share - sum(piece.share for piece in result.rest), 0.0)
             self.backlog.put(result.rest)
         # A proof of one large pair says that no other fits into it, not how large the others are.
-        proof_bytes = min(result.proof_bytes, self._limits.max_bytes)
-        self.backlog.learn(work.root, result.filling, proof_bytes, share)
+        content_bytes = min(result.content_bytes, self._limits.max_bytes)
+        weight = max(result.filling, content_bytes / self._limits.max_bytes)
+        self.backlog.learn(work.root, result.filling, content_bytes, share, weight)
         piece = Piece(result, Work(work.start, result.verified.end, share, work.root), budget, now)
         self.verified.append(piece)
         return piece
@@ -283,13 +287,13 @@ class Scheduler:
         pivot, local = self.pivots.pivot, self.local
         return pivot is not None and not local.is_at_rest and local.root == pivot.root
 
-    def measure(self) -> bool:
-        """Bring the share of ``stats`` up to date; return whether there is content of which nothing is known.
+    def measure(self, forgotten: Collection[bytes]) -> bool:
+        """Bring the share of ``stats`` up to date; return whether there is content to be copied in full.
 
-        It costs a look at every piece, so only who shows it asks.
+        It costs a look at every piece, so only who shows it asks; ``forgotten`` as in ``SyncStats.look``.
         """
         pivot = self.pivots.pivot
-        return self.stats.look(self.work.everything(), None if pivot is None else pivot.root)
+        return self.stats.look(self.work.everything(), None if pivot is None else pivot.root, forgotten)
 
     # The pivot.
 

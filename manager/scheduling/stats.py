@@ -4,7 +4,7 @@ How fast it is and how long the rest takes is ``manager.status.estimate``'s.  No
 Pure: the time is an argument, in seconds of any clock that does not run backwards.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from manager.scheduling.backlog import Work
@@ -56,28 +56,31 @@ class SyncStats:
         self.keys_rate.add(keys + changes, now)
         self.bytes_rate.add(byte_count, now)
 
-    def look(self, everything: Iterable[Work], root: bytes | None) -> bool:
-        """Take a look at how much is left; return whether there is anything of which nothing is known.
+    def look(self, everything: Iterable[Work], root: bytes | None, forgotten: Collection[bytes]) -> bool:
+        """Take a look at how much is left; return whether there is anything to be copied in full.
 
         Args:
             everything: All pieces of the key space, as they are on disk.
             root: The pivot's; None where there is none.
+            forgotten: Roots from which no peer has changes any more.
         """
         unknown_share = done_share = 0.0
-        is_anything_unknown = False
+        copies_in_full = False
         for work in everything:
             if work.root is None:
                 unknown_share += work.share
-                is_anything_unknown = True
+                copies_in_full = True
             elif work.root == root:
                 done_share += work.share
+            elif work.root in forgotten:
+                copies_in_full = True
         self._is_copying = unknown_share > 0.0
         share = done_share
         if self._is_copying:
             expected = self.expectation.keys(self.keys)
             share = self.keys / expected if expected else 1.0 - unknown_share
         self.share = max(self.share, min(share, _ALMOST_ALL))
-        return is_anything_unknown
+        return copies_in_full
 
     def finish(self) -> None:
         """Note that the database is at a target."""

@@ -17,7 +17,7 @@ is blamed, and the range is copied in full, which is right in either case.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Final, NamedTuple
@@ -38,7 +38,7 @@ from manager.known_peer import KnownPeer
 from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory_bytes
 from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
-from manager.peers.health import FULL_PROGRESS
+from manager.peers.throughput import FULL_PROGRESS
 from manager.scheduling.assignment import Assignment, VerificationResult
 from manager.scheduling.backlog import Suspicion, Work
 from manager.scheduling.scheduler import Scheduler
@@ -107,15 +107,17 @@ class Delivery(NamedTuple):
 
     Attributes:
         keys: How many pairs and changes came; 0 when another peer was faster.
-        progress: How much of what was asked for they are, 0 to 1, see ``progress_of``; None where nothing
-            came that says anything of the peer.
+        progress: How much of what was asked for they are, 0 to 1; None where nothing came that says
+            anything of the peer.
+        seconds: How long it took, until it was verified; None where nothing came.
     """
 
     keys: int
     progress: float | None
+    seconds: float | None
 
 
-_NOTHING: Final = Delivery(0, None)
+_NOTHING: Final = Delivery(0, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class _Attempt:
         sync: What it belongs to.
         old_root: What changes are asked from; None to ask for a range.
         root: The root that is asked for: the pivot at the moment of the first request, None before that.
+        began: When the attempt began, in trio's seconds.
         dispelled: A suspicion that the peer has dispelled: up to its end, the content is what it is held to
             be.
     """
@@ -148,6 +151,7 @@ class _Attempt:
     sync: Sync
     old_root: bytes | None
     root: bytes | None = None
+    began: float = field(default_factory=trio.current_time)
     dispelled: Suspicion | None = None
 
 
@@ -262,20 +266,23 @@ async def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
 
     Cancelled, which is only while it is held, nothing has changed.
     """
-    sync, budget = attempt.sync, fetched.reserved_in
-    if fetched.result.progress < FULL_PROGRESS:
+    sync, budget, result = attempt.sync, fetched.reserved_in, fetched.result
+    throughput, seconds = attempt.client.throughput, trio.current_time() - attempt.began
+    throughput.note_fullness(result.fullness, seconds, reaches_end=result.verified.complete)
+    attempt.assignment.patience_seconds = throughput.full_answer_seconds
+    if result.progress < FULL_PROGRESS:
         try:
             await _hold(attempt.assignment, sync.scheduler)
         except trio.Cancelled:
             budget.release(fetched.reserved_bytes)
             raise
-    piece = sync.scheduler.accept(attempt.assignment, fetched.result, budget)
+    piece = sync.scheduler.accept(attempt.assignment, result, budget)
     if piece is None:
         # Another peer was faster.
         budget.release(fetched.reserved_bytes)
         return _NOTHING
     budget.release(fetched.reserved_bytes - piece.memory_bytes)
-    return Delivery(piece.keys + piece.changes, fetched.result.progress)
+    return Delivery(piece.keys + piece.changes, result.progress, seconds)
 
 
 async def _hold(assignment: Assignment, scheduler: Scheduler) -> None:
@@ -287,9 +294,9 @@ async def _hold(assignment: Assignment, scheduler: Scheduler) -> None:
     assignment.is_held = True
     # Those that hold an answer already look again.
     scheduler.wake()
-    deadline = trio.current_time() + scheduler.work.patience_seconds
-    while not scheduler.is_closed and trio.current_time() < deadline:
-        if all(each.is_held for each in assignment.out.assignments):
+    while not scheduler.is_closed:
+        deadline = scheduler.work.awaited_until(assignment)
+        if deadline <= trio.current_time():
             return
         await scheduler.wait_until(deadline)
 

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from manager.errors import ConcurrentWrite, ProofRejected, ProofSuspected
-from manager.peers.health import FULL_PROGRESS
+from manager.peers.throughput import FULL_PROGRESS
 from manager.scheduling.assignment import VerificationResult, Verified
 from manager.scheduling.backlog import Work
 from manager.scheduling.subdivide import subdivide
 from merkledb import ChangeProof, Database, InvalidProof, RangeProof, Reason, VerifiedChanges, verify_range
 from syncproto import Changes, Range
 
+# What the encoding of a pair takes beside key and value.
+_PAIR_OVERHEAD_BYTES: Final = 4
 # What an honest change proof can be rejected for, when the local content is not at the old root.
 _MAY_BE_OURS: Final = frozenset({Reason.WRONG_ROOT, Reason.ITEM_BELOW_STUB, Reason.STUB_NOT_DIRECT})
 
@@ -86,13 +88,17 @@ def verify_answer(
         if changes is not None and error.reason in _MAY_BE_OURS:
             raise ProofSuspected(failure, changes.end) from error
         raise failure from error
+    useful, content_bytes = content_of(verified, proof_bytes, request.max_keys)
+    filling = useful / request.max_keys
+    fullness = min(max(filling, content_bytes / request.max_bytes), 1.0)
     return VerificationResult(
         verified,
         rest_of(work, verified),
         verified.memory_bytes,
         proof_bytes,
-        filling=len(verified) / request.max_keys,
-        progress=progress_of(verified, request.max_keys, request.max_bytes),
+        content_bytes,
+        filling,
+        fullness,
     )
 
 
@@ -115,22 +121,19 @@ def rest_of(work: Work, verified: Verified) -> list[Work]:
     return [piece._replace(root=work.root) for piece in rest]
 
 
-def progress_of(verified: Verified, max_keys: int, max_bytes: int) -> float:
-    """Return how much of what was asked for an answer holds, 0 to 1; 1 if it reaches the requested end.
+def content_of(verified: Verified, proof_bytes: int, max_keys: int) -> tuple[int, int]:
+    """Return how many pairs or changes an answer brings, and about how many bytes of a proof they take.
 
     Changes that change nothing do not count: whoever sends them could send any number.
     """
-    if verified.complete:
-        return 1.0
     count = len(verified)
     if isinstance(verified, VerifiedChanges) and verified.effective < count:
-        return min(1.0, verified.effective / max_keys)
-    filling = count / max_keys
-    if filling < FULL_PROGRESS:
-        # Few pairs can be as many bytes as may be; where there are many, nobody need count.
-        size = sum(map(len, verified.keys)) + verified.value_bytes
-        filling = max(filling, size / max_bytes)
-    return min(1.0, filling)
+        return verified.effective, 0
+    if count >= max_keys * FULL_PROGRESS:
+        # The boundary is next to nothing of such a proof, and so many pairs need not be looked at.
+        return count, proof_bytes
+    # Of a small proof the boundary is most, and the next pairs bring no other one with them.
+    return count, sum(map(len, verified.keys)) + verified.value_bytes + count * _PAIR_OVERHEAD_BYTES
 
 
 def has_no_changes(

@@ -1,5 +1,6 @@
 """Rates, densities, times left, backoff and scores."""
 
+import math
 import random
 
 import pytest
@@ -71,15 +72,33 @@ def test_a_density_knows_nothing_before_the_first_proof() -> None:
 def test_a_density_follows_the_neighbourhood() -> None:
     density = Density()
     for _ in range(100):
-        density.add(1.0, 100, 0.001)
+        density.add(1.0, 100, 0.001, 1.0)
     for _ in range(60):
-        density.add(1.0, 100, 0.01)
+        density.add(1.0, 100, 0.01, 1.0)
     assert density.share_of(0.5, 1000) == pytest.approx(0.005, rel=0.05)
+
+
+def test_a_density_remembers_full_proofs_beside_many_that_hold_little() -> None:
+    density = Density()
+    for _ in range(10):
+        density.add(1.0, 100, 0.01, 1.0)
+    for _ in range(500):
+        # Each of a pair: what share of the tree that is says little.
+        density.add(1 / 8192, 1, 1e-7, 1 / 8192)
+    assert density.share_of(1.0, 1000) == pytest.approx(0.01, rel=0.05)
+
+
+def test_where_proofs_held_nothing_any_share_fits_into_one() -> None:
+    density = Density()
+    density.add(0.0, 0, 0.01, 0.0)
+    assert density.share_of(1.0, 1000) == math.inf
+    density.add(1.0, 100, 0.01, 1.0)
+    assert density.share_of(1.0, 1000) == pytest.approx(0.02)
 
 
 def test_whichever_limit_a_proof_reaches_first_says_how_much_fits() -> None:
     density = Density()
-    density.add(0.5, 500, 0.01)
+    density.add(0.5, 500, 0.01, 0.5)
     assert density.share_of(1.0, 10_000) == pytest.approx(0.02), "the number of pairs"
     assert density.share_of(1.0, 250) == pytest.approx(0.005), "the bytes"
 

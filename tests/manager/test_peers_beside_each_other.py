@@ -164,18 +164,24 @@ async def take(scheduler: Scheduler, peer: str) -> Assignment:
     return assignment
 
 
-def accept(scheduler: Scheduler, assignment: Assignment, source: Database) -> Piece | None:
-    """Accept the first 16 pairs of some work."""
+def accept(
+    scheduler: Scheduler, assignment: Assignment, source: Database, fullness: float = 1.0
+) -> Piece | None:
+    """Accept the first 16 pairs of some work, as so much of what was asked for."""
     start, end = assignment.out.work.start or None, assignment.out.work.end
     proof = source.prove_range(start, end, max_keys=16)
     verified = verify_range(proof, source.root, start, end, scheme=source.scheme, max_keys=16)
-    return accept_verified(scheduler, assignment, verified)
+    return accept_verified(scheduler, assignment, verified, fullness)
 
 
-def accept_verified(scheduler: Scheduler, assignment: Assignment, verified: VerifiedRange) -> Piece | None:
+def accept_verified(
+    scheduler: Scheduler, assignment: Assignment, verified: VerifiedRange, fullness: float = 1.0
+) -> Piece | None:
     rest, memory_bytes = rest_of(assignment.out.work, verified), verified.memory_bytes
     BUDGET.release(-memory_bytes)
-    result = VerificationResult(verified, rest, memory_bytes, proof_bytes=1000, filling=1.0, progress=1.0)
+    result = VerificationResult(
+        verified, rest, memory_bytes, proof_bytes=1000, content_bytes=1000, filling=1.0, fullness=fullness
+    )
     piece = scheduler.accept(assignment, result, BUDGET)
     if piece is None:
         BUDGET.release(memory_bytes)
@@ -209,6 +215,46 @@ async def test_overdue_work_is_out_with_two_and_accepted_once(autojump_clock: Mo
         assert sum(each.share for each in pieces) + piece.before.share == pytest.approx(1.0)
         assert pieces[0].start == key_after(piece.take().keys[-1], source.scheme.max_key_bytes)
         assert pieces[-1].end is None
+
+
+async def test_a_peer_that_is_waited_for_in_vain_is_not_waited_for_again_until_its_next_full_answer(
+    autojump_clock: MockClock,
+) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_scheduler(source)
+
+        async def seconds_lost() -> float:
+            """Return how long the same work takes one after the other, whose answer holds little."""
+            silent, little = await take(scheduler, "silent"), await take(scheduler, "little")
+            assert silent.out is little.out
+            little.is_held, little.patience_seconds = True, 1.5
+            await trio.sleep_until(max(scheduler.work.awaited_until(little), trio.current_time()))
+            # All of the rest is there at once, as one piece.
+            proof = source.prove_range(little.out.work.start or None, None)
+            verified = verify_range(proof, source.root, little.out.work.start or None, None)
+            assert accept_verified(scheduler, little, verified, fullness=0.1) is not None
+            assert silent.is_outrun
+            lost_seconds = trio.current_time() - silent.taken
+            scheduler.work.call_off()
+            return lost_seconds
+
+        assert await seconds_lost() == 1.5
+        assert await seconds_lost() == 0.0, "neither the answer was held, nor the work kept"
+        assert accept(scheduler, await take(scheduler, "silent"), source) is not None
+        scheduler.work.call_off()
+        assert scheduler.work.silent == set()
+
+
+async def test_a_peer_that_had_some_work_for_a_moment_only_is_waited_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_scheduler(source)
+        slow, fast = await take(scheduler, "slow"), await take(scheduler, "fast")
+        fast.patience_seconds = 2 * FIRST_HEDGE_SECONDS
+        assert accept(scheduler, fast, source) is not None
+        assert slow.is_outrun
+        assert not scheduler.work.silent
 
 
 async def test_work_goes_back_to_the_backlog_when_the_last_peer_gives_it_back(

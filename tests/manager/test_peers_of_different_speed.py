@@ -10,20 +10,32 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from manager import Limits
+from manager import Limits, Manager
 from manager.known_peer import KnownPeer
 from manager.peers.client import PeerClient, _Pending
-from manager.peers.health import FULL_PROGRESS, PeerHealth
-from manager.peers.throughput import FIRST_HEDGE_SECONDS, MIN_HEDGE_SECONDS, ThroughputEstimator
+from manager.peers.health import PeerHealth
+from manager.peers.throughput import (
+    FIRST_HEDGE_SECONDS,
+    FULL_PROGRESS,
+    MIN_HEDGE_SECONDS,
+    ThroughputEstimator,
+)
 from manager.scheduling.pivot import PivotTracker
 from merkledb import Scheme
 from syncproto import Hello
 from tests.manager.test_short_answers import honest, timed
 from tests.support import fake_servers
 from tests.support.databases import new_database
-from tests.support.fake_servers import Answer, Asked, ClientConnection, FakeServer, ScriptedServer
+from tests.support.fake_servers import (
+    Answer,
+    Asked,
+    ClientConnection,
+    FakeServer,
+    InEventLoop,
+    ScriptedServer,
+)
 from tests.support.moving_source import Source, new_source
-from tests.support.syncing import some_pairs
+from tests.support.syncing import SMALL, some_pairs, sync_from
 
 # Just below the time after which any peer is found to be slow.
 LATE_SECONDS = 0.95 * Limits().overdue_seconds
@@ -39,9 +51,9 @@ async def good_quarter(server: FakeServer, conversation: ClientConnection, reque
         await conversation.send(server.honest_answer(replace(request, max_keys=most)))
 
 
-async def seconds_of(servers: list[ScriptedServer], source: Source) -> float:
+async def seconds_of(servers: list[ScriptedServer], source: Source, limits: Limits = SMALL) -> float:
     with new_database() as copy:
-        seconds, progress = await timed(servers, source, copy)
+        seconds, progress = await timed(servers, source, copy, limits)
     assert sum(peer.keys for peer in progress.peers) == progress.keys, "what comes twice counts once"
     return seconds
 
@@ -60,6 +72,56 @@ async def test_slow_peers_at_most_double_the_time_of_the_honest_one(
         beside = await seconds_of(peers, source)
     assert beside <= max(2 * alone, alone + MOST_SECONDS_LOST), f"{beside:.2f} s, and {alone:.2f} s without"
     assert beside <= alone + 2 * Limits().overdue_seconds
+
+
+# A peer whose limit lets no answer count as a full one.
+FEW = int(Limits().max_changes * FULL_PROGRESS) - 12
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_silent_peers_cost_an_honest_one_of_low_limits_some_seconds(
+    count: int, autojump_clock: MockClock
+) -> None:
+    with new_source(some_pairs(6000)) as source:
+        alone = await seconds_of([honest(source, 0.05, FEW)], source, Limits())
+        silent = [ScriptedServer(source.database, fake_servers.never, f"silent {at}") for at in range(count)]
+        for peers in ([honest(source, 0.05, FEW), *silent], [*silent, honest(source, 0.05, FEW)]):
+            beside = await seconds_of(peers, source, Limits())
+            assert beside <= alone + Limits().overdue_seconds
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("comes_first", [True, False])
+async def test_a_follower_loses_time_to_silent_peers_once_and_not_at_each_update(
+    count: int, comes_first: bool, autojump_clock: MockClock
+) -> None:
+    seconds, choice = 0.5, Random(1)
+    with new_source(some_pairs(6000)) as source, new_database() as copy:
+        await sync_from([FakeServer(source.database)], source.root, copy, Limits())
+        silent = [ScriptedServer(source.database, fake_servers.never, f"silent {at}") for at in range(count)]
+        few = honest(source, seconds, FEW)
+        servers = [*silent, few] if comes_first else [few, *silent]
+        lags = []
+        async with trio.open_nursery() as nursery:
+            peers = [server.peer(nursery) for server in servers]
+            manager = Manager(copy, peers, trust_peers=True, executor=InEventLoop(), random=Random(1))
+            roots = manager.roots()
+            nursery.start_soon(manager.follow)
+            await trio.sleep(1)
+            for _ in range(6):
+                source.change(600, choice)
+                began = trio.current_time()
+                for server in servers:
+                    await server.announce()
+                async for reached in roots:
+                    if reached.root == source.root:
+                        break
+                lags.append(trio.current_time() - began)
+                await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+    # Two answers, one after the other.
+    assert sum(lag > 2.5 * seconds for lag in lags) <= 1, lags
+    assert max(lags) <= 2 * seconds + Limits().overdue_seconds
 
 
 @pytest.mark.slow
@@ -105,10 +167,42 @@ def test_work_is_left_to_another_peer_for_twice_what_it_takes_here(
 
 def test_a_peer_whose_answers_hold_little_gets_nothing_of_others_soon() -> None:
     throughput = estimator(0.01)
-    throughput.finish_work(0.01, is_full=False)
-    assert throughput.hedge_seconds == Limits().overdue_seconds
-    throughput.finish_work(0.01)
-    assert throughput.hedge_seconds == MIN_HEDGE_SECONDS
+    for fullness, reaches_end, seconds in [
+        (0.001, False, Limits().overdue_seconds),
+        (0.001, True, Limits().overdue_seconds),
+        (0.2, False, 2 * MIN_HEDGE_SECONDS / 0.2),
+        (FULL_PROGRESS, True, MIN_HEDGE_SECONDS),
+    ]:
+        throughput.note_fullness(fullness, 0.01, reaches_end=reaches_end)
+        throughput.finish_work(0.01)
+        assert throughput.hedge_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("fullness", "seconds", "full_answer_seconds"),
+    [
+        (1.0, 3.0, 3.0),
+        (0.25, 0.5, 2.0),
+        (0.1, 0.001, MIN_HEDGE_SECONDS / 0.1),
+        (1e-4, 0.3, Limits().request_timeout_seconds),
+        (0.0, 0.3, Limits().request_timeout_seconds),
+        (0.5, 60.0, Limits().request_timeout_seconds),
+    ],
+)
+def test_a_full_answers_worth_takes_as_many_answers_as_it_needs_and_a_timeout_at_most(
+    fullness: float, seconds: float, full_answer_seconds: float
+) -> None:
+    throughput = ThroughputEstimator(Limits())
+    assert throughput.full_answer_seconds == Limits().request_timeout_seconds, "nothing is known"
+    throughput.note_fullness(fullness, seconds, reaches_end=False)
+    assert throughput.full_answer_seconds == pytest.approx(full_answer_seconds)
+
+
+def test_that_little_was_left_to_send_says_nothing_of_a_peer() -> None:
+    throughput = ThroughputEstimator(Limits())
+    throughput.note_fullness(0.05, 0.5, reaches_end=False)
+    throughput.note_fullness(0.001, 0.001, reaches_end=True)
+    assert throughput.full_answer_seconds == pytest.approx(10.0)
 
 
 def health() -> PeerHealth:
@@ -152,6 +246,20 @@ async def test_a_slow_peer_leaves_work_to_one_four_times_as_fast_that_has_a_requ
     assert not worse.outdoes(better)
     await trio.sleep(1.0)
     assert not better.outdoes(worse), "it left work for as long as it takes itself"
+
+
+async def test_work_is_left_to_no_peer_that_keeps_a_request_for_longer_than_as_much_takes_here(
+    autojump_clock: MockClock,
+) -> None:
+    silent, few = known_peer("silent", None), known_peer("few", 0.1)
+    assert silent.client is not None
+    assert few.client is not None
+    silent.client._pending[1] = _Pending()
+    few.client.throughput.note_fullness(0.05, 0.1, reaches_end=False)
+    for seconds, is_outdone in [(1.9, True), (0.2, False)]:
+        await trio.sleep(seconds)
+        few.health.answered(0.05, 0.1, trio.current_time())
+        assert silent.outdoes(few) is is_outdone
 
 
 def known_peer(name: str, work_seconds: float | None) -> KnownPeer:

@@ -12,7 +12,7 @@ import merkledb
 from manager.keyspace.keyspace import key_after, key_before
 from manager.scheduling.backlog import MAX_PIECES, Work, join, shorten, take_leftmost
 from manager.scheduling.subdivide import passed_slots, shared_bits, subdivide
-from manager.transfer.verification import rest_of
+from manager.transfer.verification import content_of, rest_of
 from merkledb import Scheme, verify_range
 from tests.support.databases import new_database
 from tests.support.merkledb_strategies import contents, schemes
@@ -187,3 +187,14 @@ def test_the_pieces_of_file_paths_end_where_folders_do() -> None:
     assert b"e" in starts
     assert merkledb.root_of(pairs) == verified.root
     assert 0.1 < 1.0 - sum(piece.share for piece in rest) < 0.3
+
+
+@pytest.mark.parametrize("max_keys", [1, 10, 50, 1000])
+def test_what_a_proof_holds_for_each_pair_is_the_same_however_few_pairs_there_are(max_keys: int) -> None:
+    source = random.Random(7)
+    with new_database({source.randbytes(32): bytes(40) for _ in range(4000)}) as database:
+        proof = database.prove_range(max_keys=max_keys)
+        verified = verify_range(proof, database.root, scheme=database.scheme)
+    count, content_bytes = content_of(verified, len(proof.encode()), 4000)
+    assert count == max_keys
+    assert content_bytes / count == pytest.approx(76, rel=0.05)

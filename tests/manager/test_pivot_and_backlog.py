@@ -165,7 +165,7 @@ def test_only_what_is_at_the_same_root_is_taken_together() -> None:
         piece(b"", b"c", A), piece(b"c\x00", b"f", A), piece(b"f\x00", b"k", B), piece(b"k\x00", None, B)
     )
     for root in (A, B):
-        backlog.learn(root.root, 0.5, 1, 0.5)
+        backlog.learn(root.root, 0.5, 1, 0.5, 0.5)
     first, second = backlog.take("peer", 0.0, MAX_BYTES), backlog.take("peer", 0.0, MAX_BYTES)
     assert first == Work(b"", b"f", 0.5, A.root)
     assert second == Work(b"f\x00", None, 0.5, B.root)
@@ -175,8 +175,8 @@ def test_how_much_is_taken_together_follows_what_is_at_the_same_root() -> None:
     pieces = [Work(bytes([at]), bytes([at]) + b"\xff" * 62, 0.1, A.root) for at in range(10)]
     assert key_after(pieces[0].end or b"", MAX_KEY_BYTES) == pieces[1].start
     backlog = backlog_with(*pieces)
-    backlog.learn(None, 1.0, 1, 0.001)
-    backlog.learn(A.root, 1.0, 1, 0.5)
+    backlog.learn(None, 1.0, 1, 0.001, 1.0)
+    backlog.learn(A.root, 1.0, 1, 0.5, 1.0)
     work = backlog.take("peer", 0.0, MAX_BYTES)
     assert isinstance(work, Work)
     assert work.share == pytest.approx(0.4)

@@ -9,12 +9,12 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from manager import Limits, Manager, Peer, Progress
+from manager import Limits, Manager, Peer, Progress, SyncStatus
 from merkledb import Database
 from syncproto import Hello
 from tests.support.databases import new_database
 from tests.support.fake_servers import FakeServer, InEventLoop, ScriptedServer, after, no_pairs
-from tests.support.syncing import SMALL, applied_keys, assert_same, some_pairs, sync_in_part
+from tests.support.syncing import SMALL, applied_keys, assert_same, some_pairs, sync_from, sync_in_part
 
 # Then the order of the requests depends on nothing but what is asked for.
 ONE_AT_A_TIME = Limits(max_keys=16, requests_per_peer=1)
@@ -170,3 +170,21 @@ async def test_the_share_done_survives_a_restart(
         assert manager.progress.expected_keys == len(content)
         assert manager.progress.share == applied_keys(database) / len(content)
         assert manager.progress.seconds_left is None
+
+
+@pytest.mark.parametrize("has_history", [True, False])
+async def test_what_no_peer_has_changes_for_is_said_to_be_copied(
+    has_history: bool, autojump_clock: MockClock
+) -> None:
+    pairs = some_pairs(300)
+    with new_database(pairs) as source, new_database() as copy, new_database() as anew:
+        await sync_from([FakeServer(source)], source.root, copy)
+        pairs |= dict.fromkeys(list(pairs)[:100], b"new")
+        source.commit(pairs)
+        # The same content, of which the root that the copy shows never was a part.
+        anew.commit(pairs)
+        assert anew.root == source.root
+        limits = replace(SMALL, transaction_bytes=1)
+        seen = await watched_sync([FakeServer(source if has_history else anew)], source, copy, limits)
+    on_the_way = {each.status for each in seen if 0.1 < each.share < 0.9}
+    assert on_the_way == {SyncStatus.CATCHING_UP if has_history else SyncStatus.COPYING}

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import trio
@@ -236,3 +237,24 @@ async def test_honest_peers_with_values_of_every_size_share_the_work(autojump_cl
             together, progress = await timed([honest(source), honest(source)], source, copy, limits)
     assert together <= 1.1 * alone
     assert_nobody_is_blamed(progress)
+
+
+@pytest.mark.parametrize("honest_seconds", [0.05, 0.9, 5.0])
+@pytest.mark.parametrize("keys", [1, 10, 50])
+async def test_peers_that_answer_at_once_with_little_leave_no_small_pieces_to_the_honest_one(
+    keys: int, honest_seconds: float, autojump_clock: MockClock
+) -> None:
+    async def drip(server: FakeServer, conversation: ClientConnection, request: Asked) -> None:
+        few = replace(request, max_keys=min(request.max_keys, keys))
+        await conversation.send(server.honest_answer(few))
+
+    async def seconds_beside(drips: int, source: Source) -> float:
+        peers = [ScriptedServer(source.database, drip, f"drip {number}") for number in range(drips)]
+        with new_database() as copy:
+            seconds, progress = await timed([*peers, honest(source, honest_seconds)], source, copy, Limits())
+        assert_nobody_is_blamed(progress)
+        return seconds
+
+    with new_source(some_pairs(20_000)) as source:
+        alone, one, two = [await seconds_beside(drips, source) for drips in (0, 1, 2)]
+    assert max(one, two) <= 1.5 * alone + 2, f"{one:.2f} and {two:.2f} s, and {alone:.2f} s without"
