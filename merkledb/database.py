@@ -1,4 +1,4 @@
-"""The database: opening, reading the head and older revisions, commits, and applying what was verified.
+"""The database: reading the head and older revisions, commits, and applying what was verified.
 
 Crash safety is LMDB's: every change is one transaction that is durable when the call returns, or absent.
 The root, the content, the branches, the history and the manager's progress always belong together.
@@ -51,8 +51,7 @@ from merkledb.writing.transaction import PROGRESS, Batch, WriteTransaction
 class Database(ReadableMapping):
     """An open database; made by ``merkledb.open``, and a context manager.
 
-    Reads see the newest commit; ``snapshot`` gives several reads that belong together.  All methods may be
-    called from any thread; writers wait for each other.
+    Reads see the newest commit; those of one ``snapshot`` belong together.  Any thread may call any method.
 
     Attributes:
         scheme: Its scheme.
@@ -171,17 +170,14 @@ class Database(ReadableMapping):
         """Derive every branch and the root again from the values, and compare.
 
         While a sync is under way, that is done for what the tables hold, and the root of the head is derived
-        again from what readers see.  Of older revisions the counts of pairs are compared, and their topmost
-        nodes with their roots; all else of them, too, where ``history`` says so.
+        again from what readers see.  Of older revisions, counts of pairs and topmost nodes are compared.
 
         Args:
             on_pairs: Called now and then with the number of pairs done since the last call.
-            history: Whether every row of history is compared with the roots of the retained revisions, which
-                takes some 30 µs each.
+            history: Whether all rows of history are compared with the roots, too; some 30 µs a row.
 
         Raises:
             CorruptDatabase: It names the first difference.
-            TypeError: ``on_pairs`` is no function.
         """
         require_callable("on_pairs", on_pairs)
         with self._read() as transaction:
@@ -196,10 +192,9 @@ class Database(ReadableMapping):
             limit: How many at most; None for all.
 
         Raises:
-            TypeError, ValueError: The limit is no whole number, or negative.
+            TypeError, ValueError: The limit is no number of revisions.
         """
-        if limit is not None:
-            require_int("a limit", limit, 0)
+        require_int("a limit", 0 if limit is None else limit, 0)
         with self._read() as transaction:
             tip = read_tip(transaction)
             if not tip.has_head:

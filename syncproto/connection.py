@@ -17,7 +17,6 @@ A connection belongs to one task, or to several that use it only between checkpo
 """
 
 from collections.abc import Iterator
-from types import UnionType
 from typing import Final, NoReturn
 
 from syncproto.codec import Frame, encode, kind_of
@@ -62,13 +61,6 @@ from syncproto.unasked import UNASKED_BURST, UNASKED_PER_SECOND, Pings
 EXCESS_REQUESTS_FACTOR: Final = 2
 
 
-def _require(name: str, value: object, kind: type | UnionType) -> None:
-    """Raise TypeError unless an argument of the caller's is of a class."""
-    if not isinstance(value, kind):
-        wanted = kind if isinstance(kind, UnionType) else kind.__name__
-        raise TypeError(f"{name} is {wanted}, not {type(value).__name__}")
-
-
 def _check_length(frame: Frame, limit: int) -> None:
     length = len(frame.data) - LENGTH_BYTES
     if length > limit:
@@ -81,14 +73,9 @@ class Connection:
     Args:
         role: Whether we ask or answer.
         hello: What we shall say first; its limits are what we hold the peer to.
-
-    Raises:
-        TypeError: These are no Role and no Hello.
     """
 
     def __init__(self, role: Role, hello: Hello) -> None:
-        _require("role", role, Role)
-        _require("hello", hello, Hello)
         self.role: Final = role
         self.hello: Final = hello
         self.peer: Hello | None = None
@@ -166,9 +153,7 @@ class Connection:
 
         Raises:
             LocalProtocolError: As ``send``.
-            TypeError: It is no frame.
         """
-        _require("frame", frame, Frame)
         if frame.kind not in ANSWERS:
             raise NotAllowedNow(frame.name, "only answers are sent as frames")
         self._check_sending(frame)
@@ -232,9 +217,7 @@ class Connection:
 
         Raises:
             RemoteProtocolError: From the iterator, or at once where the connection failed before.
-            TypeError: These are no bytes.
         """
-        _require("data", data, bytes | bytearray | memoryview)
         if self._failure is not None:
             # Without the old traceback, which would grow with each call and keep what it points to.
             raise self._failure.with_traceback(None)

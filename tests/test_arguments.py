@@ -443,26 +443,10 @@ WRONG: dict[str, Wrong] = {
         "is not HOST:PORT",
     ),
     # syncproto
-    "Connection.role": Wrong(
-        lambda site, wrong: Connection(wrong, HELLO), ("client", None, 1, OTHER), "role is Role, not"
-    ),
-    "Connection.hello": Wrong(
-        lambda site, wrong: Connection(Role.CLIENT, wrong), (*NOT_OURS, None), "hello is Hello, not"
-    ),
     "Connection.send.message": Wrong(
         lambda site, wrong: Connection(Role.CLIENT, HELLO).send(wrong),
         (*NOT_OURS, None, b"x"),
         "a message is one of this package's, not",
-    ),
-    "Connection.send_frame.frame": Wrong(
-        lambda site, wrong: Connection(Role.CLIENT, HELLO).send_frame(wrong),
-        (*NOT_OURS, None, b"x"),
-        "frame is Frame, not",
-    ),
-    "Connection.receive_data.data": Wrong(
-        lambda site, wrong: Connection(Role.CLIENT, HELLO).receive_data(wrong),
-        (*NOT_OURS, None, [1]),
-        "data is bytes | bytearray | memoryview, not",
     ),
     "encode.message": Wrong(
         lambda site, wrong: syncproto.encode(wrong),
@@ -522,7 +506,7 @@ PUBLIC: dict[str, Callable[..., object]] = {
     **{name: getattr(server, name) for name in ("Server", "serve", "ThreadExecutor", "open_listeners")},
     "addresses_of": server.addresses_of,
     **{name: getattr(manager, name) for name in ("Manager", "SerialExecutor")},
-    **{name: getattr(syncproto, name) for name in ("Connection", "encode", "decode")},
+    **{name: getattr(syncproto, name) for name in ("encode", "decode")},
     "Peer.tcp": Peer.tcp,
     "Peer.parse": Peer.parse,
     "RangeProof.decode": RangeProof.decode,
@@ -531,7 +515,7 @@ PUBLIC: dict[str, Callable[..., object]] = {
     "Batch.__delitem__": merkledb.Batch.__delitem__,
     **{
         f"{kind.__name__}.{name}": method
-        for kind in (Database, View, Server, Manager, Connection)
+        for kind in (Database, View, Server, Manager)
         for name, method in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_")
     },
