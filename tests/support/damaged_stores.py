@@ -398,7 +398,7 @@ def _list_verified(snapshot: Snapshot, content: dict[bytes, bytes]) -> None:
 
 
 def _get_verified(snapshot: Snapshot, content: dict[bytes, bytes]) -> None:
-    for key in [b"", b"a", b"\x7f", *content]:
+    for key in [b"", b"a", b"\x7f", *itertools.islice(content, 10)]:
         with contextlib.suppress(MerkleDBError):
             _equal(snapshot.verified_get(key), content.get(key))
 
