@@ -263,6 +263,7 @@ def test_each_damage_of_history_is_found_and_its_revision_named(
         assert named in str(caught.value) or f"revision {sequence - 1} says" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_no_verified_read_gives_what_is_not_so(damage: Damage, sequence: int) -> None:
