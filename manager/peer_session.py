@@ -333,7 +333,7 @@ class ConnectionWork:
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             if assignment.is_outrun and assignment.scope.cancelled_caught:
-                self._note_outrun(began)
+                self._note_outrun(assignment, began)
 
     def _ready_at(self, index: int) -> float:
         """Return when a worker may take work, as far as is known now, in trio's seconds."""
@@ -394,9 +394,14 @@ class ConnectionWork:
             known.unusable = known.lacking = None
         self._sync.scheduler.wake()
 
-    def _note_outrun(self, began: float) -> None:
-        """Note that another peer was faster."""
+    def _note_outrun(self, assignment: Assignment, began: float) -> None:
+        """Note that another peer was faster, or brought more than what came here."""
         throughput, now = self._client.throughput, trio.current_time()
+        if assignment.held is not None:
+            # What an answer was held for says nothing of its peer.
+            self._known.health.answered(*assignment.held, now)
+            throughput.finish_work(assignment.held.seconds)
+            return
         usual = throughput.work_seconds
         self._known.health.outrun(now - began, usual, now)
         if usual is None or now - began > usual:

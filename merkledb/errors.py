@@ -373,7 +373,8 @@ class DatabaseFull(MerkleDBError):
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(
-            f"{path} is full ({cause}): nothing of this change was kept; make room, then try again"
+            f"{path} is full ({cause}): the last change was not kept, those before it are; "
+            "make room, then try again"
         )
 
 

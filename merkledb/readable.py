@@ -189,8 +189,8 @@ class ReadableState(ReadableMapping):
     def folded_items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield all pairs, ascending, and fold them: the root that they make is compared at the end.
 
-        Needs no branch that is stored, so what is damaged besides the values does not matter.  Until it ends,
-        nothing is known of what was yielded.
+        At the head it needs no branch that is stored, so damage besides the values does not matter; at an old
+        root branches lead over what came since.  Until it ends, nothing is known of what was yielded.
 
         Raises:
             CorruptDatabase: After the last pair: they do not make the root.
@@ -262,5 +262,4 @@ class ReadableState(ReadableMapping):
         """
         require_instance("proof", proof, RangeProof)
         require_bounds(start, end)
-        require_range(start, end)
         require_true(self.trie(), proof, start, end)

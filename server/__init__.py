@@ -3,7 +3,7 @@
 ``Server`` serves over any trio listener; ``open_listeners`` opens those of TCP.  A request goes this way:
 ``server`` accepts a client, ``places`` gives it a place, for which it may wait in ``waiting_line``,
 ``connection`` receives the request, ``answerer`` takes memory from ``budget``, ``handlers`` makes the answer
-in a thread, ``sender`` sends it.  Begin with ``connection``.
+in a thread, ``sender`` sends it.  Begin with ``server``.
 """
 
 from server.handlers import ThreadExecutor

@@ -27,7 +27,7 @@ class Refusals:
         self._under_way: deque[trio.CancelScope] = deque()
 
     async def refuse(self, stream: trio.abc.Stream, error: Error) -> None:
-        """Say an error as the only word of a connection, and close it, also when cancelled.
+        """Say an error as the last word of a connection, and close it, also when cancelled.
 
         It takes at most twice ``LINGER_SECONDS``, and less where newer refusals need the place.
         """
@@ -44,7 +44,7 @@ class Refusals:
 
 
 async def refuse(stream: trio.abc.Stream, error: Error) -> None:
-    """Say an error as the only word of a connection, and close it.
+    """Say an error as the last word of a connection, and close it.
 
     It takes at most twice ``LINGER_SECONDS``.  A cancellation closes the stream at once.
 

@@ -7,7 +7,9 @@ take turns.
 ::
 
     a place is free, and the network is below its limit    the newcomer takes it
-    all are taken, and some client has said no hello       that client gives its place up, at once
+    all are taken, and some client has said no hello       that client gives its place up, after
+                                                             ``GREETING_SECONDS``; in the newcomer's network
+                                                             only, where that is at its limit
     all are taken, and another network holds at least      that network gives one up, at once
       two more than the newcomer's
     all are taken, and some client asks nothing            that client gives its place up

@@ -23,7 +23,7 @@ from server.head_notifier import HeadNotifier
 from server.limits import DOOR_SECONDS, LINGER_SECONDS, ServerLimits
 from server.places import Place, Places, network_of
 from server.services import Counters, Services
-from server.waiting_line import WaitingLine
+from server.waiting_line import ClientLeft, WaitingLine
 from syncproto import MAX_CONTROL_BYTES, Error, ErrorCode, Hello, InvalidMessage, encode
 
 USER_AGENT: Final = "merklesync-server/0.1"
@@ -178,6 +178,8 @@ class Server:
                 sentence = "all places are taken: try again"
                 delay = self.limits.retry_after_milliseconds
                 await self._refuse(stream, Error(0, ErrorCode.OVERLOADED, sentence, delay))
+        except ClientLeft:
+            pass
         except Exception as error:  # noqa: BLE001 - one connection must not end the others
             self._report(error)
         finally:

@@ -11,7 +11,7 @@ line of its network, first come, first served.
     a place can be given up       the first of a line gets it, as ``places`` says whose it is
     ``wait_seconds`` have passed  the client is told when to try again
     its line has no room          so is a newcomer, at once
-    the door has no room          so is the one who has stood there longest
+    the door has no room          so is the first of the network with most clients there
 
 So who says nothing makes no other client leave, and takes nothing from one that has said hello.  Some clients
 wait for our hello before they say theirs: who stands at the door for a moment is told it.  A client that is
@@ -23,8 +23,7 @@ it is the same network.  Lines belong to networks as places do: where all lines 
 takes the last position of the longest line, if that is longer than its own, or of one that comes after its
 own.  So no network can use up the lines for the others.
 
-Invariant: no client of a network is given a place while another one of it waits that has said hello and came
-before.
+Invariant: no client of a network is given a place while another one of it waits that joined the line before.
 
 An encrypted stream cannot be read before it has a place: its handshake would begin, and a cancellation in the
 middle of one breaks the stream.  Such a client counts as one that has said hello.
@@ -49,6 +48,10 @@ LOOK_SECONDS: Final = 0.25
 _LENGTH_BYTES: Final = 4
 # A client says no more than hello, in its frame, before the server has said hello.
 _MAX_HEARD_BYTES: Final = _LENGTH_BYTES + MAX_HELLO_BYTES
+
+
+class ClientLeft(Exception):
+    """A client that waited for a place has closed its connection."""
 
 
 def _begins_with_hello(heard: bytes) -> bool:
@@ -77,6 +80,7 @@ class _WaitingClient:
         place: That it was given; None before, and where it was given none.
         heard: What it has said meanwhile.
         said: Our hello, if it was sent that meanwhile.
+        has_left: Whether it has closed the connection.
     """
 
     def __init__(self, stream: trio.abc.Stream, network: str, wait_seconds: float) -> None:
@@ -87,6 +91,7 @@ class _WaitingClient:
         self.place: Place | None = None
         self.heard = b""
         self.said: Hello | None = None
+        self.has_left = False
 
     @property
     def can_be_heard(self) -> bool:
@@ -116,6 +121,7 @@ class _WaitingClient:
                     self.said = await say_hello(self._stream)
                     continue
                 if not data:
+                    self.has_left = True
                     return
                 self.heard += data
                 if not has_greeted and _begins_with_hello(self.heard):
@@ -137,6 +143,9 @@ class _Queues:
     def __iter__(self) -> Iterator[str]:
         """Return the networks that wait."""
         return iter(self._by_network)
+
+    def __contains__(self, network: str) -> bool:
+        return network in self._by_network
 
     def of(self, network: str) -> deque[_WaitingClient]:
         """Return the queue of a network, an empty one where no client of it waits."""
@@ -168,9 +177,13 @@ class _LastPlaces:
 
     One that is not known has had none for ``REMEMBERED_SECONDS``, and nobody can say for how much longer: no
     network gains anything by staying away, and new ones, of which a client may have many, not much.
+
+    Args:
+        waits: Whether a client of a network waits, which is not forgotten then; fewer do than are remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Callable[[str], bool]) -> None:
+        self._waits = waits
         # When it was given one, and when it was seen last; who was not seen for longest is the first.
         self._known: dict[str, tuple[float, float]] = {}
 
@@ -182,11 +195,11 @@ class _LastPlaces:
             given_at = now - REMEMBERED_SECONDS
         self._known[network] = (now if given else given_at, now)
         if len(self._known) > MAX_REMEMBERED:
-            del self._known[next(iter(self._known))]
+            del self._known[next(known for known in self._known if not self._waits(known))]
 
     def given_at(self, network: str) -> float:
-        """Return when a network that waits was given its last place; now where that was forgotten."""
-        return self._known.get(network, (trio.current_time(),))[0]
+        """Return when a network that waits, or was just seen, was given its last place."""
+        return self._known[network][0]
 
 
 class WaitingLine:
@@ -214,7 +227,7 @@ class WaitingLine:
         self._say_hello = say_hello
         self._door = _Queues()
         self._lines = _Queues()
-        self._last_places = _LastPlaces()
+        self._last_places = _LastPlaces(lambda network: network in self._door or network in self._lines)
         self._joined = trio.Event()
 
     async def take(self, stream: trio.abc.Stream, network: str) -> Place | None:
@@ -227,7 +240,10 @@ class WaitingLine:
             network: Of the client.
 
         Returns:
-            None where there is no place, after ``wait_seconds`` at most, or the client has left.
+            None where there is no place, after ``wait_seconds`` at most.
+
+        Raises:
+            ClientLeft: The client has closed the connection meanwhile.
         """
         if self._places.has_room(network) and not self._lines.of(network) and not self._door.of(network):
             self._last_places.see(network, given=True)
@@ -245,6 +261,8 @@ class WaitingLine:
             self._part(client)
         if client.place is not None:
             client.place.heard, client.place.said = client.heard, client.said
+        elif client.has_left:
+            raise ClientLeft
         return client.place
 
     def leave(self, place: Place) -> None:

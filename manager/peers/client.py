@@ -147,7 +147,7 @@ class PeerClient(Conversation):
         return answer
 
     def forget_root(self, root: bytes) -> None:
-        """Note that the peer has sent a range where changes from ``root`` were asked for."""
+        """Note that the peer has no changes from ``root`` that help, so it is asked for ranges instead."""
         if len(self.forgotten_roots) >= MAX_FORGOTTEN_ROOTS:
             self.forgotten_roots.clear()
         self.forgotten_roots.add(root)

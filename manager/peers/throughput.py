@@ -9,11 +9,12 @@ long way stays empty most of the time::
                   asked                                         |---- transfer ----|
 
 Both are measured from outside, whatever the reason: a server that is slow is asked for less, too.  What a
-peer does to these measurements moves what is asked between the limits, and nothing else.
+peer does to these measurements moves what is asked between the limits.
 
 How long a piece of work takes from end to end, waiting and verification included, is measured too.  It says
 when work that another peer has is asked for here as well: when that peer has had it for longer than it takes
-here, a request that is *hedged* (Dean and Barroso, "The Tail at Scale", 2013).
+here, a request that is *hedged* (Dean and Barroso, "The Tail at Scale", 2013).  And it says for how long an
+answer that holds little is held for that peer.
 
 Pure: the time is an argument, in seconds of any clock that does not run backwards.
 """

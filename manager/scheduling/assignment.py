@@ -16,6 +16,13 @@ from manager.scheduling.backlog import Work
 from merkledb import VerifiedChanges, VerifiedRange
 
 
+class HeldAnswer(NamedTuple):
+    """What an answer says of its peer: how much of what was asked for it holds, and how long it took."""
+
+    progress: float
+    seconds: float
+
+
 @dataclass(eq=False, slots=True)
 class Assignment:
     """What one peer was sent for.
@@ -26,7 +33,8 @@ class Assignment:
         taken: When, in trio's seconds.
         scope: Cancelled when it is called off.
         is_outrun: Whether it was called off for another peer was faster.
-        is_held: Whether its answer has come, and waits for another peer to bring more of the same work.
+        is_asked: Whether the request was sent: before, it waits for memory.
+        held: The answer that has come, and waits for another peer to bring more of the same work; or None.
         patience_seconds: For how long that peer may have the work, by then: as long as this one needs for a
             full answer's worth, so that waiting in vain at most doubles the time.
     """
@@ -36,7 +44,8 @@ class Assignment:
     taken: float
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_outrun: bool = False
-    is_held: bool = False
+    is_asked: bool = False
+    held: HeldAnswer | None = None
     patience_seconds: float = float("inf")
 
 

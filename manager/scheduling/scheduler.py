@@ -119,7 +119,8 @@ class WorkTracker:
 
     def awaited_until(self, assignment: Assignment) -> float:
         """Return until when an answer waits for others that have the same work, and may bring more of it."""
-        others = [each for each in assignment.out.assignments if not each.is_held]
+        # Who waits for memory may do so until this answer gives some back.
+        others = [each for each in assignment.out.assignments if each.is_asked and not each.held]
         taken = [each.taken for each in others if each.peer not in self.silent]
         return max(taken, default=float("-inf")) + assignment.patience_seconds
 
@@ -145,16 +146,16 @@ class WorkTracker:
     ) -> Piece | None:
         """Move what was verified on, and put the rest back; None when another peer was faster."""
         out = assignment.out
+        if result.progress >= FULL_PROGRESS:
+            self.silent.discard(assignment.peer)
         if assignment not in out.assignments:
             return None
         # Taken off the list first, the caller is not cancelled, and may go on as it likes.
         out.assignments.remove(assignment)
-        if result.progress >= FULL_PROGRESS:
-            self.silent.discard(assignment.peer)
         for other in out.assignments:
             other.is_outrun = True
             # Waited for in vain once, it is not waited for again: a follower would lose that at each update.
-            if not other.is_held and other.taken + assignment.patience_seconds <= now:
+            if assignment.held and not other.held and other.taken + assignment.patience_seconds <= now:
                 self.silent.add(other.peer)
         self._out.remove(out)
         _cancel(out)

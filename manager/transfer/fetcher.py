@@ -39,7 +39,7 @@ from manager.limits import Limits, change_proof_memory_bytes, range_proof_memory
 from manager.memory import ByteBudget
 from manager.peers.client import PeerClient
 from manager.peers.throughput import FULL_PROGRESS
-from manager.scheduling.assignment import Assignment, VerificationResult
+from manager.scheduling.assignment import Assignment, HeldAnswer, VerificationResult
 from manager.scheduling.backlog import Suspicion, Work
 from manager.scheduling.scheduler import Scheduler
 from manager.transfer.sync_writer import SyncWriter
@@ -220,6 +220,7 @@ async def _request(
             attempt.root = pivot.root
         request = ProofRequest(work, old_root, attempt.root, max_keys, max_bytes)
         start = work.start or None
+        attempt.assignment.is_asked = True
         with turn:
             answer = await client.ask(
                 request.root, start, work.end, max_keys=max_keys, max_bytes=max_bytes, old_root=old_root
@@ -272,6 +273,7 @@ async def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
     attempt.assignment.patience_seconds = throughput.full_answer_seconds
     if result.progress < FULL_PROGRESS:
         try:
+            attempt.assignment.held = HeldAnswer(result.progress, seconds)
             await _hold(attempt.assignment, sync.scheduler)
         except trio.Cancelled:
             budget.release(fetched.reserved_bytes)
@@ -280,7 +282,7 @@ async def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
     if piece is None:
         # Another peer was faster.
         budget.release(fetched.reserved_bytes)
-        return _NOTHING
+        return Delivery(0, result.progress, seconds)
     budget.release(fetched.reserved_bytes - piece.memory_bytes)
     return Delivery(piece.keys + piece.changes, result.progress, seconds)
 
@@ -291,7 +293,6 @@ async def _hold(assignment: Assignment, scheduler: Scheduler) -> None:
     Accepted at once, it would throw away what the other has under way: an answer that comes soon and holds
     next to nothing would always win.  Where all who have the work hold an answer, the last one is accepted.
     """
-    assignment.is_held = True
     # Those that hold an answer already look again.
     scheduler.wake()
     while not scheduler.is_closed:

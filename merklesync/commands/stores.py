@@ -6,12 +6,12 @@ was chosen.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import merkledb
-from merkledb import Database, DatabaseInUse, Revision, Scheme, Snapshot
+from merkledb import EMPTY_ROOT, Database, DatabaseInUse, MerkleDBError, Revision, Scheme, Snapshot
 from merklesync.commands.options import RetentionOption, SchemeOption
 from merklesync.console.bar import ProgressBar
 from merklesync.console.output import echo, print_json, print_note
@@ -165,14 +165,22 @@ def check_with_bar(database: Database, bar: ProgressBar, *, history: bool = Fals
 
 @contextmanager
 def note_end_of_copy(database: Database) -> Iterator[None]:
-    """Say that what happens in the block makes a copy of peers content that was written here, if it does."""
-    is_copy = database.revision > 0 and not database.written_locally
-    yield
-    if is_copy and database.written_locally:
-        print_note(
-            f"{database.path} was a copy of its peers, and is written here now: sync and follow refuse it "
-            "from now on, or with --replace undo what was written"
-        )
+    """Say that what happens in the block makes a copy of peers content that was written here, if it does.
+
+    Also where the block ends with an error, for what it has committed before stays.
+    """
+    # An empty store counts as no content that was written here, wherever it comes from.
+    head = database.head
+    is_copy = head is not None and head.root != EMPTY_ROOT and not database.written_locally
+    try:
+        yield
+    finally:
+        with suppress(MerkleDBError):
+            if is_copy and database.written_locally:
+                print_note(
+                    f"{database.path} was a copy of its peers, and is written here now: sync and follow "
+                    "refuse it from now on, or with --replace undo what was written"
+                )
 
 
 def commit_and_print(database: Database, changes: dict[bytes, bytes | None], *, as_json: bool) -> None:

@@ -645,7 +645,8 @@ async def test_following_outlasts_a_disk_that_is_full(
             said = [record.getMessage() for record in caplog.records if "is full" in record.getMessage()]
             assert said[-1] == (
                 f"nothing can be written, which is tried again until it can: {copy.path} is full "
-                "(No space left on device): nothing of this change was kept; make room, then try again"
+                "(No space left on device): the last change was not kept, those before it are; make room, "
+                "then try again"
             )
             requests = len(server.requests)
             disk.is_full = False

@@ -14,7 +14,7 @@ from manager.keyspace.keyspace import key_after
 from manager.keyspace.range_map import RangeMap
 from manager.memory import ByteBudget, LargeValueLane
 from manager.peers.throughput import FIRST_BYTES, FIRST_HEDGE_SECONDS, ThroughputEstimator
-from manager.scheduling.assignment import Assignment, Piece, VerificationResult
+from manager.scheduling.assignment import Assignment, HeldAnswer, Piece, VerificationResult
 from manager.scheduling.checkpoint import Checkpoint, encode_checkpoint
 from manager.scheduling.pivot import Target
 from manager.scheduling.resume import LocalState, ResumePoint, all_at
@@ -227,7 +227,8 @@ async def test_a_peer_that_is_waited_for_in_vain_is_not_waited_for_again_until_i
             """Return how long the same work takes one after the other, whose answer holds little."""
             silent, little = await take(scheduler, "silent"), await take(scheduler, "little")
             assert silent.out is little.out
-            little.is_held, little.patience_seconds = True, 1.5
+            silent.is_asked = little.is_asked = True
+            little.held, little.patience_seconds = HeldAnswer(0.1, 0.1), 1.5
             await trio.sleep_until(max(scheduler.work.awaited_until(little), trio.current_time()))
             # All of the rest is there at once, as one piece.
             proof = source.prove_range(little.out.work.start or None, None)
@@ -507,3 +508,27 @@ def test_the_memory_for_large_pairs_is_granted_to_one_at_a_time() -> None:
         assert not budget.is_starving
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_nobody_is_called_silent_whom_nobody_waited_for(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_scheduler(source)
+        slow, fast = await take(scheduler, "slow"), await take(scheduler, "fast")
+        assert slow.out is fast.out
+        slow.is_asked, fast.patience_seconds = True, 0.1
+        # It holds all, so it was not held.
+        assert accept(scheduler, fast, source) is not None
+        assert not scheduler.work.silent
+        scheduler.work.silent.add("slow")
+        assert accept(scheduler, slow, source) is None
+        assert not scheduler.work.silent, "its answer came second, and was full"
+
+
+async def test_nobody_waits_for_a_peer_that_waits_for_memory(autojump_clock: MockClock) -> None:
+    with new_database(some_pairs(100)) as source:
+        scheduler = fresh_scheduler(source)
+        starved, little = await take(scheduler, "starved"), await take(scheduler, "little")
+        little.patience_seconds = 1.5
+        assert scheduler.work.awaited_until(little) < trio.current_time()
+        starved.is_asked = True
+        assert scheduler.work.awaited_until(little) == starved.taken + 1.5

@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -14,11 +15,18 @@ from trio.testing import MockClock
 from merkledb import Database
 from server import ServerLimits
 from server.handlers import HeadFacts, read_head
-from server.limits import DOOR_SECONDS, GREETING_SECONDS, MAX_AT_DOOR, MAX_LEAVING
+from server.limits import (
+    DOOR_SECONDS,
+    GREETING_SECONDS,
+    MAX_AT_DOOR,
+    MAX_LEAVING,
+    MAX_REMEMBERED,
+    REMEMBERED_SECONDS,
+)
 from server.places import Places
 from server.services import Counters
-from server.waiting_line import LOOK_SECONDS, WaitingLine
-from syncproto import Error, ErrorCode, GetHead, Head, Hello, Subscribe
+from server.waiting_line import LOOK_SECONDS, WaitingLine, _LastPlaces
+from syncproto import MAX_HELLO_BYTES, Error, ErrorCode, GetHead, Head, Hello, Subscribe, encode
 from tests.support.fake_database import FakeDatabase
 from tests.support.protocol_client import Client
 from tests.support.thoroughness import amount
@@ -460,3 +468,86 @@ async def test_an_encrypted_stream_is_not_read_before_it_has_a_place(autojump_cl
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert await ours.receive_some() == bytes(10)
+
+
+async def come(line: WaitingLine, network: str, given: list[str], *, says_hello: bool = True) -> None:
+    """Wait for a place, and note the network when it has one."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    if says_hello:
+        hello = Hello(hasher="blake3", branch_factor=16, root=None, revision=0, max_frame_bytes=65_536)
+        await ours.send_all(encode(hello).data)
+    if await line.take(theirs, network) is not None:
+        given.append(network)
+
+
+async def test_a_network_that_waits_keeps_its_turn_however_many_others_come_to_the_door(
+    autojump_clock: MockClock,
+) -> None:
+    await trio.sleep(2 * REMEMBERED_SECONDS)
+    counters, given = Counters(), list[str]()
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters, says_nothing)
+    first = await line.take(trio.testing.memory_stream_pair()[1], "at work")
+    assert first is not None
+    await line.take(trio.testing.memory_stream_pair()[1], "at work too")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come, line, "honest", given)
+        await trio.sleep(0.1)
+        for number in range(MAX_REMEMBERED + 1):
+            nursery.start_soon(partial(come, line, f"mute {number}", given, says_hello=False))
+        await trio.sleep(0.1)
+        nursery.start_soon(come, line, "newcomer", given)
+        await trio.sleep(0.1)
+        line.leave(first)
+        await trio.sleep(0.05)
+        assert given == ["honest"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_last_places_of_so_many_networks_are_remembered_for_so_long(
+    autojump_clock: MockClock,
+) -> None:
+    last_places = _LastPlaces(lambda network: network == "waits")
+    last_places.see("waits", given=True)
+    began = trio.current_time()
+    for number in range(MAX_REMEMBERED + 10):
+        last_places.see(str(number), given=True)
+    assert len(last_places._known) == MAX_REMEMBERED
+    assert last_places.given_at("waits") == began
+    assert "10" not in last_places._known
+    assert last_places.given_at("11") == began
+    await trio.sleep(REMEMBERED_SECONDS + 1)
+    last_places.see("11")
+    assert last_places.given_at("11") == began + 1, "it is as one that is not known"
+
+
+async def test_of_who_waits_no_more_than_a_hello_is_kept(autojump_clock: MockClock) -> None:
+    counters = Counters()
+    line = WaitingLine(Places(SMALL, counters), SMALL, counters, says_nothing)
+    first = await line.take(trio.testing.memory_stream_pair()[1], "at work")
+    assert first is not None
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            place = await line.take(theirs, "at work")
+            assert place is not None
+            assert len(place.heard) == 4 + MAX_HELLO_BYTES
+
+        nursery.start_soon(wait)
+        await ours.send_all(b"\x00" * 4 + b"x" * 100_000)
+        await trio.sleep(0.1)
+        line.leave(first)
+
+
+async def test_who_leaves_while_it_waits_is_not_refused(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    async with a_town(database, SMALL) as town:
+        for network in ("first", "second"):
+            assert isinstance(await (await town.client(network)).receive(), Hello)
+        third = await town.client("third")
+        await trio.sleep(0.1)
+        await third.stream.aclose()
+        await trio.sleep(0.1)
+        assert town.site.server.counters.connections_refused == 0
+        assert town.site.server.counters.connections_waiting == 0
