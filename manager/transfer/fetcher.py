@@ -271,19 +271,23 @@ async def _accept(attempt: _Attempt, fetched: _Fetched) -> Delivery:
     throughput, seconds = attempt.client.throughput, trio.current_time() - attempt.began
     throughput.note_fullness(result.fullness, seconds, reaches_end=result.verified.complete)
     attempt.assignment.patience_seconds = throughput.full_answer_seconds
+    reserved = fetched.reserved_bytes
     if result.progress < FULL_PROGRESS:
+        # What is held keeps no memory that the peer may need which it is held for.
+        budget.release(reserved - result.memory_bytes)
+        reserved = result.memory_bytes
         try:
             attempt.assignment.held = HeldAnswer(result.progress, seconds)
             await _hold(attempt.assignment, sync.scheduler)
         except trio.Cancelled:
-            budget.release(fetched.reserved_bytes)
+            budget.release(reserved)
             raise
     piece = sync.scheduler.accept(attempt.assignment, result, budget)
     if piece is None:
         # Another peer was faster.
-        budget.release(fetched.reserved_bytes)
+        budget.release(reserved)
         return Delivery(0, result.progress, seconds)
-    budget.release(fetched.reserved_bytes - piece.memory_bytes)
+    budget.release(reserved - piece.memory_bytes)
     return Delivery(piece.keys + piece.changes, result.progress, seconds)
 
 
