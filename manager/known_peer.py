@@ -24,6 +24,8 @@ from manager.status.progress import PeerProgress, PeerState
 # A peer leaves work to another that gives so many times as much.  Below that, both have their turns, and the
 # sync takes less than twice as long as with the better one alone.
 MUCH_MORE: Final = 4
+# An answer is not held to come sooner than this, for what a machine has to do at the time would count.
+_LEAST_SECONDS: Final = 0.01
 _NO_HEAD: Final = SeenHead(None, 0, 0, is_followed=False)
 
 
@@ -146,29 +148,31 @@ class KnownPeer:
     def outdoes(self, other: "KnownPeer") -> bool:
         """Whether this peer may be asked now, and gives much more than another that can leave it the work.
 
-        Either its answers hold much more of what was asked for; or they take much less time, and it has a
-        request to spare: a peer that is only slow does its part while the others are busy.
+        Either its answers hold much more of what was asked for, and no less in the same time; or they take
+        much less time, and it has a request to spare: a peer that is only slow does its part while the others
+        are busy.
         """
         client, theirs, now = self.client, other.client, trio.current_time()
         if client is None or client.closing.is_set() or self.lacks_pivot or self.health.paused_until > now:
             return False
-        health = self.health
+        health, seconds = self.health, client.throughput.work_seconds
         # One that keeps its requests for longer than the other needs for as much gives nothing for now.
         is_late = theirs is not None and now - client.asked_since > theirs.throughput.full_answer_seconds
         gives_more = health.usefulness >= MUCH_MORE * other.health.usefulness
-        if other.health.yields_until > now and gives_more and not is_late:
+        if theirs is None or seconds is None or theirs.throughput.work_seconds is None:
+            return other.health.yields_until > now and gives_more and not is_late
+        # What both give in the same time.  Below some time, what takes less is not the peer.
+        gain = health.usefulness * max(theirs.throughput.work_seconds, _LEAST_SECONDS)
+        their_gain = other.health.usefulness * max(seconds, _LEAST_SECONDS)
+        if other.health.yields_until > now and gives_more and not is_late and gain >= their_gain:
             return True
         # One whose answers hold next to nothing leaves work to others itself, however fast it is.
-        if theirs is None or other.health.slow_until <= now or health.usefulness < FULL_PROGRESS:
-            return False
-        seconds, their_seconds = client.throughput.work_seconds, theirs.throughput.work_seconds
-        if seconds is None or their_seconds is None or their_seconds <= seconds:
+        if other.health.slow_until <= now or health.usefulness < FULL_PROGRESS:
             return False
         # No more than the usual requests count: beyond them it may have to wait for memory.
         usual = min(client.useful_requests, self._requests_per_peer)
         is_free = client.requests_in_flight < health.score.requests_in_flight(usual)
-        gain, their_gain = health.usefulness * their_seconds, other.health.usefulness * seconds
-        return is_free and gain >= MUCH_MORE * their_gain
+        return is_free and seconds < theirs.throughput.work_seconds and gain >= MUCH_MORE * their_gain
 
     # Its head.
 

@@ -136,14 +136,19 @@ class Places:
         self._left_early: deque[tuple[float, str]] = deque()
         self._left_early_counts: Counter[str] = Counter()
 
-    def take(self, network: str) -> Place | None:
+    def take(self, network: str, *, swaps: bool = True) -> Place | None:
         """Return a place for a newcomer, for which another may have to leave; None where there is none.
 
         Only one that has said hello may make another leave: for others, ask ``has_room`` before.
+
+        Args:
+            network: Of the newcomer.
+            swaps: Whether a client of the same network may have to leave because its turn is over, where the
+                network could hold more.
         """
         cost_work = False
         if not self.has_room(network):
-            left = self._make_room(network)
+            left = self._make_room(network, swaps=swaps)
             if left is None:
                 return None
             cost_work = self._is_at_work(left)
@@ -192,9 +197,9 @@ class Places:
             return False
         return self._counts[network] >= self._limits.max_connections_per_network
 
-    def _make_room(self, network: str) -> Place | None:
+    def _make_room(self, network: str, *, swaps: bool) -> Place | None:
         """Let one client leave for a newcomer; return the place that it had, None where none leaves."""
-        found = self._who_leaves(network)
+        found = self._who_leaves(network, swaps=swaps)
         if found is None:
             return None
         if len(self._leaving) >= MAX_LEAVING:
@@ -211,7 +216,7 @@ class Places:
         place.client.displace(f"all places are taken, and {reason}: connect again")
         return place
 
-    def _who_leaves(self, network: str) -> tuple[Place, str] | None:
+    def _who_leaves(self, network: str, *, swaps: bool) -> tuple[Place, str] | None:
         """Return the place that is given up, and why; None where none is."""
         all_loose = [place for place in self._held if not place.is_firm]
         own = [place for place in all_loose if place.network == network]
@@ -225,7 +230,10 @@ class Places:
         richest = self._richest(network)
         if richest:
             return _first_to_leave(richest), "your address holds more of them than another that needs one"
-        return self._idlest(all_loose) or self._whose_turn_is_over(network, own or all_loose)
+        idlest = self._idlest(all_loose)
+        if idlest is not None or (own and not swaps):
+            return idlest
+        return self._whose_turn_is_over(network, own or all_loose)
 
     def _richest(self, newcomer: str) -> list[Place]:
         """Return the places of the networks that hold most, if they hold more than a fair share."""

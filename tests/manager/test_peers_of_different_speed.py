@@ -124,6 +124,26 @@ async def test_a_follower_loses_time_to_silent_peers_once_and_not_at_each_update
     assert max(lags) <= 2 * seconds + Limits().overdue_seconds
 
 
+@pytest.mark.parametrize("keys", [600, 1800])
+@pytest.mark.parametrize("comes_first", [True, False])
+async def test_a_fast_peer_of_low_limits_leaves_no_work_to_one_that_gives_less_in_the_same_time(
+    keys: int, comes_first: bool, autojump_clock: MockClock
+) -> None:
+    """Its answers held 3 of 16 keys and came after 10 ms; of the other one 12 after 240: 8 times as long."""
+    with new_source(some_pairs(keys)) as source:
+
+        async def fuller(server: FakeServer, conversation: ClientConnection, request: Asked) -> None:
+            await trio.sleep(0.24)
+            if conversation.connection.is_in_flight(request.request_id):
+                most = max(1, request.max_keys * 3 // 4)
+                await conversation.send(server.honest_answer(replace(request, max_keys=most)))
+
+        alone = await seconds_of([honest(source, 0.01, 3)], source)
+        slow, fast = ScriptedServer(source.database, fuller, "fuller"), honest(source, 0.01, 3)
+        beside = await seconds_of([fast, slow] if comes_first else [slow, fast], source)
+    assert beside <= 1.5 * alone + 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 3, 10])
 async def test_an_honest_peer_that_is_slower_does_its_part_and_little_is_fetched_twice(

@@ -23,10 +23,20 @@ from server.limits import (
     MAX_REMEMBERED,
     REMEMBERED_SECONDS,
 )
-from server.places import Places
+from server.places import Place, Places
 from server.services import Counters
 from server.waiting_line import LOOK_SECONDS, WaitingLine, _LastPlaces
-from syncproto import MAX_HELLO_BYTES, Error, ErrorCode, GetHead, Head, Hello, Subscribe, encode
+from syncproto import (
+    MAX_HELLO_BYTES,
+    Error,
+    ErrorCode,
+    GetHead,
+    Head,
+    Hello,
+    LocalProtocolError,
+    Subscribe,
+    encode,
+)
 from tests.support.fake_database import FakeDatabase
 from tests.support.protocol_client import Client
 from tests.support.thoroughness import amount
@@ -68,7 +78,8 @@ async def keep_coming(
         with trio.move_on_after(patience_seconds):
             heard = await client.receive()
         if isinstance(heard, Hello):
-            with suppress(trio.BrokenResourceError):
+            # What it was told last may have come together with hello.
+            with suppress(trio.BrokenResourceError, LocalProtocolError):
                 await use(client)
         await client.stream.aclose()
         await trio.sleep(0.2)
@@ -551,3 +562,48 @@ async def test_who_leaves_while_it_waits_is_not_refused(
         await trio.sleep(0.1)
         assert town.site.server.counters.connections_refused == 0
         assert town.site.server.counters.connections_waiting == 0
+
+
+class RecordingPlaces(Places):
+    """Places that note who asks for one."""
+
+    asked: list[tuple[str, bool]]
+
+    def take(self, network: str, *, swaps: bool = True) -> Place | None:
+        self.asked.append((network, swaps))
+        return super().take(network, swaps=swaps)
+
+
+async def test_no_network_changes_its_own_clients_while_one_with_fewer_places_waits(
+    autojump_clock: MockClock,
+) -> None:
+    """So many places change hands in a time: 100 addresses used that up, and one without waited two turns."""
+    limits, counters = replace(SMALL, max_connections_per_network=2), Counters()
+    places, given = RecordingPlaces(limits, counters), list[str]()
+    places.asked = []
+    line = WaitingLine(places, limits, counters, says_nothing)
+    for network in ("first", "second"):
+        assert await line.take(trio.testing.memory_stream_pair()[1], network) is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        nursery.start_soon(come, line, "first", given)
+        await trio.sleep(LOOK_SECONDS / 2)
+        assert places.asked[-1] == ("first", True)
+        nursery.start_soon(come, line, "third", given)
+        await trio.sleep(2 * LOOK_SECONDS)
+        assert places.asked[-2:] == [("third", True), ("first", False)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_turn_that_is_over_is_another_clients_of_the_network_only_where_it_swaps(
+    database: FakeDatabase, autojump_clock: MockClock
+) -> None:
+    limits = replace(SMALL, max_connections_per_network=2)
+    async with a_town(database, limits) as town, trio.open_nursery() as nursery:
+        for network in ("first", "second"):
+            nursery.start_soon(asks_all_the_time, await town.greeted(network))
+        places = town.site.server._line._places
+        await trio.sleep(2 * limits.turn_seconds)
+        assert places.take("first", swaps=False) is None
+        assert places.take("first") is not None
+        nursery.cancel_scope.cancel()
