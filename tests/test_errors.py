@@ -123,6 +123,7 @@ def open_nothing(path: str) -> None:
     merkledb.open(path, create=False)
 
 
+@pytest.mark.slow
 def test_a_pool_tells_what_went_wrong_in_its_process(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         failed = pool.submit(open_nothing, str(tmp_path / "nothing")).exception()

@@ -315,6 +315,7 @@ async def drain(line: Line) -> None:
         pass
 
 
+@pytest.mark.slow
 async def test_as_many_heads_as_an_honest_server_sends_are_welcome_for_ever(
     autojump_clock: MockClock,
 ) -> None:

@@ -234,6 +234,7 @@ async def test_a_target_that_moves_every_second_is_reached_though_a_copy_takes_l
     assert server.fallbacks == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("milliseconds", "moves"), [(1, 400), (50, 40)])
 async def test_a_target_that_moves_many_times_a_second_is_reached(
     milliseconds: int, moves: int, autojump_clock: MockClock
@@ -274,6 +275,7 @@ async def test_a_target_moves_to_every_root_of_the_past_and_back(autojump_clock:
         assert_same(copy, source.database)
 
 
+@pytest.mark.slow
 async def test_changes_that_take_longer_than_history_lasts_are_brought_along(
     autojump_clock: MockClock,
 ) -> None:

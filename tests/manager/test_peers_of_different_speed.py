@@ -124,7 +124,7 @@ async def test_a_follower_loses_time_to_silent_peers_once_and_not_at_each_update
     assert max(lags) <= 2 * seconds + Limits().overdue_seconds
 
 
-@pytest.mark.parametrize("keys", [600, 1800])
+@pytest.mark.parametrize("keys", [600, pytest.param(1800, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("comes_first", [True, False])
 async def test_a_fast_peer_of_low_limits_leaves_no_work_to_one_that_gives_less_in_the_same_time(
     keys: int, comes_first: bool, autojump_clock: MockClock

@@ -100,6 +100,7 @@ async def test_between_both_limits_the_answers_in_flight_take_the_time_that_they
     assert sum(usual) / len(usual) > 70_000, "the work is planned for answers of that size"
 
 
+@pytest.mark.slow
 async def test_on_a_long_fat_line_more_is_in_flight(autojump_clock: MockClock, in_flight: list[int]) -> None:
     seconds = []
     with new_database(some_pairs(40_000)) as source:

@@ -134,6 +134,7 @@ def test_pairs_without_any_branch_are_named_unless_they_are_a_bucket(values: int
             database.prove(b"\x01")
 
 
+@pytest.mark.slow
 def test_check_needs_little_memory_for_large_values() -> None:
     with new_database() as database:
         for number in range(12):

@@ -291,6 +291,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readonly", [False, True])
 def test_the_places_of_killed_readers_are_taken_back_beside_an_open_store(path: Path, readonly: bool) -> None:
     (path / "lock.mdb").unlink()
@@ -380,6 +381,7 @@ os.waitpid(waiting, 0)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_was_forked_off_can_use_nothing_and_harms_nothing(path: Path) -> None:
     with merkledb.open(path) as database:
         database.commit({b"more": b"pairs"})

@@ -64,6 +64,7 @@ for runner in (SerialExecutor(), ThreadExecutor(2)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["pure", "compiled"])
 @pytest.mark.parametrize(
     ("work", "said"),

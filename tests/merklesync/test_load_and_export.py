@@ -125,6 +125,7 @@ def test_load_adds_and_replace_removes_the_others(tree: Path, tmp_path: Path) ->
     assert content(store) == TREE
 
 
+@pytest.mark.slow
 def test_replace_removes_nothing_below_a_folder_that_cannot_be_read() -> None:
     with folder_of_ordinary_user() as work:
         store, tree = work / "store", work / "tree"

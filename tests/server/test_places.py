@@ -314,6 +314,7 @@ async def test_an_honest_client_gets_in_beside_a_greedy_address(tmp_path: Path) 
 # Memory.
 
 
+@pytest.mark.slow
 async def test_answers_that_nobody_reads_take_no_more_than_their_budget(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
@@ -413,6 +414,7 @@ FLOODS: dict[str, Callable[[int], list[Message]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 async def test_no_flood_of_messages_is_handled_in_one_step(
     database: FakeDatabase,
@@ -459,6 +461,7 @@ async def test_pings_without_end_are_misbehaviour(database: FakeDatabase, autoju
         assert site.server.counters.protocol_errors == 1
 
 
+@pytest.mark.slow
 async def test_a_ping_a_second_is_welcome_for_ever(database: FakeDatabase, autojump_clock: MockClock) -> None:
     async with running(Server(database, executor=VirtualWorkers())) as site:
         client = await site.greeted()

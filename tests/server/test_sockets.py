@@ -260,6 +260,7 @@ async def test_a_change_larger_than_an_ordinary_proof_is_sent_when_asked_for(
     await client.stream.aclose()
 
 
+@pytest.mark.slow
 async def test_subscribers_hear_of_commits_of_this_process_and_of_others(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with merkledb.open(path) as database:
@@ -301,6 +302,7 @@ async def test_a_stopped_server_takes_leave_of_its_subscribers(database: Databas
             await client.stream.aclose()
 
 
+@pytest.mark.slow
 async def test_a_replica_that_catches_up_shows_its_last_root_until_it_has_the_next(
     database: Database, tmp_path: Path
 ) -> None:

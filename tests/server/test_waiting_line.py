@@ -227,6 +227,7 @@ async def test_many_who_wait_and_never_speak_keep_no_other_address_out_of_the_li
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_hundreds_who_wait_behind_two_addresses_do_not_delay_a_third(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
@@ -286,6 +287,7 @@ async def test_a_place_is_safe_for_the_time_that_a_hello_may_take(
         assert trio.current_time() - began >= SMALL.grace_seconds
 
 
+@pytest.mark.slow
 async def test_mute_clients_of_any_number_of_addresses_keep_nobody_out(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
@@ -303,6 +305,7 @@ async def test_mute_clients_of_any_number_of_addresses_keep_nobody_out(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greets", [False, True])
 async def test_those_who_hang_up_make_few_others_leave(
     database: FakeDatabase, greets: bool, autojump_clock: MockClock
@@ -327,6 +330,7 @@ async def test_those_who_hang_up_make_few_others_leave(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_client_that_waits_for_our_hello_is_told_it_at_the_door(
     database: FakeDatabase, autojump_clock: MockClock
 ) -> None:
