@@ -15,13 +15,15 @@ The command line is in ``cli``.
 import sys
 from pathlib import Path
 
-from merklesync.packages import HiddenPackage, require_own_packages
+from merklesync.packages import HiddenPackage, is_command, leave_when_interrupted, require_own_packages
 
+if is_command():
+    leave_when_interrupted()
 try:
     require_own_packages(Path(__file__).parent.parent)
 except HiddenPackage as error:
     # The command shows one line; a program that imports this package gets the exception.
-    if sys.orig_argv[1:3] == ["-m", "merklesync"] or Path(sys.argv[0]).name == "merklesync":
+    if is_command():
         sys.exit(f"Error: {error}")
     raise
 

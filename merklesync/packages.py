@@ -1,13 +1,18 @@
-"""Whether Python finds our own packages, before anything of them is imported.
+"""What comes before our packages are imported: whether Python finds them, and what Ctrl-C does meanwhile.
 
 ``server`` and ``manager`` are names that applications use for modules of their own.  One that Python finds
 first would be imported in place of ours, and fail far from the cause; so the face looks first and names the
 file.
 """
 
+import os
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 PACKAGES: Final = ("merkledb", "syncproto", "server", "manager")
@@ -62,3 +67,42 @@ def _module_path(name: str) -> Path | None:
     if folders is not None:
         return Path(next(iter(folders)))
     return Path(file or f"<{name}>")
+
+
+def is_command() -> bool:
+    """Return whether this process is the command line, and not a program that imports this package."""
+    return sys.orig_argv[1:3] == ["-m", "merklesync"] or Path(sys.argv[0]).name == "merklesync"
+
+
+def leave_when_interrupted() -> None:
+    """Let SIGINT and SIGTERM end the command in one line while its modules are imported, as they do later.
+
+    That takes some tenths of a second, and nothing has begun yet that could be left half done.
+    """
+    for number in _STOP_SIGNALS:
+        # One that the caller has ignored stays ignored.
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _leave)
+
+
+def raise_when_interrupted() -> None:
+    """Let SIGINT raise KeyboardInterrupt from now on, and SIGTERM do what it does in any process."""
+    for number, handler in _STOP_SIGNALS.items():
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, handler)
+
+
+_STOP_SIGNALS: Final[dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"Error: interrupted\n")
+    os._exit(_INTERRUPTED)
+
+
+# As ``errors.ExitCode.INTERRUPTED``, which cannot be imported yet.
+_INTERRUPTED: Final = 130

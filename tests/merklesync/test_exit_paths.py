@@ -231,3 +231,26 @@ def test_a_command_works_with_closed_streams_that_it_does_not_need(tmp_path: Pat
     for arguments in (("load", store, tree), ("check", store), ("export", store, tmp_path / "new")):
         done = run_in_shell('"$@" <&- 2>&-', *arguments)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+# Python imports it before anything else that it is told to.
+_SIGNALS_ITSELF = """
+import builtins, os, signal
+imported = builtins.__import__
+def importing(name, *arguments, **options):
+    if name == {module!r}:
+        os.kill(os.getpid(), signal.{number})
+    return imported(name, *arguments, **options)
+builtins.__import__ = importing
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("module", ["lmdb", "manager", "click", "merklesync.commands.verify"])
+def test_a_signal_while_modules_are_imported_is_one_line(tmp_path: Path, module: str, number: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_SIGNALS_ITSELF.format(module=module, number=number))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [*PROGRAM, "root", tmp_path], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: interrupted\n")
