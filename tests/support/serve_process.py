@@ -54,6 +54,10 @@ class CountingSnapshot:
     def __init__(self, snapshot: Snapshot, counts: TextIO) -> None:
         self._snapshot = snapshot
         self._counts = counts
+        self.is_tip = snapshot.is_tip
+
+    def check_proof(self, proof: RangeProof, start: bytes | None = None, end: bytes | None = None) -> None:
+        self._snapshot.check_proof(proof, start, end)
 
     def prove_range(
         self,
