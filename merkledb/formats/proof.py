@@ -141,8 +141,10 @@ def _decode(kind: type[_Proof], data: bytes) -> _Proof:
         raise TypeError(f"an encoded proof is bytes, not {type(data).__name__}")
     try:
         proof = kind(*_unpack(data))
+    except msgpack.OutOfData as error:
+        raise InvalidProof(Reason.MALFORMED, "it ends too early") from error
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise InvalidProof(Reason.MALFORMED, str(error) or "it ends too early") from error
+        raise InvalidProof(Reason.MALFORMED, str(error) or "it is not an encoded proof") from error
     require_form(proof)
     if proof.encode() != data:
         raise InvalidProof(Reason.MALFORMED, "the encoding is not canonical")
