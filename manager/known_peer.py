@@ -24,7 +24,7 @@ from manager.status.progress import PeerProgress, PeerState
 # A peer leaves work to another that gives so many times as much.  Below that, both have their turns, and the
 # sync takes less than twice as long as with the better one alone.
 MUCH_MORE: Final = 4
-# An answer is not held to come sooner than this, for what a machine has to do at the time would count.
+# Shorter times say what the machine had to do at the moment, not what the peer takes.
 _LEAST_SECONDS: Final = 0.01
 _NO_HEAD: Final = SeenHead(None, 0, 0, is_followed=False)
 
@@ -161,7 +161,7 @@ class KnownPeer:
         gives_more = health.usefulness >= MUCH_MORE * other.health.usefulness
         if theirs is None or seconds is None or theirs.throughput.work_seconds is None:
             return other.health.yields_until > now and gives_more and not is_late
-        # What both give in the same time.  Below some time, what takes less is not the peer.
+        # What both give in the same time.
         gain = health.usefulness * max(theirs.throughput.work_seconds, _LEAST_SECONDS)
         their_gain = other.health.usefulness * max(seconds, _LEAST_SECONDS)
         if other.health.yields_until > now and gives_more and not is_late and gain >= their_gain:

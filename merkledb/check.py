@@ -111,7 +111,7 @@ class _Check:
         if tip.root != root:
             raise self._difference(f"the tip's root is {tip.root.hex()}, the values make {root.hex()}")
         _check_revisions(self._transaction, tip)
-        _check_history(self._transaction, tip)
+        _check_history_rows(self._transaction, tip)
         if tip.has_head:
             self._check_head(tip)
             if history:
@@ -173,7 +173,7 @@ def _check_revisions(transaction: StoreTransaction, tip: Tip) -> None:
             raise transaction.corrupt(f"the row 0x{key.hex()} of the revisions belongs to none of them")
 
 
-def _check_history(transaction: StoreTransaction, tip: Tip) -> None:
+def _check_history_rows(transaction: StoreTransaction, tip: Tip) -> None:
     """See whether each row of history can be read, and belongs to a revision that there was."""
     # Rows of a sync that was given up stay after the newest revision.
     end = (tip.newest + 2).to_bytes(SEQUENCE_BYTES)

@@ -15,11 +15,16 @@ The command line is in ``cli``.
 import sys
 from pathlib import Path
 
-from merklesync.packages import HiddenPackage, is_command, leave_when_interrupted, require_own_packages
+from merklesync.packages import (
+    HiddenPackage,
+    is_command,
+    leave_when_interrupted,
+    raise_when_interrupted,
+    require_own_packages,
+)
 
-if is_command():
-    leave_when_interrupted()
 try:
+    leave_when_interrupted()
     require_own_packages(Path(__file__).parent.parent)
 except HiddenPackage as error:
     # The command shows one line; a program that imports this package gets the exception.
@@ -47,6 +52,8 @@ from merkledb import (
     verify_range,
 )
 from server import Server, ServerError, ServerLimits, addresses_of, open_listeners, serve
+
+raise_when_interrupted()
 
 __all__ = [
     "EMPTY_ROOT",

@@ -8,6 +8,7 @@ file.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -16,6 +17,13 @@ from types import FrameType
 from typing import Any, Final
 
 PACKAGES: Final = ("merkledb", "syncproto", "server", "manager")
+# As ``errors.ExitCode.INTERRUPTED``, which cannot be imported yet.
+_INTERRUPTED: Final = 130
+# What Python does at these where nobody has said otherwise.
+_STOP_SIGNALS: Final[dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class HiddenPackage(ImportError):
@@ -71,38 +79,32 @@ def _module_path(name: str) -> Path | None:
 
 def is_command() -> bool:
     """Return whether this process is the command line, and not a program that imports this package."""
-    return sys.orig_argv[1:3] == ["-m", "merklesync"] or Path(sys.argv[0]).name == "merklesync"
+    # A program that has Python inside it may have no arguments at all.
+    is_script = [Path(name).name for name in sys.argv[:1]] == ["merklesync"]
+    return is_script or sys.orig_argv[1:3] == ["-m", "merklesync"]
 
 
 def leave_when_interrupted() -> None:
     """Let SIGINT and SIGTERM end the command in one line while its modules are imported, as they do later.
 
-    That takes some tenths of a second, and nothing has begun yet that could be left half done.
+    That takes some tenths of a second, and nothing has begun yet that could be left half done.  In a program
+    that imports this package nothing happens.  ``raise_when_interrupted`` ends it.
     """
-    for number in _STOP_SIGNALS:
-        # One that the caller has ignored stays ignored.
-        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-            signal.signal(number, _leave)
+    if is_command() and threading.current_thread() is threading.main_thread():
+        for number, handler in _STOP_SIGNALS.items():
+            # One that the caller has ignored stays ignored.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, _leave)
 
 
 def raise_when_interrupted() -> None:
-    """Let SIGINT raise KeyboardInterrupt from now on, and SIGTERM do what it does in any process."""
+    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM do what it does in any process."""
     for number, handler in _STOP_SIGNALS.items():
         if signal.getsignal(number) is _leave:
             signal.signal(number, handler)
-
-
-_STOP_SIGNALS: Final[dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers]] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     with suppress(OSError):
         os.write(2, b"Error: interrupted\n")
     os._exit(_INTERRUPTED)
-
-
-# As ``errors.ExitCode.INTERRUPTED``, which cannot be imported yet.
-_INTERRUPTED: Final = 130

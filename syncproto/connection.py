@@ -129,7 +129,6 @@ class Connection:
 
         Raises:
             LocalProtocolError: As a rule or a limit forbids it; nothing has changed then.
-            TypeError: It is no message.
         """
         frame = encode(message)
         self._check_sending(frame)

@@ -90,3 +90,24 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_our_own_packages_are_found() -> None:
     require_own_packages(Path(merklesync.__file__).parent.parent)
+
+
+@pytest.mark.parametrize("names", [[], ["merklesync"], ["/bin/merklesync", "x"], ["program.py"]])
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_program_keeps_its_signals_whatever_its_name_is(names: list[str], in_thread: bool) -> None:
+    code = f"""
+import signal, sys, threading
+sys.argv = {names!r}
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+def use():
+    import merklesync, merklesync.cli
+if {in_thread}:
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+else:
+    use()
+assert "merklesync.cli" in sys.modules
+assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
